@@ -1,0 +1,42 @@
+# Run through ./scripts/just, which sets everything up first.
+
+# Byte-code of our own modules is wanted too: a node starts many processes.
+export PYTHONDONTWRITEBYTECODE := ""
+
+# List the recipes
+[private]
+default:
+    @just --list --unsorted
+
+# A whole network on this machine: validator, two executors, client, one real answer (ends with demo.stay=false)
+demo *overrides:
+    @python -m lloom role=demo {{ overrides }}
+
+# All tests and checks: what CI runs
+test: check
+    python -m pytest
+
+# Style, types and the three rings
+check:
+    ruff format --check .
+    ruff check .
+    mypy
+    lint-imports
+
+# Format the code and mend what can be mended
+fix:
+    ruff format .
+    ruff check --fix .
+
+# Only the tests that need neither Ray nor sockets
+unit *arguments:
+    python -m pytest tests/unit {{ arguments }}
+
+# Latency and throughput beside the LiteLLM proxy, in one run (takes minutes; has its own virtual environment)
+bench *arguments:
+    python -m tests.bench {{ arguments }}
+
+# Compile requirements.in into requirements.txt
+lock:
+    uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+        --excludes requirements.excludes --custom-compile-command "just lock" requirements.in -o requirements.txt

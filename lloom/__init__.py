@@ -1,0 +1,3 @@
+"""Lloom: a peer-to-peer network for LLM requests."""
+
+__version__ = "0.1.0"

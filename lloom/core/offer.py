@@ -1,0 +1,97 @@
+"""What an executor serves: models, prices, endpoints; signed as a whole. It never says how good the executor is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from lloom.core.errors import PeerFault
+from lloom.core.identity import SIGNATURE_BYTES, Identity, NodeId, checksum, verify
+
+MAX_OFFER_BYTES: Final = 256 * 1024
+
+ModelId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._:/@+-]{0,127}$")]
+Amount = Annotated[int, Meta(ge=0, le=1 << 62)]
+
+
+class Endpoint(Struct, frozen=True, array_like=True, order=True):
+    """Where one Worker's bridge listens."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=45)]
+    """A literal IPv4 or IPv6 address."""
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class ModelOffer(Struct, frozen=True, kw_only=True):
+    """One model and its terms. Prices are smallest units of the payment token per million tokens."""
+
+    id: ModelId
+    context: Annotated[int, Meta(ge=1, lt=1 << 32)]
+    max_output: Annotated[int, Meta(ge=1, lt=1 << 32)]
+    parallel: Annotated[int, Meta(ge=1, le=1_000_000)]
+    encoding: Annotated[str, Meta(max_length=64)]
+    features: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+    backend: Annotated[str, Meta(max_length=64)]
+    input_price: Amount = 0
+    output_price: Amount = 0
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """All an executor offers. `seq` grows with every change; times are Unix seconds."""
+
+    executor: Annotated[bytes, Meta(min_length=20, max_length=20)]
+    seq: Annotated[int, Meta(ge=0, lt=1 << 63)]
+    expires: Annotated[int, Meta(ge=0, lt=1 << 53)]
+    endpoints: Annotated[tuple[Endpoint, ...], Meta(max_length=64)]
+    models: Annotated[tuple[ModelOffer, ...], Meta(max_length=1024)]
+    software: Annotated[str, Meta(max_length=64)]
+
+    def model(self, model: str) -> ModelOffer | None:
+        """The terms of `model` (a canonical id), None if it is not offered."""
+        return next((m for m in self.models if m.id == model), None)
+
+
+_decoder = msgspec.msgpack.Decoder(Offer)
+
+
+def canonical(model: str) -> str:
+    """The network's spelling of a model id: lower case, outer blanks gone. ValueError if no id can be made of it."""
+    name = model.strip().lower()
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._:/@+-]{0,127}", name):
+        raise ValueError(f"{model[:64]!r} is not a model id (letters, digits and . _ : / @ + - , at most 128)")
+    return name
+
+
+def seal(offer: Offer, identity: Identity, network: str) -> bytes:
+    """The signed bytes of `offer`: msgpack followed by a 65-byte signature."""
+    payload = msgspec.msgpack.encode(offer)
+    return payload + identity.sign("offer", network, payload)
+
+
+def fingerprint(sealed: bytes) -> bytes:
+    """32 bytes (SHA-256) that name exactly this sealed offer; they stand in the executor's DHT record."""
+    return hashlib.sha256(sealed).digest()
+
+
+def unseal(sealed: bytes, executor: NodeId, network: str, now: float) -> Offer:
+    """The offer within, checked: size, form, `executor`'s signature, not expired at `now` (Unix seconds); else PeerFault."""
+    if not SIGNATURE_BYTES < len(sealed) <= MAX_OFFER_BYTES:
+        raise PeerFault("an offer of impossible size", code="bad_offer")
+    payload, signature = sealed[:-SIGNATURE_BYTES], sealed[-SIGNATURE_BYTES:]
+    verify("offer", network, payload, signature, executor)
+    try:
+        offer = _decoder.decode(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PeerFault(f"a malformed offer of {checksum(executor)}: {error}", code="bad_offer") from error
+    if offer.executor != executor:
+        raise PeerFault(f"{checksum(executor)} signed somebody else's offer", code="bad_offer")
+    if offer.expires <= now:
+        raise PeerFault(f"the offer of {checksum(executor)} has expired", code="bad_offer")
+    return offer

@@ -1,0 +1,312 @@
+"""The plain, frozen form of the YAML tree. It holds names of secrets, never secrets, and no default: those stand in conf/."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from lloom.core.errors import ConfigError
+
+T = TypeVar("T")
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Price = Annotated[int, Meta(ge=0, le=2**62)]
+"""Smallest units of the payment token per million tokens."""
+
+Role = Literal["client", "executor", "validator", "demo"]
+Command = Literal["serve", "ask", "models", "keygen"]
+
+
+class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all groups: an unknown key is an error, not a silent nothing."""
+
+
+class IdentitySettings(Group, frozen=True):
+    """Where the node's key comes from."""
+
+    source: Literal["file", "env"]
+    path: str
+    """Keystore (JSON) or raw-hex file; made at the first start if it is not there."""
+    key_env: str
+    """Name of the variable that holds the key (source=env)."""
+    passphrase_env: str
+    """Name of the variable that unlocks an encrypted keystore."""
+
+
+class NetworkSettings(Group, frozen=True):
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    """Nodes of different names never hear each other: it is part of every signature."""
+    host: str
+    """Address to listen on (bridge over TCP, DHT over UDP)."""
+    port: Port
+    """First port: the DHT's and the first worker's; further workers take the following ones. 0: any free port."""
+    advertise: str | None
+    """Address told to others, where it is not `host`."""
+    bootstrap: tuple[str, ...]
+    """`host:port` of nodes, usually validators, that let us in."""
+
+
+class DhtSettings(Group, frozen=True):
+    k: Annotated[int, Meta(ge=1, le=32)]
+    alpha: Annotated[int, Meta(ge=1, le=16)]
+    paths: Annotated[int, Meta(ge=1, le=8)]
+    max_queries: Count
+    lookup_seconds: Seconds
+    rpc_seconds: Seconds
+    hedge_seconds: Seconds
+    """A query older than this no longer holds its slot (upper bound; adapts to the measured round trips)."""
+    record_ttl_seconds: Seconds
+    """How long an announcement lives; it is refreshed at a third of this."""
+    table_refresh_seconds: Seconds
+    bootstrap_seconds: Seconds
+    """The longest pause between two tries to get into the network."""
+    records_per_key: Count
+    records_per_publisher: Count
+    records: Count
+
+
+class BridgeSettings(Group, frozen=True):
+    connect_seconds: Seconds
+    handshake_seconds: Seconds
+    """From the accepted connection to a verified HELLO."""
+    handshakes: Count
+    """Unauthenticated connections at once."""
+    handshakes_per_address: Count
+    connections: Count
+    streams: Annotated[int, Meta(ge=1, le=100_000)]
+    """Open streams per connection."""
+    stream_window: Count
+    """Bytes a peer may send on one stream before it needs new credit."""
+    connection_window: Count
+    """The same over all streams of a connection."""
+    control_bytes: Count
+    """Largest control message."""
+    send_buffer: Count
+    """Bytes waiting for a slow reader before senders are held back."""
+    ping_seconds: Seconds
+    """Pause between pings; two unanswered ones close the connection."""
+    idle_seconds: Seconds
+    """A connection without streams is closed after this."""
+    drain_seconds: Seconds
+    """How long a GOAWAY waits for open streams."""
+    certificate_seconds: Seconds
+    """Life of a server certificate (at most a day)."""
+
+
+class GatewaySettings(Group, frozen=True):
+    host: str
+    port: Port
+    max_body: Count
+    """Largest accepted request body in bytes."""
+    hold_headers_seconds: Seconds
+    """The 200 is held back until content arrives or this has passed."""
+    keep_alive_seconds: Seconds
+    """Pause between SSE comments while nothing comes."""
+    drain_seconds: Seconds
+
+
+class RoutingSettings(Group, frozen=True):
+    policy: Literal["balanced", "cheapest", "fastest", "pinned"]
+    executors: tuple[str, ...]
+    """Only these addresses (policy=pinned)."""
+    attempts: Annotated[int, Meta(ge=1, le=32)]
+    first_token_seconds: Seconds
+    """From the request to an executor to its first content."""
+    between_tokens_seconds: Seconds
+    total_seconds: Seconds
+    cooldown_seconds: Seconds
+    """How long an executor that failed is passed over (doubles with every further failure)."""
+    directory_seconds: Seconds
+    """Age at which what the directory knows of a model is asked anew, behind the answer."""
+
+
+class Resources(Group, frozen=True):
+    """What Ray reserves for one Worker."""
+
+    num_cpus: Annotated[float, Meta(ge=0)]
+    num_gpus: Annotated[float, Meta(ge=0)]
+
+
+class ExecutorSettings(Group, frozen=True):
+    workers: Annotated[int, Meta(ge=1, le=1024)]
+    worker: Resources
+    max_body: Count
+    """Largest accepted request body in bytes."""
+    queue: Annotated[int, Meta(ge=0, le=100_000)]
+    """Requests that may wait for a free place of a backend."""
+    queue_seconds: Seconds
+    request_seconds: Seconds
+    """Longest time one request may run."""
+    requests_per_client: Count
+    """Requests at once from one client; addresses cost nothing, so `parallel` bounds the whole."""
+
+
+class Model(Group, frozen=True):
+    """One model of a backend."""
+
+    context: Count
+    """Tokens, prompt and answer together."""
+    max_output: Count | None = None
+    name: str | None = None
+    """What the backend calls it; None: as we do."""
+    encoding: str = "o200k_base"
+    """The tiktoken encoding it is billed by."""
+    features: tuple[str, ...] = ()
+    """Of: tools, json, json_schema, vision, logprobs, embeddings, prefill, seed."""
+    input_price: Price = 0
+    output_price: Price = 0
+
+
+class OpenAIBackend(Group, frozen=True, tag_field="kind", tag="openai"):
+    """Any endpoint that speaks OpenAI: bytes go through as they are."""
+
+    base_url: str
+    models: dict[str, Model]
+    parallel: Count
+    key_env: str | None
+    """Name of the variable with the API key; None: no key is sent."""
+    connect_seconds: Seconds
+    idle_seconds: Seconds
+    """Longest silence within an answer."""
+
+
+class LiteLLMBackend(Group, frozen=True, tag_field="kind", tag="litellm"):
+    """Any provider of LiteLLM."""
+
+    provider: str
+    """LiteLLM's prefix: anthropic, cohere, gemini, bedrock …"""
+    models: dict[str, Model]
+    parallel: Count
+    key_env: str | None
+    base_url: str | None
+    idle_seconds: Seconds
+    options: dict[str, str | int | float | bool]
+    """Further keyword arguments of `litellm.acompletion` (region names and the like; no secrets)."""
+
+
+class SmolLM2Backend(Group, frozen=True, tag_field="kind", tag="smollm2"):
+    """The built-in model, run by xllamacpp."""
+
+    models: dict[str, Model]
+    parallel: Count
+    threads: Annotated[int, Meta(ge=0, le=1024)]
+    """0: as many as there are cores."""
+    idle_seconds: Seconds
+
+
+class Faults(Group, frozen=True):
+    """What the mock does wrong, for tests: each a share of the requests, from 0 to 1."""
+
+    error: Annotated[float, Meta(ge=0, le=1)]
+    """Answers 500."""
+    stall: Annotated[float, Meta(ge=0, le=1)]
+    """Accepts and never answers."""
+    cut: Annotated[float, Meta(ge=0, le=1)]
+    """Closes the connection in the middle of the answer."""
+    wrong_usage: Annotated[float, Meta(ge=0, le=1)]
+    """Reports ten times the tokens."""
+    seed: int
+
+
+class MockBackend(Group, frozen=True, tag_field="kind", tag="mock"):
+    """A deterministic OpenAI-like server within the Worker."""
+
+    models: dict[str, Model]
+    parallel: Count
+    tokens: Count
+    """Tokens of an answer where the request does not limit it."""
+    first_token_seconds: Annotated[float, Meta(ge=0)]
+    token_seconds: Annotated[float, Meta(ge=0)]
+    faults: Faults
+    idle_seconds: Seconds
+
+
+Backend = OpenAIBackend | LiteLLMBackend | SmolLM2Backend | MockBackend
+
+
+class AccountingSettings(Group, frozen=True):
+    mode: Literal["off"]
+    """off: receipts are numbered, signed and journaled; nothing is settled."""
+    batch: Count
+    """Receipts signed and committed together, at most."""
+    batch_seconds: Seconds
+    """How long the first of a batch waits for company."""
+    backlog: Count
+    """Receipts a Worker holds while the journal is away."""
+
+
+class ChainSettings(Group, frozen=True):
+    name: Literal["off"]
+
+
+class RaySettings(Group, frozen=True):
+    address: str | None
+    """None: a cluster of the node's own, on loopback. Else a cluster with authentication."""
+    dashboard: bool
+    start_seconds: Seconds
+    """How long the cluster may take to start."""
+    restarts: Count
+    """How often in a row an actor whose work fails is started again before the node gives up."""
+    object_store: Count
+    """Bytes of Ray's object store; no request crosses it, so it is small."""
+
+
+class LogSettings(Group, frozen=True):
+    level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"]
+    format: Literal["human", "json"]
+    file: str | None
+    """None: standard error."""
+
+
+class DemoSettings(Group, frozen=True):
+    stay: bool
+    prompt: str
+    executors: Annotated[int, Meta(ge=1, le=8)]
+
+
+class Settings(Group, frozen=True):
+    """The whole tree."""
+
+    role: Role
+    command: Command
+    model: str | None
+    prompt: str | None
+    """One question, literally; `-` reads standard input."""
+    output: Literal["text", "json"]
+    home: str
+    """Folder of keys, journals and caches; each role has its own within."""
+    identity: IdentitySettings
+    network: NetworkSettings
+    dht: DhtSettings
+    bridge: BridgeSettings
+    gateway: GatewaySettings
+    routing: RoutingSettings
+    executor: ExecutorSettings
+    llm: dict[str, Backend]
+    accounting: AccountingSettings
+    chain: ChainSettings
+    ray: RaySettings
+    log: LogSettings
+    demo: DemoSettings
+
+
+def convert(tree: Any, kind: type[T] = Settings) -> T:  # type: ignore[assignment]
+    """A plain tree of dicts and lists, checked into frozen settings; ConfigError names the key that is wrong."""
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_sentence(str(error))) from error
+
+
+def _sentence(message: str) -> str:
+    """msgspec's "Expected `int`, got `str` - at `$.network.port`" as "network.port: expected int, got str"."""
+    found = re.fullmatch(r"(?s)(.*?)(?: - at `(?:key in )?\$\.?(.*?)`)?", message)
+    assert found is not None
+    what, where = found[1].replace("`", ""), found[2]
+    what = what[:1].lower() + what[1:]
+    return f"{where}: {what}" if where else what
