@@ -236,8 +236,10 @@ class AccountingSettings(Group, frozen=True):
     """Receipts signed and committed together, at most."""
     batch_seconds: Seconds
     """How long the first of a batch waits for company."""
+    ready_seconds: Seconds
+    """How long a call waits for a journal that is not open yet (start, restart)."""
     backlog: Count
-    """Receipts a Worker holds while the journal is away."""
+    """Receipts that may wait while the journal is away or slow: at a Worker, and at the actor."""
 
 
 class ChainSettings(Group, frozen=True):
