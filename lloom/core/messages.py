@@ -1,7 +1,7 @@
 """The wire vocabulary of the bridge: one frozen type per message, msgpack arrays with a type tag. It never checks signatures.
 
-Where each stands: HELLO carries `Hello`, its answer `Welcome`; OPEN a `Call`; END `Done`; RESET `Refusal`; CANCEL `Cancel`;
-GOAWAY `Refusal`; control frames (stream 0) a `Control`. DATA is raw bytes: the request's JSON one way, SSE events the other.
+Where each stands: HELLO carries `Hello`, WELCOME `Welcome`; OPEN a `Call`; END `Done`; RESET `Refusal`; CANCEL `Cancel`;
+GOAWAY `Refusal`; CONTROL (stream 0) a `Control`. DATA is raw bytes: the request's JSON one way, SSE events the other.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ Text = Annotated[str, Meta(max_length=1024)]
 Word = Annotated[str, Meta(max_length=64)]
 Milliseconds = Annotated[int, Meta(ge=0, le=1 << 53)]
 Tokens = Annotated[int, Meta(ge=0, lt=1 << 32)]
+Amount = Annotated[int, Meta(ge=1, lt=1 << 32)]
 
 T = TypeVar("T")
 
@@ -30,22 +31,34 @@ class Message(Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fie
     """Base of all: an array whose first element is the name of the type."""
 
 
+class Limits(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the sender of a HELLO or WELCOME is ready to hold for its peer; the peer keeps within it."""
+
+    streams: Amount
+    """Streams that the peer may have open at once."""
+    stream_window: Amount
+    """Bytes of DATA that the peer may send on one stream before new credit."""
+    connection_window: Amount
+    """The same over all streams."""
+    control_bytes: Amount
+    """Largest payload of any frame but DATA."""
+
+
 class Hello(Message, frozen=True):
-    """The dialler's proof of its address, good for this server and this connection's certificate only."""
+    """The dialler's proof of its address, good for this server and this connection's certificate only (core/hello.py)."""
 
     version: int
     timestamp: Milliseconds
     address: Address
+    limits: Limits
     signature: Signature
 
 
 class Welcome(Message, frozen=True):
-    """The acceptor's answer to a verified HELLO, with the limits it will keep to."""
+    """The acceptor's answer to a verified HELLO."""
 
     version: int
-    streams: Annotated[int, Meta(ge=1)]
-    stream_window: Annotated[int, Meta(ge=1)]
-    connection_window: Annotated[int, Meta(ge=1)]
+    limits: Limits
 
 
 class ChatCall(Message, frozen=True):

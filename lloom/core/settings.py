@@ -77,6 +77,8 @@ class BridgeSettings(Group, frozen=True):
     handshakes: Count
     """Unauthenticated connections at once."""
     handshakes_per_address: Count
+    clock_skew_seconds: Seconds
+    """How far the timestamp of a HELLO may lie from our clock."""
     connections: Count
     streams: Annotated[int, Meta(ge=1, le=100_000)]
     """Open streams per connection."""
