@@ -47,7 +47,7 @@ class Offer(Struct, frozen=True, kw_only=True):
     """All an executor offers. `seq` grows with every change; times are Unix seconds."""
 
     executor: Annotated[bytes, Meta(min_length=20, max_length=20)]
-    seq: Annotated[int, Meta(ge=0, lt=1 << 63)]
+    seq: Annotated[int, Meta(ge=0, lt=1 << 62)]
     expires: Annotated[int, Meta(ge=0, lt=1 << 53)]
     endpoints: Annotated[tuple[Endpoint, ...], Meta(max_length=64)]
     models: Annotated[tuple[ModelOffer, ...], Meta(max_length=1024)]
