@@ -1,0 +1,109 @@
+"""EIP-712 typed data of fixed-size members: type hashes, struct hashes, domains, digests. It holds no keys and knows no message.
+
+A struct travels as its `encodeData` (EIP-712), which is also Solidity's `abi.encode`: one 32-byte word for each member. So the
+bytes on the wire are the bytes that are hashed, a value can be written in one way only, and a contract can read them as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from lloom.core.errors import PeerFault
+from lloom.core.identity import ADDRESS_BYTES, NodeId, keccak, recover
+
+WORD: Final = 32
+NAME: Final = "Lloom"
+VERSION: Final = "1"
+
+_HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+"""Half the order of secp256k1: a larger `s` has a twin below it (EIP-2)."""
+
+
+def _width(kind: str) -> tuple[bool, int]:
+    """Whether a member of this type is a number, and its width in bytes."""
+    if kind.startswith("uint"):
+        return True, int(kind.removeprefix("uint")) // 8
+    return False, {"address": ADDRESS_BYTES, "bytes32": WORD, "string": WORD}[kind]
+
+
+class StructType:
+    """One struct type, written as its type string: `Mail(address from,bytes32 hash,uint64 time)`.
+
+    Members are `address` (20 bytes), `bytes32`, `uintN` (int), or `string`, whose value here is its 32-byte hash.
+    """
+
+    __slots__ = ("_widths", "members", "size", "type_hash", "type_string")
+
+    def __init__(self, type_string: str) -> None:
+        listed = type_string[type_string.index("(") + 1 : -1].split(",")
+        kinds, names = zip(*(member.split(" ") for member in listed), strict=True)
+        self.type_string = type_string
+        self.type_hash = keccak(type_string.encode())
+        self.members: tuple[str, ...] = names
+        self.size = WORD * len(names)
+        self._widths = tuple(_width(kind) for kind in kinds)
+
+    def encode(self, values: Iterable[int | bytes]) -> bytes:
+        """The members' words in their order, `size` bytes. ValueError or OverflowError if a value does not fit its member."""
+        words = []
+        for value, (numeric, width), name in zip(values, self._widths, self.members, strict=True):
+            if isinstance(value, int) is not numeric:
+                raise ValueError(f"{name} is {'a number' if numeric else 'bytes'}, not {type(value).__name__}")
+            raw = value.to_bytes(width, "big") if isinstance(value, int) else value
+            if len(raw) != width:
+                raise ValueError(f"{name} has {width} bytes, not {len(raw)}")
+            words.append(raw.rjust(WORD, b"\0"))
+        return b"".join(words)
+
+    def decode(self, data: bytes) -> tuple[int | bytes, ...]:
+        """The members' values; PeerFault unless `data` is exactly what `encode` makes of them."""
+        if len(data) != self.size:
+            raise PeerFault(f"{len(data)} bytes where {self.size} were expected", code="bad_message")
+        values: list[int | bytes] = []
+        for start, (numeric, width) in zip(range(0, self.size, WORD), self._widths, strict=True):
+            end = start + WORD
+            if any(data[start : end - width]):
+                raise PeerFault("a value that is too large for its member", code="bad_message")
+            raw = data[end - width : end]
+            values.append(int.from_bytes(raw, "big") if numeric else raw)
+        return tuple(values)
+
+    def hash(self, encoded: bytes) -> bytes:
+        """`hashStruct`: 32 bytes over the type and the encoded members."""
+        return keccak(self.type_hash + encoded)
+
+
+_DOMAIN: Final = StructType("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Where a signature is good: one contract on one chain. Lloom's name and version stand in every domain."""
+
+    chain_id: int
+    contract: bytes
+    separator: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        values = (keccak(NAME.encode()), keccak(VERSION.encode()), self.chain_id, self.contract)
+        object.__setattr__(self, "separator", _DOMAIN.hash(_DOMAIN.encode(values)))
+
+    def digest(self, struct: StructType, encoded: bytes) -> bytes:
+        """The 32 bytes that a signature of the encoded struct covers in this domain."""
+        return keccak(b"\x19\x01" + self.separator + struct.hash(encoded))
+
+
+OFF: Final = Domain(chain_id=0, contract=bytes(ADDRESS_BYTES))
+"""The domain where no chain is configured (`chain=off`): no contract will ever accept what is signed in it."""
+
+
+def signer(digest: bytes, signature: bytes) -> NodeId:
+    """Who signed `digest`. PeerFault if it is no signature, or the high-s twin of one: ours have one form, as on chain (EIP-2).
+
+    Tampered data gives another address, no error: the caller compares.
+    """
+    if int.from_bytes(signature[WORD : 2 * WORD], "big") > _HALF_ORDER:
+        raise PeerFault("a signature with a high s", code="bad_signature")
+    return recover(digest, signature)
