@@ -85,7 +85,7 @@ def usage(done: Done) -> dict[str, Any]:
 
 
 def usage_event(head: bytes, done: Done) -> bytes:
-    """The event that ends a stream with `include_usage`: no choices, the usage, and id, model, time of the first chunk, `head`."""
+    """The event that ends a stream with `include_usage`: no choices, the usage, and id, model, time of the first chunk `head`."""
     first = _chunk(head)
     chunk: dict[str, Any] = {
         "id": first.id or "",

@@ -1,0 +1,117 @@
+"""What became of past requests, place by place: success, speed, load, rest after failures. It never reads a clock."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from lloom.core.identity import NodeId
+from lloom.core.offer import Endpoint
+
+Place = tuple[NodeId, Endpoint, str]
+"""An executor's worker and a model: where one thing fails, the others may work."""
+
+_MAX_PLACES: Final = 4096
+_MAX_DOUBLINGS: Final = 6
+
+
+@dataclass(slots=True)
+class _Record:
+    at: float
+    good: float = 0.0
+    bad: float = 0.0
+    timed: float = 0.0
+    first_token: float = 0.0
+    failures: int = 0
+    until: float = 0.0
+    shut: bool = False
+
+
+class Outcomes:
+    """Estimates that fade: an outcome weighs half after `memory` seconds. `rest`: seconds after a first failure."""
+
+    def __init__(self, memory: float, rest: float) -> None:
+        self._memory = memory
+        self._rest = rest
+        self._records: OrderedDict[Place, _Record] = OrderedDict()
+        self._open: Counter[Place] = Counter()
+
+    def began(self, place: Place) -> None:
+        """A request is on its way there; `ended` must follow."""
+        self._open[place] += 1
+
+    def ended(self, place: Place) -> None:
+        """It is over, whatever way."""
+        self._open[place] -= 1
+        if not self._open[place]:
+            del self._open[place]
+
+    def load(self, place: Place) -> int:
+        """Requests that are on their way there."""
+        return self._open[place]
+
+    def answered(self, place: Place, seconds: float, now: float) -> None:
+        """The first content came after `seconds`."""
+        record = self._faded(place, now)
+        record.timed += 1
+        record.first_token += seconds
+
+    def succeeded(self, place: Place, now: float) -> None:
+        """An answer came to its end."""
+        record = self._faded(place, now)
+        record.good += 1
+        record.failures, record.until = 0, now
+
+    def failed(self, place: Place, now: float, *, shut: bool, retry_after: float | None) -> None:
+        """No answer, or a broken one. `shut`: do not even try before the rest is over, because there is nobody or a liar."""
+        record = self._faded(place, now)
+        record.bad += 1
+        record.failures += 1
+        record.shut = shut
+        doubled = self._rest * 2 ** min(record.failures - 1, _MAX_DOUBLINGS)
+        record.until = now + (doubled if retry_after is None else retry_after)
+
+    def rests(self, place: Place, now: float) -> float:
+        """Seconds for which the place should be passed over; 0 if it is well."""
+        record = self._records.get(place)
+        return max(0.0, record.until - now) if record is not None else 0.0
+
+    def is_shut(self, place: Place, now: float) -> bool:
+        """Whether the place rests and must not be tried at all."""
+        record = self._records.get(place)
+        return record is not None and record.shut and record.until > now
+
+    def success(self, place: Place, now: float) -> float:
+        """Share of answers that came to their end, from 0 to 1; one lucky answer does not beat a hundred good ones.
+
+        The mean of a beta distribution after a uniform prior (Laplace's rule of succession).
+        """
+        record = self._records.get(place)
+        if record is None:
+            return 0.5
+        fade = self._fade(record, now)
+        good, bad = record.good * fade, record.bad * fade
+        return (good + 1) / (good + bad + 2)
+
+    def first_token(self, place: Place) -> float | None:
+        """Seconds to the first content as lately observed, None if never."""
+        record = self._records.get(place)
+        return record.first_token / record.timed if record is not None and record.timed else None
+
+    def _faded(self, place: Place, now: float) -> _Record:
+        """The record of `place`, brought to `now`, for a change; the one unused for longest makes room."""
+        record = self._records.setdefault(place, _Record(at=now))
+        self._records.move_to_end(place)
+        if len(self._records) > _MAX_PLACES:
+            self._records.popitem(last=False)
+        fade = self._fade(record, now)
+        record.at = now
+        record.good *= fade
+        record.bad *= fade
+        record.timed *= fade
+        record.first_token *= fade
+        return record
+
+    def _fade(self, record: _Record, now: float) -> float:
+        return float(0.5 ** (max(0.0, now - record.at) / self._memory))

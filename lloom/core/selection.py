@@ -1,0 +1,176 @@
+"""Who gets a request: filters, then a policy. It draws from the `rng` it is given and never asks anybody anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final, Literal
+
+from lloom.core.chat import ChatRequest
+from lloom.core.identity import NodeId
+from lloom.core.offer import Endpoint, ModelOffer
+from lloom.core.outcomes import Outcomes, Place
+from lloom.core.receipt import Quote
+
+Policy = Literal["balanced", "cheapest", "fastest", "pinned"]
+
+_BYTES_PER_TOKEN: Final = 8
+"""Text has at least a token for so many bytes: only what surely exceeds a context is ruled out here."""
+
+_INPUT_SHARE: Final = 3
+"""Input tokens for one output token in a price that compares offers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One worker of an executor that offers the model, under terms it signed."""
+
+    executor: NodeId
+    endpoint: Endpoint
+    terms: ModelOffer
+    quote: Quote
+    quote_hash: bytes
+
+    @property
+    def place(self) -> Place:
+        """What outcomes are remembered under."""
+        return self.executor, self.endpoint, self.terms.id
+
+    @property
+    def price(self) -> int:
+        """One number to compare prices by."""
+        return _INPUT_SHARE * self.terms.input_price + self.terms.output_price
+
+
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """Why nobody is left. `param`: the field of the request that no executor can satisfy."""
+
+    reason: str
+    code: Literal["no_executor", "context_length_exceeded", "invalid_value"] = "no_executor"
+    param: str | None = None
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A policy, the executors it is limited to (pinned, in order of preference), and what is remembered."""
+
+    policy: Policy
+    pinned: tuple[NodeId, ...]
+    outcomes: Outcomes
+
+    def choose(
+        self,
+        candidates: Sequence[Candidate],
+        request: ChatRequest,
+        tried: Collection[Place],
+        now: float,
+        rng: Random,
+    ) -> Candidate | Nobody:
+        """The candidate to ask next, other than those `tried`. `now` counts seconds on any steady clock."""
+        fit = self._fit(candidates, request)
+        if isinstance(fit, Nobody):
+            return fit
+        awake = [candidate for candidate in fit if not self.outcomes.is_shut(candidate.place, now)]
+        if not awake:
+            return self._all_shut(fit, now)
+        left = [candidate for candidate in awake if candidate.place not in tried]
+        if not left:
+            return Nobody(f"Everybody who offers {request.model} was asked.")
+        return self._pick(self._best_tier(left, tried, now), now, rng)
+
+    def _fit(self, candidates: Sequence[Candidate], request: ChatRequest) -> list[Candidate] | Nobody:
+        allowed = [each for each in candidates if self.policy != "pinned" or each.executor in self.pinned]
+        if not allowed:
+            return Nobody(f"None of the executors that routing.executors names offers {request.model}.")
+        misfits = [(each, _misfit(each.terms, request)) for each in allowed]
+        fit = [each for each, misfit in misfits if misfit is None]
+        return fit or _nobody_fits({each.executor: misfit for each, misfit in misfits if misfit}, request)
+
+    def _all_shut(self, fit: Sequence[Candidate], now: float) -> Nobody:
+        wait = min(self.outcomes.rests(candidate.place, now) for candidate in fit)
+        who = _count(len({candidate.executor for candidate in fit}))
+        reason = f"{who} of {fit[0].terms.id} failed a moment ago; the next try is due in {wait:.0f} s."
+        return Nobody(reason, retry_after=wait)
+
+    def _best_tier(self, left: list[Candidate], tried: Collection[Place], now: float) -> list[Candidate]:
+        """Those who neither failed lately nor belong to somebody who just failed this request; else whoever is left."""
+        failed = {executor for executor, _, _ in tried}
+
+        def tier(candidate: Candidate) -> int:
+            return 2 * (self.outcomes.rests(candidate.place, now) > 0) + (candidate.executor in failed)
+
+        best = min(map(tier, left))
+        return [candidate for candidate in left if tier(candidate) == best]
+
+    def _pick(self, left: list[Candidate], now: float, rng: Random) -> Candidate:
+        drawn = rng.sample(left, len(left))  # so that equals share the work
+        outcomes = self.outcomes
+        match self.policy:
+            case "cheapest":
+                return min(drawn, key=lambda each: (each.price, outcomes.load(each.place)))
+            case "fastest":
+                return min(drawn, key=lambda each: (outcomes.first_token(each.place) or 0.0, outcomes.load(each.place)))
+            case "pinned":
+                order = {executor: rank for rank, executor in enumerate(self.pinned)}
+                return min(drawn, key=lambda each: (order[each.executor], outcomes.load(each.place)))
+            case "balanced":
+                return max(drawn[:2], key=self._score(left, now))
+
+    def _score(self, among: Sequence[Candidate], now: float) -> Callable[[Candidate], float]:
+        """Success over price, wait and load, each relative to the average of those it is compared with.
+
+        Two are drawn and the better one taken: herds form where everybody takes the best (Mitzenmacher, The Power of Two
+        Choices in Randomized Load Balancing).
+        """
+        outcomes = self.outcomes
+        price = sum(each.price for each in among) / len(among) or 1.0
+        seen = [known for each in among if (known := outcomes.first_token(each.place)) is not None]
+        usual = (sum(seen) / len(seen) if seen else 0.0) or 1.0
+
+        def score(each: Candidate) -> float:
+            known = outcomes.first_token(each.place)
+            wait = 1.0 if known is None else known / usual
+            load = outcomes.load(each.place) / each.terms.parallel
+            return outcomes.success(each.place, now) / ((1 + each.price / price) * (1 + wait) * (1 + load))
+
+        return score
+
+
+@dataclass(frozen=True, slots=True)
+class _Misfit:
+    """Why one offer cannot take a request. `limit`: the offer's, where the request exceeds one."""
+
+    kind: Literal["features", "context", "output"]
+    text: str
+    limit: int = 0
+
+
+def _misfit(terms: ModelOffer, request: ChatRequest) -> _Misfit | None:
+    lacking = sorted(request.features - set(terms.features))
+    if lacking:
+        return _Misfit("features", f"without {', '.join(lacking)}")
+    if request.text_bytes // _BYTES_PER_TOKEN >= terms.context:
+        return _Misfit("context", f"with a context of {terms.context} tokens", terms.context)
+    if request.max_output is not None and request.max_output > terms.max_output:
+        return _Misfit("output", f"with at most {terms.max_output} output tokens", terms.max_output)
+    return None
+
+
+def _nobody_fits(misfits: Mapping[NodeId, _Misfit], request: ChatRequest) -> Nobody:
+    kinds = {misfit.kind for misfit in misfits.values()}
+    limit = max(misfit.limit for misfit in misfits.values())
+    if kinds == {"context"}:
+        reason = f"The prompt is longer than {request.model} takes: its context is {limit} tokens."
+        return Nobody(reason, "context_length_exceeded", "messages")
+    if kinds == {"output"}:
+        return Nobody(f"{request.model} writes at most {limit} tokens in one answer.", "invalid_value", "max_tokens")
+    texts = [misfit.text for misfit in misfits.values()]
+    parts = [f"{texts.count(text)} {text}" for text in dict.fromkeys(texts)]
+    return Nobody(f"No executor of {request.model} can take this request: {'; '.join(parts)}.")
+
+
+def _count(number: int) -> str:
+    return "The only executor" if number == 1 else f"All {number} executors"

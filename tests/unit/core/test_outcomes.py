@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lloom.core.identity import NodeId
+from lloom.core.offer import Endpoint
+from lloom.core.outcomes import Outcomes
+
+HERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 1), "m")
+THERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 2), "m")
+
+
+def outcomes() -> Outcomes:
+    return Outcomes(memory=100.0, rest=5.0)
+
+
+def test_a_hundred_good_answers_beat_a_lucky_one() -> None:
+    book = outcomes()
+    book.succeeded(HERE, 0.0)
+    for _ in range(100):
+        book.succeeded(THERE, 0.0)
+    assert 0.5 < book.success(HERE, 0.0) < book.success(THERE, 0.0) < 1
+
+
+def test_old_outcomes_fade() -> None:
+    book = outcomes()
+    book.failed(HERE, 0.0, shut=True, retry_after=None)
+    assert book.success(HERE, 0.0) < book.success(HERE, 100.0) < book.success(HERE, 1000.0) < 0.5
+
+
+def test_every_further_failure_doubles_the_rest_until_a_success_ends_it() -> None:
+    book = outcomes()
+    rests = []
+    for _ in range(3):
+        book.failed(HERE, 0.0, shut=True, retry_after=None)
+        rests.append(book.rests(HERE, 0.0))
+    assert rests == [5.0, 10.0, 20.0]
+    book.succeeded(HERE, 1.0)
+    assert book.rests(HERE, 1.0) == 0
+    assert not book.is_shut(HERE, 1.0)
+
+
+def test_the_rest_has_a_longest_length() -> None:
+    book = outcomes()
+    for _ in range(1000):
+        book.failed(HERE, 0.0, shut=True, retry_after=None)
+    assert book.rests(HERE, 0.0) == 5.0 * 64
+
+
+def test_an_executor_may_say_how_long_it_wants_to_rest() -> None:
+    book = outcomes()
+    book.failed(HERE, 10.0, shut=False, retry_after=1.5)
+    assert book.rests(HERE, 10.0) == 1.5
+    assert not book.is_shut(HERE, 10.0)
+
+
+def test_a_rest_ends_by_itself() -> None:
+    book = outcomes()
+    book.failed(HERE, 0.0, shut=True, retry_after=None)
+    assert book.is_shut(HERE, 4.9)
+    assert not book.is_shut(HERE, 5.0)
+
+
+def test_one_worker_failing_says_nothing_of_the_other() -> None:
+    book = outcomes()
+    book.failed(HERE, 0.0, shut=True, retry_after=None)
+    assert (book.rests(THERE, 0.0), book.success(THERE, 0.0)) == (0.0, 0.5)
+
+
+def test_the_time_to_the_first_token_follows_the_newest() -> None:
+    book = outcomes()
+    assert book.first_token(HERE) is None
+    book.answered(HERE, 1.0, 0.0)
+    book.answered(HERE, 3.0, 0.0)
+    assert book.first_token(HERE) == 2.0
+    book.answered(HERE, 9.0, 100_000.0)
+    assert book.first_token(HERE) == 9.0
+
+
+@given(st.lists(st.booleans(), max_size=50))
+def test_the_load_is_what_began_and_has_not_ended(begins: list[bool]) -> None:
+    book = outcomes()
+    expected = 0
+    for begin in begins:
+        if begin:
+            book.began(HERE)
+            expected += 1
+        elif expected:
+            book.ended(HERE)
+            expected -= 1
+    assert book.load(HERE) == expected

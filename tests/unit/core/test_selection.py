@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from lloom.core.chat import ChatRequest, parse
+from lloom.core.identity import NodeId
+from lloom.core.offer import Endpoint, ModelOffer, Offer
+from lloom.core.outcomes import Outcomes
+from lloom.core.receipt import quote_hash, quote_of
+from lloom.core.selection import Candidate, Nobody, Policy, Selection
+
+
+def candidate(name: int, port: int = 1, **terms: Any) -> Candidate:
+    fields: dict[str, Any] = {
+        "id": "m",
+        "context": 2048,
+        "max_output": 512,
+        "parallel": 4,
+        "encoding": "o200k_base",
+        "backend": "mock",
+    }
+    model = ModelOffer(**{**fields, **terms})
+    executor, endpoint = NodeId(bytes([name]) * 20), Endpoint("127.0.0.1", port)
+    offer = Offer(executor=executor, seq=1, expires=10, endpoints=(endpoint,), models=(model,), software="t")
+    quote = quote_of(offer, model)
+    return Candidate(executor, endpoint, model, quote, quote_hash(quote))
+
+
+def request(**fields: Any) -> ChatRequest:
+    return parse(msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}))
+
+
+def selection(policy: Policy = "balanced", *pinned: Candidate) -> Selection:
+    return Selection(policy, tuple(each.executor for each in pinned), Outcomes(memory=100.0, rest=5.0))
+
+
+def draws(chosen: Selection, candidates: list[Candidate], times: int = 300) -> Counter[Candidate | Nobody]:
+    rng = Random(7)
+    return Counter(chosen.choose(candidates, request(), (), 0.0, rng) for _ in range(times))
+
+
+A, B, C = candidate(1), candidate(2), candidate(3)
+
+
+def test_equals_share_the_work_evenly() -> None:
+    shares = draws(selection(), [A, B, C])
+    assert all(70 < shares[each] < 130 for each in (A, B, C))
+
+
+def test_a_busy_one_gets_less() -> None:
+    chosen = selection()
+    for _ in range(3):
+        chosen.outcomes.began(A.place)
+    assert draws(chosen, [A, B])[A] == 0
+
+
+def test_a_dear_one_gets_less() -> None:
+    dear = candidate(1, input_price=100, output_price=100)
+    assert draws(selection(), [dear, B])[dear] == 0
+
+
+def test_a_slow_one_gets_less() -> None:
+    chosen = selection()
+    chosen.outcomes.answered(A.place, 2.0, 0.0)
+    chosen.outcomes.answered(B.place, 0.5, 0.0)
+    assert draws(chosen, [A, B])[A] == 0
+
+
+def test_one_that_fails_half_the_time_gets_less() -> None:
+    chosen = selection()
+    for _ in range(10):
+        chosen.outcomes.succeeded(B.place, 0.0)
+        chosen.outcomes.failed(A.place, 0.0, shut=False, retry_after=None)
+        chosen.outcomes.succeeded(A.place, 0.0)
+    assert draws(chosen, [A, B])[A] == 0
+
+
+def test_the_best_does_not_draw_the_whole_herd() -> None:
+    """Two are drawn at random, so the best of ten gets the 20 % in which it is drawn."""
+    chosen = selection()
+    crowd = [candidate(number) for number in range(10)]
+    for _ in range(10):
+        chosen.outcomes.succeeded(crowd[0].place, 0.0)
+    assert 30 < draws(chosen, crowd)[crowd[0]] < 90
+
+
+def test_cheapest_takes_the_cheapest_and_shares_among_equals() -> None:
+    dear = candidate(1, output_price=9)
+    shares = draws(selection("cheapest"), [dear, B, C])
+    assert shares[dear] == 0
+    assert shares[B] > 0
+    assert shares[C] > 0
+
+
+def test_fastest_takes_the_fastest_once_all_are_known() -> None:
+    chosen = selection("fastest")
+    chosen.outcomes.answered(A.place, 0.5, 0.0)
+    chosen.outcomes.answered(B.place, 0.2, 0.0)
+    assert set(draws(chosen, [A, B])) == {B}
+    assert set(draws(chosen, [A, B, C])) == {C}
+
+
+def test_pinned_takes_the_named_in_their_order_and_nobody_else() -> None:
+    chosen = selection("pinned", B, A)
+    assert set(draws(chosen, [A, B, C])) == {B}
+    assert set(draws(chosen, [A, C])) == {A}
+    nobody = chosen.choose([C], request(), (), 0.0, Random(0))
+    assert isinstance(nobody, Nobody)
+    assert "routing.executors" in nobody.reason
+
+
+def test_the_tried_are_not_asked_again_and_another_executor_comes_first() -> None:
+    second_worker = candidate(1, port=2)
+    chosen, rng = selection(), Random(0)
+    assert chosen.choose([A, second_worker, B], request(), {A.place}, 0.0, rng) == B
+    assert chosen.choose([A, second_worker], request(), {A.place}, 0.0, rng) == second_worker
+    nobody = chosen.choose([A, B], request(), {A.place, B.place}, 0.0, rng)
+    assert isinstance(nobody, Nobody)
+
+
+def test_one_that_refused_lately_is_the_last_resort() -> None:
+    chosen = selection()
+    chosen.outcomes.failed(A.place, 0.0, shut=False, retry_after=None)
+    assert set(draws(chosen, [A, B])) == {B}
+    assert set(draws(chosen, [A])) == {A}
+
+
+def test_one_that_was_silent_is_not_tried_until_its_rest_is_over() -> None:
+    chosen, rng = selection(), Random(0)
+    chosen.outcomes.failed(A.place, 0.0, shut=True, retry_after=None)
+    nobody = chosen.choose([A], request(), (), 2.0, rng)
+    assert isinstance(nobody, Nobody)
+    assert (nobody.code, nobody.retry_after) == ("no_executor", 3.0)
+    assert chosen.choose([A], request(), (), 5.0, rng) == A
+
+
+def test_only_offers_with_the_features_are_asked() -> None:
+    able = candidate(2, features=("tools", "json"))
+    wants = request(tools=[{"type": "function", "function": {"name": "f"}}], response_format={"type": "json_object"})
+    chosen, rng = selection(), Random(0)
+    assert {chosen.choose([A, able], wants, (), 0.0, rng) for _ in range(20)} == {able}
+    nobody = chosen.choose([A, B], wants, (), 0.0, rng)
+    assert isinstance(nobody, Nobody)
+    assert "2 without json, tools" in nobody.reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "number"),
+    [
+        ({"messages": [{"role": "user", "content": "x" * 100_000}]}, "context_length_exceeded", "2048"),
+        ({"max_tokens": 513}, "invalid_value", "512"),
+    ],
+)
+def test_what_is_too_long_for_all_names_the_limit(fields: dict[str, Any], code: str, number: str) -> None:
+    small = candidate(2, context=1024, max_output=256)
+    nobody = selection().choose([A, small], request(**fields), (), 0.0, Random(0))
+    assert isinstance(nobody, Nobody)
+    assert nobody.code == code
+    assert number in nobody.reason
+
+
+def test_what_is_too_long_for_one_goes_to_the_other() -> None:
+    large = candidate(2, context=1 << 20, max_output=4096)
+    long = request(messages=[{"role": "user", "content": "x" * 100_000}], max_tokens=1000)
+    chosen, rng = selection(), Random(0)
+    assert {chosen.choose([A, large], long, (), 0.0, rng) for _ in range(20)} == {large}
