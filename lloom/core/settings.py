@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct
-
-from lloom.core.errors import ConfigError
-
-T = TypeVar("T")
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
@@ -20,6 +14,8 @@ Price = Annotated[int, Meta(ge=0, le=2**62)]
 
 Role = Literal["client", "executor", "validator", "demo"]
 Command = Literal["serve", "ask", "models", "keygen"]
+Feature = Literal["tools", "json", "json_schema", "vision", "logprobs", "embeddings", "prefill", "seed"]
+"""What a model can do beyond plain chat."""
 
 
 class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,9 +29,17 @@ class IdentitySettings(Group, frozen=True):
     path: str
     """Keystore (JSON) or raw-hex file; made at the first start if it is not there."""
     key_env: str
-    """Name of the variable that holds the key (source=env)."""
+    """Name of the variable that holds the key; if it is set, it wins over the file."""
     passphrase_env: str
     """Name of the variable that unlocks an encrypted keystore."""
+
+
+class KeygenSettings(Group, frozen=True):
+    """What command=keygen does."""
+
+    encrypted: bool
+    """A keystore that needs a passphrase at every start; else raw hex."""
+    overwrite: bool
 
 
 class NetworkSettings(Group, frozen=True):
@@ -86,7 +90,7 @@ class BridgeSettings(Group, frozen=True):
     """Bytes a peer may send on one stream before it needs new credit."""
     connection_window: Count
     """The same over all streams of a connection."""
-    control_bytes: Count
+    control_bytes: Annotated[int, Meta(ge=8192, lt=1 << 32)]
     """Largest control message."""
     send_buffer: Count
     """Bytes waiting for a slow reader before senders are held back."""
@@ -123,8 +127,14 @@ class RoutingSettings(Group, frozen=True):
     total_seconds: Seconds
     cooldown_seconds: Seconds
     """How long an executor that failed is passed over (doubles with every further failure)."""
+    memory_seconds: Seconds
+    """An outcome of so long ago weighs half of one of now."""
     directory_seconds: Seconds
     """Age at which what the directory knows of a model is asked anew, behind the answer."""
+    negative_seconds: Seconds
+    """How long it is remembered that nobody serves a model, or that an executor cannot be reached."""
+    grace_seconds: Seconds
+    """How long the first usable executor of a lookup waits for others to choose from."""
 
 
 class Resources(Group, frozen=True):
@@ -158,8 +168,7 @@ class Model(Group, frozen=True):
     """What the backend calls it; None: as we do."""
     encoding: str = "o200k_base"
     """The tiktoken encoding it is billed by."""
-    features: tuple[str, ...] = ()
-    """Of: tools, json, json_schema, vision, logprobs, embeddings, prefill, seed."""
+    features: tuple[Feature, ...] = ()
     input_price: Price = 0
     output_price: Price = 0
 
@@ -263,12 +272,18 @@ class RaySettings(Group, frozen=True):
 class LogSettings(Group, frozen=True):
     level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"]
     format: Literal["human", "json"]
+    """What standard error gets."""
     file: str | None
-    """None: standard error."""
+    """Gets the same as JSON, one file for each process: its name comes before the suffix."""
+    file_bytes: Count
+    """A file of this size is set aside."""
+    files: Count
+    """That many of those are kept."""
 
 
 class DemoSettings(Group, frozen=True):
     stay: bool
+    model: str
     prompt: str
     executors: Annotated[int, Meta(ge=1, le=8)]
 
@@ -285,6 +300,7 @@ class Settings(Group, frozen=True):
     home: str
     """Folder of keys, journals and caches; each role has its own within."""
     identity: IdentitySettings
+    keygen: KeygenSettings
     network: NetworkSettings
     dht: DhtSettings
     bridge: BridgeSettings
@@ -297,20 +313,3 @@ class Settings(Group, frozen=True):
     ray: RaySettings
     log: LogSettings
     demo: DemoSettings
-
-
-def convert(tree: Any, kind: type[T] = Settings) -> T:  # type: ignore[assignment]
-    """A plain tree of dicts and lists, checked into frozen settings; ConfigError names the key that is wrong."""
-    try:
-        return msgspec.convert(tree, kind)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_sentence(str(error))) from error
-
-
-def _sentence(message: str) -> str:
-    """msgspec's "Expected `int`, got `str` - at `$.network.port`" as "network.port: expected int, got str"."""
-    found = re.fullmatch(r"(?s)(.*?)(?: - at `(?:key in )?\$\.?(.*?)`)?", message)
-    assert found is not None
-    what, where = found[1].replace("`", ""), found[2]
-    what = what[:1].lower() + what[1:]
-    return f"{where}: {what}" if where else what

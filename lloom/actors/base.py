@@ -1,0 +1,55 @@
+"""What all actors of a node share: a life that is one `serve()` call. It does none of their work."""
+
+from __future__ import annotations
+
+import asyncio
+
+from loguru import logger
+
+from lloom.actors.place import Place
+
+
+class Actor:
+    """Base of the actors. Constructors only keep their arguments: Ray replays them after a crash, then `serve()` again.
+
+    A subclass overrides `run()`: build everything from settings and disk, call `self.up(summary)`, wait for `self.stopping`, close.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.stopping = asyncio.Event()
+        self._up = asyncio.Event()
+        self._summary = ""
+
+    def __repr__(self) -> str:
+        """Ray's log prefix and dashboard show this."""
+        return self.place.name
+
+    async def serve(self) -> None:
+        """The actor's whole life; returns after `stop()`. What it raises, the node's process judges."""
+        self.place.open_log()
+        self._up.clear()
+        try:
+            await self.run()
+        finally:
+            self._up.clear()
+            logger.debug("{} has stopped", self.place.name)
+
+    async def run(self) -> None:
+        """The work itself."""
+        raise NotImplementedError
+
+    def up(self, summary: str) -> None:
+        """Says that the actor does its work now; `summary` is one line for the user."""
+        self._summary = summary
+        self._up.set()
+        logger.debug("{} {}", self.place.name, summary)
+
+    async def ready(self) -> str:
+        """Returns the summary once the actor does its work."""
+        await self._up.wait()
+        return self._summary
+
+    async def stop(self) -> None:
+        """Asks the actor to say goodbye, drain and end; `serve()` returns when that is done."""
+        self.stopping.set()

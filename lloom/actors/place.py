@@ -1,0 +1,65 @@
+"""Where an actor finds itself: its node's settings, key and fellow actors. It decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from lloom.adapters import keyagent, log
+from lloom.core.errors import RetryElsewhere
+from lloom.core.identity import Identity, NodeId
+from lloom.core.settings import Settings
+
+
+class FellowAway(RetryElsewhere):
+    """Raised when another actor of this node does not answer: it is being restarted, or the node stops."""
+
+
+class Place(Struct, frozen=True):
+    """Passed to every actor of a node as its first argument; holds names of secrets only."""
+
+    settings: Settings
+    node: NodeId
+    name: str
+    """The actor's own name: log prefix, and its name in Ray and its dashboard."""
+    key_socket: str
+    log_socket: str
+
+    def named(self, name: str) -> Place:
+        """The place of the actor `name` of the same node."""
+        return msgspec.structs.replace(self, name=name)
+
+    @property
+    def namespace(self) -> str:
+        """Ray's namespace of the node, so that one cluster can hold several nodes."""
+        return self.node.hex()
+
+    @property
+    def folder(self) -> Path:
+        """The role's own folder under the node's home: journal and caches."""
+        return Path(self.settings.home).expanduser() / self.settings.role
+
+    def identity(self) -> Identity:
+        """The node's key; only where the node's own process runs on this machine."""
+        return keyagent.fetch(self.key_socket)
+
+    def open_log(self) -> None:
+        """Sends this process's log lines to the node's own terminal or file."""
+        log.forward(self.settings.log, self.log_socket, self.name)
+
+    async def ask(self, fellow: str, method: str, *arguments: Any, seconds: float) -> Any:
+        """Calls `method` of another actor of this node; FellowAway if it does not answer within `seconds`."""
+        import ray
+
+        try:
+            handle = await asyncio.to_thread(ray.get_actor, fellow, self.namespace)
+            async with asyncio.timeout(seconds):
+                return await getattr(handle, method).remote(*arguments)
+        except (ValueError, TimeoutError, ray.exceptions.RayError) as error:
+            if isinstance(error, ray.exceptions.RayTaskError):
+                raise
+            raise FellowAway(f"{fellow} does not answer", status=503, code="restarting", retry_after=2.0) from error

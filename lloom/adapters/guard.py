@@ -1,0 +1,109 @@
+"""A small process that outlives the node it starts: passes signals on and leaves nothing behind. It knows nothing of what the node does.
+
+Ray's daemons survive a driver that is killed, or interrupted while it starts them. So the node runs in a session of its own, under
+this guard: whatever happens to the node, every process of that session ends, and the folder it worked in is removed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def guarded(work: Callable[[Path], int]) -> int:
+    """Runs `work(folder)` in a child process with a session and a private folder of its own; its exit status.
+
+    The first INT, TERM or HUP reaches the child as TERM; a second one kills it. Call it before any thread is started: it forks.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="lloom-"))
+    guard = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _run(work, folder, guard)
+    try:
+        return _watch(child)
+    finally:
+        sweep(child)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(session: int) -> None:
+    """Kills every process of `session` but the calling one."""
+    for _ in range(3):  # a process may have been forked while we looked
+        members = [pid for pid in _members(session) if pid != os.getpid()]
+        if not members:
+            return
+        for pid in members:
+            _kill(pid, signal.SIGKILL)
+
+
+def _run(work: Callable[[Path], int], folder: Path, guard: int) -> None:
+    """The child's whole life; never returns."""
+    status = 1
+    try:
+        os.setsid()
+        _die_with_parent(guard)
+        status = work(folder)
+    except KeyboardInterrupt:
+        status = 130
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    finally:
+        # Should the guard be dead, nobody else cleans up.
+        sweep(os.getpid())
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(status)
+
+
+def _die_with_parent(guard: int) -> None:
+    """Has the kernel send TERM when the guard dies, however it dies (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != guard:  # it died before we asked
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _watch(child: int) -> int:
+    """Waits for the child, passing signals on; its exit status as a shell would tell it."""
+    seen: list[int] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        seen.append(number)
+        _kill(child, signal.SIGTERM if len(seen) == 1 else signal.SIGKILL)
+
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    try:
+        _, raw = os.waitpid(child, 0)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    status = os.waitstatus_to_exitcode(raw)
+    return 128 - status if status < 0 else status
+
+
+def _members(session: int) -> Iterator[int]:
+    """The processes of `session`, from /proc (proc(5): the session is the fourth field after the name)."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                after_name = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(after_name[3]) == session and after_name[0] != "Z":
+                yield int(entry.name)
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return

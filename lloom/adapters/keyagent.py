@@ -1,0 +1,61 @@
+"""Hands the node's key to the node's own actors over a Unix socket, so that it never stands in Ray's store or an environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import Final
+
+from loguru import logger
+
+from lloom.core.errors import ConfigError
+from lloom.core.identity import Identity
+
+_SECRET_BYTES: Final = 32
+_TIMEOUT: Final = 5.0
+"""Seconds; both ends are processes of one machine."""
+
+
+async def serve(path: Path, identity: Identity) -> asyncio.Server:
+    """Listens at `path` (in a folder that only the user may enter) and gives the key to processes of the same user."""
+
+    async def give(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer: socket.socket = writer.get_extra_info("socket")
+        try:
+            if _user(peer) == os.getuid():
+                writer.write(identity.secret)
+                await asyncio.wait_for(writer.drain(), _TIMEOUT)
+            else:
+                logger.warning("a process of another user asked for the node's key and was refused")
+        except OSError as error:
+            logger.debug("a process went away while it was given the key: {}", error)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(give, path)
+    path.chmod(0o600)
+    return server
+
+
+def fetch(path: str) -> Identity:
+    """The node's identity from the agent at `path`; ConfigError if nobody answers there."""
+    try:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(_TIMEOUT)
+            link.connect(path)
+            secret = b""
+            while len(secret) < _SECRET_BYTES and (part := link.recv(_SECRET_BYTES - len(secret))):
+                secret += part
+        return Identity(secret)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the node's process did not hand over its key ({error}); start the node again") from error
+
+
+def _user(link: socket.socket) -> int:
+    """The user id at the other end (unix(7), SO_PEERCRED)."""
+    size = struct.calcsize("3i")
+    _pid, uid, _gid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(uid)

@@ -1,0 +1,79 @@
+"""A whole network on this machine: a validator, executors with a real model, a client, one question. Its keys last as long as it does."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from lloom.adapters import ports
+from lloom.adapters.asking import Answer, Gateway, only_model
+from lloom.adapters.terminal import show
+from lloom.commands import nodes
+from lloom.commands.ask import report
+from lloom.core.identity import Identity
+from lloom.core.settings import MockBackend, Role, Settings
+from lloom.node import Node, Running
+
+
+def run(settings: Settings) -> int:
+    """Exit status: 0 once the question was answered (and, with `demo.stay`, the user has seen enough)."""
+
+    async def then(running: Running) -> int:
+        answer = await asyncio.to_thread(_ask, settings, running)
+        show(f"\n{report(answer)}\n")
+        if settings.demo.stay:
+            show(_invitation(running, answer.model))
+            await asyncio.Event().wait()
+        return 0
+
+    return nodes.run(lambda folder: network(settings, folder), then)
+
+
+def network(settings: Settings, folder: Path) -> Sequence[Node]:
+    """The nodes of the demo: the validator first, then the executors, then the client. The first executor also serves the mock."""
+    local = settings.network
+    port = ports.first_port(local.host, local.port, ports.DHT, "network.port")
+    ready = replace(settings, network=replace(local, port=0, bootstrap=(f"{local.host}:{port}",)))
+    validator = replace(settings, network=replace(local, port=port, bootstrap=()))
+    few = {name: backend for name, backend in settings.llm.items() if not isinstance(backend, MockBackend)}
+    executors = [
+        _node(replace(ready, llm=settings.llm if index == 0 else few), "executor", folder / str(index))
+        for index in range(settings.demo.executors)
+    ]
+    return [_node(validator, "validator", folder), *executors, _node(ready, "client", folder)]
+
+
+def _node(settings: Settings, role: Role, home: Path) -> Node:
+    return Node(replace(settings, role=role, home=str(home)), Identity.generate())
+
+
+def _ask(settings: Settings, running: Running) -> Answer:
+    assert running.gateway is not None
+    gateway = Gateway(running.gateway, settings.routing.total_seconds)
+    prompt = settings.prompt or settings.demo.prompt
+    show(f"\nQuestion: {prompt}\nAnswer:   ")
+    return gateway.ask(settings.model or settings.demo.model, prompt, _write)
+
+
+def _invitation(running: Running, model: str) -> str:
+    """What a newcomer can do now."""
+    dashboard = (
+        f"Ray dashboard:   {running.dashboard}  (its token: cat {running.token_file})\n"
+        if running.dashboard
+        else "Ray dashboard:   off (ray.dashboard=true brings it)\n"
+    )
+    return (
+        f"\nOpenAI endpoint: {running.gateway}/v1\n{dashboard}"
+        f"Try it:          curl {running.gateway}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        f'                   -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}\'\n'
+        "Stop it:         Ctrl-C\n"
+    )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

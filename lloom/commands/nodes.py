@@ -1,0 +1,28 @@
+"""Runs nodes under the guard, for all commands that need some; turns what they raise into a sentence and a status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lloom import node
+from lloom.adapters.guard import guarded
+from lloom.adapters.terminal import show
+from lloom.core.errors import ConfigError, LloomError
+from lloom.node import Node, Then
+
+
+def run(make: Callable[[Path], Sequence[Node]], then: Then | None = None) -> int:
+    """Exit status of the nodes that `make(folder)` names, run until a signal comes or `then` has ended.
+
+    They run in a process session of their own; `folder` is private to them and gone afterwards.
+    """
+
+    def work(folder: Path) -> int:
+        try:
+            return node.run(make(folder), folder, then)
+        except LloomError as error:
+            show(f"lloom: {error}\n")
+            return 2 if isinstance(error, ConfigError) else 1
+
+    return guarded(work)

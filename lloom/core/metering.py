@@ -1,0 +1,147 @@
+"""What an answer amounts to: takes usage and end marks out of a backend's event stream. It never parses a content chunk on the way."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.sse import DONE, END, Splitter, payload
+
+KEPT_BYTES: Final = 8 * 1024 * 1024
+"""Text kept for counting when a backend reports no usage; beyond it, four bytes count as a token."""
+
+# Within a JSON string a quote is escaped, so these bytes cannot come from the text of an answer, but for [DONE]: hence the second look.
+_NOTABLE: Final = re.compile(rb'"usage"\s*:\s*\{|\[DONE\]|"error"\s*:\s*[{"]')
+
+
+_NULL: Final = msgspec.Raw(b"null")
+
+
+class _Usage(Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Chunk(Struct, frozen=True):
+    choices: list[msgspec.Raw] = []
+    usage: msgspec.Raw = _NULL
+    error: msgspec.Raw = _NULL
+
+
+class _ErrorText(Struct, frozen=True):
+    message: str = ""
+
+
+class _Delta(Struct, frozen=True):
+    content: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: msgspec.Raw = _NULL
+
+
+class _Choice(Struct, frozen=True):
+    delta: _Delta = _Delta()
+
+
+class _Content(Struct, frozen=True):
+    choices: list[_Choice] = []
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+_usage = msgspec.json.Decoder(_Usage)
+_content = msgspec.json.Decoder(_Content)
+
+
+class Meter:
+    """Passes the content events of one answer on and keeps what is to be billed.
+
+    `usage`: OpenAI's usage object as JSON, exactly as the backend gave it; empty if it gave none.
+    """
+
+    __slots__ = ("_kept", "_kept_bytes", "_splitter", "ended", "usage")
+
+    def __init__(self) -> None:
+        self.usage = b""
+        self.ended = False
+        """Whether the backend said `[DONE]`, or sent its usage: else the stream was cut."""
+        self._splitter = Splitter()
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """The whole content events that `data` completes, ready to be sent on (may be empty).
+
+        RetryElsewhere if the backend reports an error in-band, PeerFault if an event is no JSON where it must be looked into.
+        """
+        events = self._splitter.feed(data)
+        if not events:
+            return b""
+        block = END.join(events) + END
+        if _NOTABLE.search(block):
+            block = b"".join(kept + END for event in events if (kept := self._look(event)))
+        self._keep(block)
+        return block
+
+    def tokens(self) -> tuple[int, int]:
+        """Input and output tokens as the backend reported them; (0, 0) if it did not."""
+        if not self.usage:
+            return 0, 0
+        found = _usage.decode(self.usage)
+        return max(0, found.prompt_tokens), max(0, found.completion_tokens)
+
+    def text(self, length: int) -> str:
+        """What the model wrote in the first `length` bytes passed on, tool calls included, for a count of our own."""
+        parts: list[str] = []
+        for event in Splitter().feed(b"".join(self._kept)[:length]):
+            try:
+                chunk = _content.decode(payload(event))
+            except msgspec.DecodeError:
+                continue
+            for choice in chunk.choices:
+                delta = choice.delta
+                parts += [text for text in (delta.content, delta.reasoning_content, delta.refusal) if text]
+                if bytes(delta.tool_calls) != b"null":
+                    parts.append(bytes(delta.tool_calls).decode(errors="replace"))
+        return "".join(parts)
+
+    @property
+    def unkept(self) -> int:
+        """Bytes of the answer that `text` leaves out because there were too many."""
+        return max(0, self._kept_bytes - KEPT_BYTES)
+
+    def _keep(self, block: bytes) -> None:
+        if not self.usage:
+            if self._kept_bytes < KEPT_BYTES:
+                self._kept.append(block)
+            self._kept_bytes += len(block)
+
+    def _look(self, event: bytes) -> bytes:
+        """What is passed on of an event that may carry usage, an error or the end."""
+        data = payload(event)
+        if data == DONE:
+            self.ended = True
+            return b""
+        if not data:
+            return event
+        try:
+            chunk = _chunk.decode(data)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise PeerFault("the backend sent a chunk that is no JSON", code="bad_stream") from error
+        if bytes(chunk.error) != b"null":
+            raise RetryElsewhere("the backend failed in the middle of its answer", code="backend_failed")
+        if bytes(chunk.usage) == b"null":
+            return event
+        self._take_usage(bytes(chunk.usage))
+        return event if chunk.choices else b""
+
+    def _take_usage(self, usage: bytes) -> None:
+        try:
+            _usage.decode(usage)
+        except msgspec.DecodeError as error:
+            raise PeerFault("the backend reports a usage that is none", code="bad_usage") from error
+        self.usage, self.ended = usage, True
+        self._kept.clear()

@@ -1,0 +1,82 @@
+"""What a Meter passes on, and what it keeps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.metering import Meter
+from lloom.core.sse import event
+
+
+def chunk(text: str | None = None, **more: object) -> bytes:
+    choices = [] if text is None else [{"index": 0, "delta": {"content": text}, "finish_reason": None}]
+    return event(json.dumps({"id": "x", "choices": choices} | more).encode())
+
+
+USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+DONE = event(b"[DONE]")
+
+
+def test_content_passes_and_usage_and_the_end_mark_do_not() -> None:
+    meter = Meter()
+    out = meter.feed(chunk("a") + chunk("b", usage=None) + chunk(usage=USAGE) + DONE)
+    assert out == chunk("a") + chunk("b", usage=None)
+    assert json.loads(meter.usage) == USAGE
+    assert meter.tokens() == (7, 2)
+    assert meter.ended
+
+
+def test_a_chunk_with_both_content_and_usage_passes_and_is_counted() -> None:
+    meter = Meter()
+    both = chunk("end", usage=USAGE)
+    assert meter.feed(both) == both
+    assert meter.tokens() == (7, 2)
+
+
+def test_text_that_talks_of_usage_and_done_is_only_text() -> None:
+    meter = Meter()
+    talk = chunk('"usage": {"prompt_tokens": 1} [DONE] "error": {}')
+    assert meter.feed(talk) == talk
+    assert not meter.usage
+    assert not meter.ended
+
+
+def test_a_stream_without_end_mark_is_known_as_cut() -> None:
+    meter = Meter()
+    meter.feed(chunk("a"))
+    assert not meter.ended
+
+
+def test_an_error_in_the_stream_asks_for_another_executor() -> None:
+    with pytest.raises(RetryElsewhere):
+        Meter().feed(event(b'{"error": {"message": "out of memory"}}'))
+
+
+@pytest.mark.parametrize("usage", [b'{"prompt_tokens": "many"}', b'{"prompt_tokens": 1.5}', b'{"completion_tokens": null}'])
+def test_a_usage_that_is_none_blames_the_backend(usage: bytes) -> None:
+    with pytest.raises(PeerFault):
+        Meter().feed(event(b'{"choices": [], "usage": %s}' % usage))
+
+
+def test_without_usage_the_text_is_kept_for_counting_up_to_the_byte_that_arrived() -> None:
+    meter = Meter()
+    out = meter.feed(chunk("Hello") + chunk(" world"))
+    assert meter.text(len(out)) == "Hello world"
+    assert meter.text(len(chunk("Hello")) + 3) == "Hello"
+
+
+@given(st.lists(st.text(max_size=20), max_size=8), st.data())
+def test_any_cut_of_the_bytes_gives_the_same_answer(texts: list[str], data: st.DataObject) -> None:
+    stream = b"".join(chunk(text) for text in texts) + chunk(usage=USAGE) + DONE
+    meter, out = Meter(), b""
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        out += meter.feed(stream[:size])
+        stream = stream[size:]
+    assert out == b"".join(chunk(text) for text in texts)
+    assert meter.tokens() == (7, 2)
