@@ -80,10 +80,13 @@ _DOMAIN: Final = StructType("EIP712Domain(string name,string version,uint256 cha
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """Where a signature is good: one contract on one chain. Lloom's name and version stand in every domain."""
+    """Where a signature is good: one contract on one chain. Lloom's name and version stand in every domain.
 
-    chain_id: int
-    contract: bytes
+    `Domain()` is the one where no chain is configured (`chain=off`): no contract will ever accept what is signed in it.
+    """
+
+    chain_id: int = 0
+    contract: bytes = bytes(ADDRESS_BYTES)
     separator: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -93,10 +96,6 @@ class Domain:
     def digest(self, struct: StructType, encoded: bytes) -> bytes:
         """The 32 bytes that a signature of the encoded struct covers in this domain."""
         return keccak(b"\x19\x01" + self.separator + struct.hash(encoded))
-
-
-OFF: Final = Domain(chain_id=0, contract=bytes(ADDRESS_BYTES))
-"""The domain where no chain is configured (`chain=off`): no contract will ever accept what is signed in it."""
 
 
 def signer(digest: bytes, signature: bytes) -> NodeId:

@@ -11,12 +11,13 @@ from eth_keys.constants import SECPK1_N as ORDER
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lloom.core.eip712 import NAME, OFF, VERSION, Domain, StructType, signer
+from lloom.core.eip712 import NAME, VERSION, Domain, StructType, signer
 from lloom.core.errors import PeerFault
 from lloom.core.identity import Identity, keccak
 from lloom.core.receipt import QUOTE, RECEIPT, REQUEST
 
 ALICE = Identity(bytes(31) + b"\x01")
+OFF = Domain()
 STRUCTS = [QUOTE, REQUEST, RECEIPT]
 MAIL = StructType("Mail(address from,bytes32 hash,uint8 kind,uint64 time,uint128 amount)")
 

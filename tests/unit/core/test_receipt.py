@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lloom.core.eip712 import OFF, Domain, StructType
+from lloom.core.eip712 import Domain, StructType
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import ChatCall, Receipts, SignedReceipt, decode, decoder, encode
@@ -44,6 +44,7 @@ from lloom.core.receipt import (
 
 CLIENT = Identity(bytes(31) + b"\x01")
 EXECUTOR = Identity(bytes(31) + b"\x02")
+OFF = Domain()
 SALT = bytes(range(16))
 NOW = 1_800_000_000.0
 MODEL = ModelOffer(

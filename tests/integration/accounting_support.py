@@ -1,0 +1,64 @@
+"""Drafts, settings and readers for tests of what is journaled."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+from lloom.core.eip712 import Domain
+from lloom.core.identity import Identity
+from lloom.core.messages import SignedReceipt
+from lloom.core.receipt import Draft, Lane, Receipt, Status, read_receipt, sign_receipt
+from lloom.core.settings import AccountingSettings, ChainSettings, Settings
+
+EXECUTOR = Identity(bytes(31) + b"\x02")
+CLIENT = Identity(bytes(31) + b"\x01").address
+COST = 3
+
+
+def draft(number: int, lane: int = 0) -> Draft:
+    """The draft of request `number` (and of no other) on a lane."""
+    return Draft(
+        lane=Lane(CLIENT, bytes(20), lane),
+        request_digest=hashlib.sha256(b"%d" % number).digest(),
+        model=bytes(32),
+        response_hash=bytes(32),
+        response_bytes=1000,
+        input_tokens=20,
+        cached_tokens=0,
+        output_tokens=100,
+        cost=COST,
+        started_at=1,
+        finished_at=2,
+        status=Status.COMPLETE,
+    )
+
+
+def sign(receipt: Receipt) -> SignedReceipt:
+    return sign_receipt(receipt, EXECUTOR, Domain())
+
+
+def settings(home: Path, backlog: int = 10_000, ready_seconds: float = 30.0) -> Settings:
+    """As much of the tree as accounting reads."""
+    accounting = AccountingSettings(
+        mode="off", batch=32, batch_seconds=0.003, ready_seconds=ready_seconds, backlog=backlog
+    )
+    tree = SimpleNamespace(home=str(home), role="executor", accounting=accounting, chain=ChainSettings(name="off"))
+    return cast(Settings, tree)
+
+
+def numbers(path: Path) -> list[int]:
+    """The numbers on the disk, over all lanes, as another program reads them while the journal is open."""
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+        found = [seq for (seq,) in db.execute("SELECT seq FROM issued ORDER BY lane, seq")]
+    db.close()
+    return found
+
+
+def read(signed: list[SignedReceipt]) -> list[tuple[int, int]]:
+    """Number and total charge of each receipt."""
+    receipts = [read_receipt(item.receipt) for item in signed]
+    return [(receipt.lane_seq, receipt.lane_charged) for receipt in receipts]
