@@ -1,0 +1,174 @@
+"""Turns the composed tree into settings that make sense together. It never looks at the machine: no file, variable or port."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from lloom.core.errors import ConfigError
+from lloom.core.identity import parse_address
+from lloom.core.offer import canonical
+from lloom.core.settings import Backend, Model, NetworkSettings, RoutingSettings, Settings
+from lloom.core.wording import invalid_value, listed
+
+_LAST_PORT: Final = 65_535
+
+
+def settings(tree: Mapping[str, Any]) -> Settings:
+    """The frozen form of a plain tree of dicts and lists; ConfigError names what is wrong and what to write instead."""
+    try:
+        found = msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_named(invalid_value(str(error)), tree)) from error
+    check(found)
+    return found
+
+
+def check(settings: Settings) -> None:
+    """ConfigError for what is right by itself and wrong together."""
+    _check_command(settings)
+    _check_gateway(settings.gateway.host)
+    _check_routing(settings.routing)
+    _check_network(settings)
+    _check_backends(settings)
+
+
+def _check_command(settings: Settings) -> None:
+    role, command = settings.role, settings.command
+    if role != "client" and (command in ("ask", "models") or (settings.prompt is not None and role != "demo")):
+        what = "prompt" if command == "serve" else f"command={command}"
+        raise ConfigError(f"{what}: only a client asks the network, so it does not go with role={role}")
+    if settings.prompt is not None and command not in ("serve", "ask"):
+        raise ConfigError(f"prompt: command={command} takes none")
+    if (command == "ask" or settings.prompt is not None) and not (settings.prompt or "").strip():
+        raise ConfigError("prompt: there is no question; write prompt='…', or prompt=- to read it from standard input")
+    if command == "keygen" and role == "demo":
+        raise ConfigError(
+            "command=keygen: a demo makes keys of its own; say for which role, for instance role=executor"
+        )
+    if settings.model is not None:
+        _canonical("model", settings.model)
+
+
+def _check_gateway(host: str) -> None:
+    if host != "localhost" and not _literal("gateway.host", host).is_loopback:
+        raise ConfigError(
+            "gateway.host: the gateway has no keys of its own yet, so it serves this machine only (127.0.0.1)"
+        )
+
+
+def _check_routing(routing: RoutingSettings) -> None:
+    if (routing.policy == "pinned") != bool(routing.executors):
+        raise ConfigError(
+            "routing=pinned needs routing.executors=[0x…]"
+            if routing.policy == "pinned"
+            else f"routing.executors: only routing=pinned uses them, not routing={routing.policy}"
+        )
+    for executor in routing.executors:
+        try:
+            parse_address(executor)
+        except ValueError as error:
+            raise ConfigError(f"routing.executors: {executor[:64]!r} is no address: {error}") from error
+
+
+def _check_network(settings: Settings) -> None:
+    network = settings.network
+    for entry in network.bootstrap:
+        _check_endpoint(entry)
+    if settings.command == "keygen":
+        return
+    if settings.role == "client" and not network.bootstrap:
+        raise ConfigError(
+            "network.bootstrap: name at least one node that lets us in: network.bootstrap=[203.0.113.7:9000]"
+        )
+    if settings.role in ("executor", "validator"):
+        _check_reachable(network)
+    if settings.role == "executor" and network.port and network.port + settings.executor.workers - 1 > _LAST_PORT:
+        raise ConfigError(
+            f"network.port: {settings.executor.workers} workers from {network.port} on pass the last port"
+        )
+
+
+def _check_reachable(network: NetworkSettings) -> None:
+    """Others are told one literal address, and it must lead here."""
+    key, host = ("network.advertise", network.advertise) if network.advertise else ("network.host", network.host)
+    if _literal(key, host).is_unspecified:
+        raise ConfigError(
+            f"network.advertise: {host} listens on every address of this machine; say which one others can reach: "
+            "network.advertise=203.0.113.7"
+        )
+
+
+def _check_endpoint(entry: str) -> None:
+    host, colon, port = entry.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) <= _LAST_PORT):
+        raise ConfigError(f"network.bootstrap: {entry[:64]!r} is no host:port, such as 203.0.113.7:9000")
+
+
+def _check_backends(settings: Settings) -> None:
+    serves = settings.role in ("executor", "demo")
+    if serves and not settings.llm and settings.command != "keygen":
+        raise ConfigError(f"llm: role={settings.role} serves no model; choose backends, for instance llm=[smollm2]")
+    if settings.llm and not serves:
+        raise ConfigError(
+            f"llm: only an executor has backends, role={settings.role} has no use for {listed(list(settings.llm))}"
+        )
+    offered: dict[str, str] = {}
+    for name, backend in settings.llm.items():
+        if not backend.models:
+            raise ConfigError(
+                f"llm.{name}.models: say what it serves, for instance '+llm.{name}.models={{qwen3-8b:{{context:32768}}}}'"
+            )
+        for model, terms in backend.models.items():
+            _check_model(f"llm.{name}.models.{model}", model, terms)
+            if (other := offered.setdefault(model, name)) != name:
+                raise ConfigError(
+                    f"llm: {other} and {name} both offer {model}; give one of them another id, or leave it out"
+                )
+
+
+def _check_model(key: str, model: str, terms: Model) -> None:
+    if model != (wanted := _canonical(key, model)):
+        raise ConfigError(f"{key}: ids are lower case; write {wanted}, with name: {model} for the backend")
+    if terms.max_output is not None and terms.max_output > terms.context:
+        raise ConfigError(f"{key}: max_output ({terms.max_output}) does not fit into context ({terms.context})")
+
+
+def _canonical(key: str, model: str) -> str:
+    try:
+        return canonical(model)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def _literal(key: str, host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {host[:64]!r} is no IP address") from error
+
+
+def _named(sentence: str, tree: Mapping[str, Any]) -> str:
+    """msgspec does not say which entry of a dict is wrong, so a sentence about `llm.*` tries them one by one."""
+    backends = tree.get("llm")
+    if not sentence.startswith("llm.*") or not isinstance(backends, Mapping):
+        return sentence
+    for name, backend in backends.items():
+        if not _fits(backend, Backend):
+            models = backend.get("models") if isinstance(backend, Mapping) else None
+            wrong = [m for m, terms in models.items() if not _fits(terms, Model)] if isinstance(models, Mapping) else []
+            return sentence.replace("llm.*", f"llm.{name}").replace(
+                "models.*", f"models.{wrong[0]}" if wrong else "models"
+            )
+    return sentence
+
+
+def _fits(value: object, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True

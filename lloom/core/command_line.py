@@ -1,0 +1,141 @@
+"""The words after `python -m lloom`, made ready for Hydra. It never composes: it quotes, refuses and completes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Final, get_args
+
+from lloom.core.errors import ConfigError
+from lloom.core.settings import Role
+from lloom.core.wording import listed
+
+TEXTS: Final = frozenset({"prompt", "model", "demo.prompt", "home", "identity.path", "log.file", "network.name"})
+"""Taken literally: no comma, quote, brace or letter in them means anything to Hydra."""
+
+LISTS: Final = frozenset({"llm", "network.bootstrap", "routing.executors"})
+"""May be written without brackets."""
+
+_FLAGS: Final = {
+    **dict.fromkeys(("--help", "-h", "--hydra-help", "--resolve", "--shell-completion", "-sc", "--version"), False),
+    **dict.fromkeys(("--cfg", "-c", "--package", "-p", "--config-dir", "-cd"), True),
+}
+"""The flags we let through, and whether a word follows that belongs to them."""
+
+_ANSWERS: Final = {"--help", "-h", "--hydra-help", "--cfg", "-c"}
+_COMPLETES: Final = {"--shell-completion", "-sc"}
+_WITHOUT_ROLE: Final = {"ask", "models", "keygen"}
+
+COMPLETION: Final = r"""
+_lloom_complete() {
+    local line=${COMP_LINE:0:COMP_POINT}
+    [[ $line =~ ^[[:space:]]*([^[:space:]]*python[0-9.]*)[[:space:]]+-m[[:space:]]+lloom[[:space:]]+(.*)$ ]] || return 0
+    local python=${BASH_REMATCH[1]} words=${BASH_REMATCH[2]} word=${line##*[[:space:]]} choice
+    [[ $words == *role=* ]] || words="role=client $words"
+    # Readline replaces only what follows the last of its word breaks, usually = or :
+    local kept=${word%"${word##*[=:]}"}
+    while IFS= read -r choice; do
+        [[ $choice == "$word"* ]] && COMPREPLY+=("${choice#"$kept"}")
+    done < <(COMP_LINE="lloom $words" "$python" -m lloom --shell-completion query=bash 2>/dev/null | tr ' ' '\n')
+}
+complete -o nospace -o default -F _lloom_complete python python3
+"""
+
+
+def answer(words: Sequence[str], version: str) -> str | None:
+    """What can be said without a configuration: the version, the completion script. None: nothing of that was asked."""
+    if "--version" in words:
+        return f"lloom {version}"
+    if _COMPLETES & set(words):
+        shells = [word.removeprefix("install=") for word in words if word.startswith("install=")]
+        if shells == ["bash"]:
+            return COMPLETION.strip()
+        if shells:
+            raise ConfigError(
+                f'there is no completion for {shells[0]}, only for bash: install=bash, within eval "$(…)"'
+            )
+    return None
+
+
+def rewrite(words: Sequence[str]) -> list[str]:
+    """The same words as Hydra must see them: free text quoted, lists in brackets, a role where it goes without saying.
+
+    ConfigError for a flag we do not let through, a word that is no `key=value`, and a missing role.
+    """
+    ready, given = [], {}
+    flags = _flags(words)
+    for position, word in enumerate(words):
+        if position in flags:
+            ready.append(word)
+            continue
+        mark, key, value = _parts(word)
+        given[key] = value
+        ready.append(f"{mark}{key}={_value(key, value)}" if value is not None else word)
+    if "role" not in given and not _COMPLETES & set(words):
+        ready.append(f"role={_role(set(words), given)}")
+    return ready
+
+
+def quoted(text: str) -> str:
+    """`text` in Hydra's grammar, so that exactly `text` comes out: quotes, backslashes and `${` lose their meaning."""
+    # First for OmegaConf, which would interpolate; then for Hydra, where backslashes count only before a quote.
+    text = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", text)
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + (r"\'" if m[2] else ""), text) + "'"
+
+
+def _flags(words: Sequence[str]) -> set[int]:
+    """The positions of flags and of the words that belong to them."""
+    found: set[int] = set()
+    for position, word in enumerate(words):
+        if position in found or not word.startswith("-"):
+            continue
+        flag, equals, _ = word.partition("=")
+        if flag not in _FLAGS:
+            raise ConfigError(_unknown_flag(flag))
+        found.add(position)
+        if _FLAGS[flag] and not equals:
+            found.add(position + 1)
+    return found
+
+
+def _unknown_flag(flag: str) -> str:
+    if flag.startswith("--m") or flag == "-m":
+        return f"{flag}: a node runs once; for several, start several (or role=demo)"
+    near = difflib.get_close_matches(flag, _FLAGS, n=1)
+    return f"{flag}: there is no such flag" + (f"; did you mean {near[0]}?" if near else "; --help tells what there is")
+
+
+def _parts(word: str) -> tuple[str, str, str | None]:
+    """`+`, key and value of a word; the value is None where one is deleted."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            "the command line holds bytes that are not UTF-8; set a UTF-8 locale, or use prompt=-"
+        ) from None
+    found = re.fullmatch(r"(?s)(\+{0,2})([^=+~][^=]*)=(.*)", word)
+    if found is None and not word.startswith("~"):
+        raise ConfigError(
+            f"{word[:40]!r} is no setting=value; put a value that has blanks in quotes: prompt='Why is …?'"
+        )
+    mark, key, value = found.groups() if found else ("", word, None)
+    if key.lstrip("~").startswith(("hydra.", "hydra/")):
+        raise ConfigError(f"{key}: how Hydra works here is not for the command line to change")
+    return mark, key, value
+
+
+def _value(key: str, value: str) -> str:
+    if key in TEXTS:
+        return quoted(value)
+    if key in LISTS and not (value.startswith("[") and value.endswith("]")):
+        return "[" + ",".join(quoted(part.strip()) for part in value.split(",") if part.strip()) + "]"
+    return value
+
+
+def _role(words: set[str], given: dict[str, str | None]) -> Role:
+    """The role that goes without saying: what only asks is a client."""
+    flags = {word.partition("=")[0] for word in words}
+    if flags & _ANSWERS or "prompt" in given or given.get("command") in _WITHOUT_ROLE:
+        return "client"
+    raise ConfigError(f"say what to run: role={listed(get_args(Role))} (--help shows examples)")
