@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from lloom.actors import cluster
-from lloom.adapters import keyagent, log
+from lloom.adapters import keyagent, relay
+from lloom.adapters.daemon import DaemonThread
+from lloom.adapters.guard import STOP
 from lloom.adapters.home import only_one
 from lloom.adapters.terminal import Terminal
 from lloom.core.errors import ConfigError, LloomError
@@ -55,7 +55,7 @@ Then = Callable[[Running], Awaitable[int]]
 
 
 def run(nodes: Sequence[Node], folder: Path, then: Then | None = None) -> int:
-    """Runs `nodes` in one Ray cluster until a signal comes or `then` has ended; the exit status.
+    """Runs `nodes` in one Ray cluster until the guard says STOP or `then` has ended; the exit status.
 
     `folder` is private to this run and removed by the caller. LloomError says in one sentence why it could not go on.
     """
@@ -64,12 +64,11 @@ def run(nodes: Sequence[Node], folder: Path, then: Then | None = None) -> int:
 
 async def _run(nodes: Sequence[Node], folder: Path, then: Then | None) -> int:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(STOP, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         for node in nodes:
             stack.enter_context(only_one(node.settings))
-        await stack.enter_async_context(log.relay(nodes[0].settings.log, folder / "log"))
+        await stack.enter_async_context(relay.listening(folder / "log"))
         house = House(nodes, folder, Terminal())
         try:
             await _unless(stop, house.open())
@@ -89,6 +88,7 @@ class House:
         self._nodes = nodes
         self._folder = folder
         self._ray = nodes[0].settings.ray
+        self._thread = DaemonThread("ray")
         self._agents: list[asyncio.Server] = []
         self._stages: list[list[Any]] = []
         self._ledgers: list[Any] = []
@@ -104,7 +104,7 @@ class House:
         where = self._ray.address or "a cluster of its own, on loopback"
         with self.terminal.step(f"starting Ray ({where})"):
             dashboard = await asyncio.wait_for(
-                _in_daemon(lambda: cluster.start(self._ray, self._folder)), self._ray.start_seconds
+                self._thread.run(lambda: cluster.start(self._ray, self._folder)), self._ray.start_seconds
             )
         self._cluster_up = True
         gateway = next((found.gateway for found in plans if found.gateway), None)
@@ -140,7 +140,7 @@ class House:
         for agent in self._agents:
             agent.close()
         if self._cluster_up:
-            await _in_daemon(cluster.stop)
+            await self._thread.run(cluster.stop)
 
     async def _sockets(self, node: Node) -> tuple[Path, Path]:
         """Where the node's actors get its key, and where they log to."""
@@ -184,21 +184,3 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
             pending.cancel()
         await asyncio.gather(task, waiting, return_exceptions=True)
 
-
-async def _in_daemon(work: Callable[[], T]) -> T:
-    """`work()` in a thread that does not hold up the end of the process, which Ray's start otherwise would."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def deliver(set_it: Callable[[Any], None], value: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop may be closed by now
-            loop.call_soon_threadsafe(lambda: None if result.done() else set_it(value))
-
-    def body() -> None:
-        try:
-            deliver(result.set_result, work())
-        except BaseException as error:  # noqa: BLE001 (handed to whoever waits)
-            deliver(result.set_exception, error)
-
-    threading.Thread(target=body, daemon=True, name="ray").start()
-    return await result

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from lloom.adapters import keyagent, log
+from lloom.adapters import keyagent, log, relay
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.settings import Settings
@@ -49,7 +49,7 @@ class Place(Struct, frozen=True):
 
     def open_log(self) -> None:
         """Sends this process's log lines to the node's own terminal or file."""
-        log.forward(self.settings.log, self.log_socket, self.name)
+        log.configure(self.settings.log, self.name, relay.sink(self.log_socket))
 
     async def ask(self, fellow: str, method: str, *arguments: Any, seconds: float) -> Any:
         """Calls `method` of another actor of this node; FellowAway if it does not answer within `seconds`."""

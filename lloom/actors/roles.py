@@ -1,4 +1,7 @@
-"""Which actors each role is made of, and where they listen. It starts none of them."""
+"""Which actors each role is made of, and where they listen. It starts none of them.
+
+Actors are imported where they are needed: what a role does not run, its process does not load.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from lloom.actors.ledger import AccountingActor
-from lloom.actors.client import ClientNode
-from lloom.actors.executor import ExecutorNode
 from lloom.actors.place import Place
 from lloom.actors.supervisor import Part
-from lloom.actors.validator import ValidatorNode
-from lloom.actors.worker import Worker
 from lloom.adapters import ports
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
@@ -48,11 +46,16 @@ def plan(settings: Settings, node: NodeId, key_socket: Path, log_socket: Path) -
 
 
 def _validator(place: Place) -> Plan:
+    from lloom.actors.validator import ValidatorNode
+
     place = _at_port(place, ports.DHT)
     return Plan((), ((Part(place.named("validator"), ValidatorNode),),))
 
 
 def _executor(place: Place) -> Plan:
+    from lloom.actors.executor import ExecutorNode
+    from lloom.actors.worker import Worker
+
     settings = place.settings
     workers = range(settings.executor.workers)
     place = _at_port(place, ports.executor(settings.executor.workers))
@@ -72,6 +75,8 @@ def _executor(place: Place) -> Plan:
 
 
 def _client(place: Place) -> Plan:
+    from lloom.actors.client import ClientNode
+
     place = _at_port(place, ports.DHT)
     gateway = place.settings.gateway
     port = ports.first_port(gateway.host, gateway.port, ports.GATEWAY, "gateway.port")
@@ -82,6 +87,8 @@ def _client(place: Place) -> Plan:
 
 
 def _ledger(place: Place) -> Part:
+    from lloom.actors.ledger import AccountingActor
+
     return Part(place.named("accounting"), AccountingActor)
 
 

@@ -18,12 +18,14 @@ from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP: Final = signal.SIGUSR1
+"""What the child gets for each of them: Ray installs a handler of its own for TERM, which prints a stack and dies."""
 
 
 def guarded(work: Callable[[Path], int]) -> int:
     """Runs `work(folder)` in a child process with a session and a private folder of its own; its exit status.
 
-    The first INT, TERM or HUP reaches the child as TERM; a second one kills it. Call it before any thread is started: it forks.
+    The first INT, TERM or HUP reaches the child as STOP; a second one kills it. Call it before any thread is started: it forks.
     """
     folder = Path(tempfile.mkdtemp(prefix="lloom-"))
     guard = os.getpid()
@@ -66,10 +68,10 @@ def _run(work: Callable[[Path], int], folder: Path, guard: int) -> None:
 
 
 def _die_with_parent(guard: int) -> None:
-    """Has the kernel send TERM when the guard dies, however it dies (prctl(2))."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    """Has the kernel send STOP when the guard dies, however it dies (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, STOP)
     if os.getppid() != guard:  # it died before we asked
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), STOP)
 
 
 def _watch(child: int) -> int:
@@ -78,7 +80,7 @@ def _watch(child: int) -> int:
 
     def forward(number: int, _frame: FrameType | None) -> None:
         seen.append(number)
-        _kill(child, signal.SIGTERM if len(seen) == 1 else signal.SIGKILL)
+        _kill(child, STOP if len(seen) == 1 else signal.SIGKILL)
 
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
     try:
