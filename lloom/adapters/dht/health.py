@@ -1,0 +1,83 @@
+"""How peers answered so far: round trips, strikes, back-off, and the timeouts that follow. It never sends or reads a clock."""
+
+from __future__ import annotations
+
+import statistics
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Final
+
+# Peers remembered; the ones unheard of for longest are forgotten first.
+MEMORY: Final = 4096
+# Round trips the median is taken over.
+WINDOW: Final = 64
+# A slow answer within a few usual round trips is still worth waiting for; below this it is only a busy event loop.
+PATIENCE: Final = 4
+MIN_TIMEOUT: Final = 0.25
+# A query older than a few usual round trips should not hold up others.
+HEDGE: Final = 3
+MIN_HEDGE: Final = 0.03
+# One lost datagram is no death.
+STRIKES: Final = 2
+FIRST_REST: Final = 1.0
+LONGEST_REST: Final = 300.0
+
+
+@dataclass(slots=True)
+class _Peer:
+    rtt: float | None = None
+    strikes: int = 0
+    rest: float = FIRST_REST
+    rests_until: float = 0.0
+
+
+class Health:
+    """The record of all peers. Times are in seconds on one monotonic clock."""
+
+    def __init__(self, longest_timeout: float, longest_hedge: float) -> None:
+        self._longest_timeout = longest_timeout
+        self._longest_hedge = longest_hedge
+        self._peers: OrderedDict[bytes, _Peer] = OrderedDict()
+        self._recent: deque[float] = deque(maxlen=WINDOW)
+
+    def answered(self, peer: bytes, seconds: float) -> None:
+        """`peer` answered after `seconds`: its strikes are forgiven."""
+        rtt = self._peer(peer).rtt
+        self._peers[peer] = _Peer(rtt=seconds if rtt is None else 0.7 * rtt + 0.3 * seconds)
+        self._recent.append(seconds)
+
+    def missed(self, peer: bytes, now: float) -> bool:
+        """`peer` did not answer, or answered nonsense. True if it should leave the routing table."""
+        state = self._peer(peer)
+        state.strikes += 1
+        state.rests_until = now + state.rest
+        state.rest = min(2 * state.rest, LONGEST_REST)
+        return state.strikes >= STRIKES
+
+    def resting(self, peer: bytes, now: float) -> bool:
+        """True while `peer` is not worth asking, after it failed to answer."""
+        state = self._peers.get(peer)
+        return state is not None and now < state.rests_until
+
+    def timeout(self, peer: bytes | None) -> float:
+        """How long to wait for an answer of `peer` (None: of somebody unknown)."""
+        state = self._peers.get(peer) if peer is not None else None
+        usual = state.rtt if state is not None and state.rtt is not None else self._median()
+        if usual is None:
+            return self._longest_timeout
+        return min(self._longest_timeout, max(MIN_TIMEOUT, PATIENCE * usual))
+
+    def hedge(self) -> float:
+        """The age at which an unanswered query gives up its slot to the next."""
+        usual = self._median()
+        return self._longest_hedge if usual is None else min(self._longest_hedge, max(MIN_HEDGE, HEDGE * usual))
+
+    def _median(self) -> float | None:
+        return statistics.median(self._recent) if self._recent else None
+
+    def _peer(self, peer: bytes) -> _Peer:
+        state = self._peers.setdefault(peer, _Peer())
+        self._peers.move_to_end(peer)
+        if len(self._peers) > MEMORY:
+            self._peers.popitem(last=False)
+        return state

@@ -1,0 +1,51 @@
+"""The routing table: kademlia's buckets with exact neighbours. It never admits anybody by itself; the protocol does."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from kademlia.node import Node
+from kademlia.routing import RoutingTable
+
+
+class Table(RoutingTable):  # type: ignore[misc]
+    """Stock buckets; `find_neighbors` gives the k nearest (stock: the first k it meets), a full bucket's oldest is pinged."""
+
+    def __len__(self) -> int:
+        return sum(len(bucket) for bucket in self.buckets)
+
+    def __iter__(self) -> Iterator[Node]:
+        for bucket in self.buckets:
+            yield from bucket.get_nodes()
+
+    def __contains__(self, node_id: bytes) -> bool:
+        return self.get(node_id) is not None
+
+    def get(self, node_id: bytes) -> Node | None:
+        """The contact with this id, None if it is not in the table."""
+        return self.buckets[self.get_bucket_for(Node(node_id))][node_id]
+
+    def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Node]:
+        """The `k` contacts nearest to `node`, nearest first, neither `node` itself nor who shares the address of `exclude`."""
+        others = (n for n in self if n.id != node.id and not (exclude is not None and n.same_home_as(exclude)))
+        return heapq.nsmallest(k or self.ksize, others, key=node.distance_to)
+
+    def add_contact(self, node: Node) -> None:
+        """Add `node`, or move it to the fresh end; a full bucket is split where the paper (4.2) says so, else `node` waits."""
+        while True:
+            index = self.get_bucket_for(node)
+            bucket = self.buckets[index]
+            if bucket.add_node(node):
+                return
+            if not bucket.has_in_range(self.node) and bucket.depth() % 5 == 0:
+                self.protocol.doubt(bucket.head())
+                return
+            self.split_bucket(index)
+
+    def remove_contact(self, node: Node) -> None:
+        """Remove `node` if it is there; tells the protocol when it was the last."""
+        before = len(self)
+        super().remove_contact(node)
+        if before and not len(self):
+            self.protocol.emptied.set()
