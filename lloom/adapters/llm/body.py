@@ -1,0 +1,93 @@
+"""A chat request made fit for a backend by its top-level keys; their values stay bytes. It never decodes a message."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from lloom.core.errors import CallerFault
+
+Fields = dict[str, Raw]
+
+LIMITS: Final = ("max_tokens", "max_completion_tokens")
+
+_STANDARD: Final = (
+    "messages model stream stream_options max_tokens max_completion_tokens temperature top_p n stop seed presence_penalty "
+    "frequency_penalty logit_bias logprobs top_logprobs response_format tools tool_choice parallel_tool_calls "
+    "reasoning_effort"
+)
+STANDARD: Final = frozenset(_STANDARD.split())
+"""Fields of OpenAI's chat request that only shape the answer."""
+
+PRIVATE: Final = ("service_tier", "store", "metadata", "web_search_options")
+"""Fields that act on the account of whoever owns the key, or cost what no token count shows. A stranger does not set them."""
+
+_decoder = msgspec.json.Decoder(Fields)
+_whole = msgspec.json.Decoder(int | None)
+
+
+def fields(body: bytes) -> Fields:
+    """The top-level keys of `body`; CallerFault if it is no JSON object."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise CallerFault(f"the request body is not a JSON object: {error}", code="invalid_json") from error
+
+
+def encode(content: Fields) -> bytes:
+    """The JSON of `content`."""
+    return msgspec.json.encode(content)
+
+
+def put(content: Fields, name: str, value: Any) -> None:
+    """Sets one key."""
+    content[name] = Raw(msgspec.json.encode(value))
+
+
+def address(content: Fields, model: str) -> None:
+    """Directs the request to the backend's `model`, to be streamed with a usage chunk at the end."""
+    put(content, "model", model)
+    put(content, "stream", True)
+    put(content, "stream_options", {"include_usage": True})
+
+
+def keep(content: Fields, names: Collection[str]) -> None:
+    """Drops every key that is not in `names`."""
+    for name in content.keys() - set(names):
+        del content[name]
+
+
+def drop(content: Fields, names: Collection[str]) -> None:
+    """Drops the keys in `names`."""
+    for name in content.keys() & set(names):
+        del content[name]
+
+
+def limit(content: Fields, most: int) -> int | None:
+    """Lowers the wanted tokens to `most` where they are above; the limit that holds, None if the request has none.
+
+    CallerFault when a limit is not a whole number from 1.
+    """
+    found: list[int] = []
+    for name in LIMITS:
+        wanted = whole(content, name)
+        if wanted is not None:
+            found.append(min(wanted, most))
+            put(content, name, found[-1])
+    return min(found, default=None)
+
+
+def whole(content: Fields, name: str) -> int | None:
+    """The whole number from 1 under `name`, None if it is absent or null; else CallerFault."""
+    if name not in content:
+        return None
+    try:
+        value: int | None = _whole.decode(content[name])
+    except msgspec.DecodeError as error:
+        raise CallerFault(f"{name} must be a whole number", code="invalid_type", param=name) from error
+    if value is not None and value < 1:
+        raise CallerFault(f"{name} must be at least 1", code="invalid_value", param=name)
+    return value

@@ -1,0 +1,175 @@
+"""Every provider that does not speak OpenAI, through LiteLLM. It never lets a caller choose anything but the answer's shape.
+
+LiteLLM costs 4 to 8 s and 200 MB to import, so `start` imports it, in a thread. Its stream is rewritten to OpenAI's wire
+form: it drops keys that must be there as null and gives the usage chunk a choice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
+from contextlib import aclosing
+from typing import Any, Final, TypeVar
+
+import msgspec
+from loguru import logger
+
+from lloom.adapters.llm import body as bodies
+from lloom.adapters.llm.engine import catalogue, offers, secret
+from lloom.adapters.llm.failure import cut, failure, stalled
+from lloom.core import sse
+from lloom.core.errors import CallerFault, ConfigError, LloomError, RetryElsewhere
+from lloom.core.offer import ModelOffer
+from lloom.core.settings import LiteLLMBackend, Model
+
+T = TypeVar("T")
+
+# Read while it is imported: else it downloads its price list, and loads a .env file from wherever it was started.
+ENVIRONMENT: Final = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+
+LOGGERS: Final = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
+
+
+class LiteLLMEngine:
+    """An `Engine` over one provider of LiteLLM."""
+
+    def __init__(self, name: str, backend: LiteLLMBackend) -> None:
+        self.name = name
+        self._backend = backend
+        self._models: Mapping[str, Model] = {}
+        self._key: str | None = None
+        self._litellm: Any = None
+
+    async def start(self) -> tuple[ModelOffer, ...]:
+        self._models = catalogue(self.name, self._backend.models)
+        self._key = secret(self.name, self._backend.key_env)
+        self._litellm = await asyncio.to_thread(_import)
+        if self._backend.provider not in {str(getattr(p, "value", p)) for p in self._litellm.provider_list}:
+            raise ConfigError(f"llm.{self.name}.provider: LiteLLM knows no provider {self._backend.provider!r}")
+        return offers(self.name, self._models, self._backend.parallel)
+
+    async def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        assert self._litellm is not None, "start() comes first"
+        answer = await self._wait(self._litellm.acompletion(**self._arguments(model, body)))
+        async with aclosing(answer):
+            created: int | None = None
+            while (chunk := await self._wait(anext(answer, None))) is not None:
+                created = created or chunk.created
+                for event in _events(chunk, created):
+                    yield sse.event(msgspec.json.encode(event))
+        yield sse.event(sse.DONE)
+
+    async def close(self) -> None:
+        if self._litellm is not None:
+            await self._litellm.close_litellm_async_clients()
+
+    def _arguments(self, model: str, body: bytes) -> dict[str, Any]:
+        """The keyword arguments of `acompletion`. The caller's are only those that shape the answer: others of the same
+        call would send the key to an address of his choosing."""
+        backend, terms = self._backend, self._models[model]
+        content = bodies.fields(body)
+        bodies.keep(content, bodies.STANDARD)
+        if terms.max_output is not None:
+            bodies.limit(content, terms.max_output)
+        bodies.address(content, f"{backend.provider}/{terms.name or model}")
+        own = {"api_key": self._key, "api_base": backend.base_url}
+        return {
+            **_decoded(content),
+            **backend.options,
+            **{name: value for name, value in own.items() if value is not None},
+            "max_retries": 0,
+            "drop_params": False,
+            "timeout": backend.idle_seconds,
+        }
+
+    async def _wait(self, result: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._backend.idle_seconds):
+                return await result
+        except TimeoutError:
+            raise stalled(self._backend.idle_seconds) from None
+        except Exception as error:  # noqa: BLE001 - a library that raises whatever its providers' code raises
+            raise self._explain(error) from None
+
+    def _explain(self, error: Exception) -> LloomError:
+        """LiteLLM's exceptions by their HTTP status: their classes do not tell (a 429 is a BadRequestError)."""
+        known, status = self._litellm.exceptions, getattr(error, "status_code", None)
+        if not isinstance(status, int) or not 400 <= status < 600:
+            # Without the text: it may repeat the prompt.
+            logger.error("llm={}: LiteLLM raised {}", self.name, type(error).__name__)
+            return RetryElsewhere("the backend's answer was not understood", code="backend_error")
+        if isinstance(error, known.Timeout):
+            return stalled(self._backend.idle_seconds)
+        if isinstance(error, known.MidStreamFallbackError) and status != 429:
+            return cut("the provider's stream failed")
+        headers = getattr(error, "litellm_response_headers", None) or {}
+        if isinstance(error, known.UnsupportedParamsError):
+            return CallerFault("the model does not support a parameter of this request", code="unsupported_parameter")
+        return failure(status, _json_within(str(error)), dict(headers))
+
+
+def _import() -> Any:
+    """LiteLLM, made quiet and kept off the network."""
+    os.environ.update(ENVIRONMENT)
+    litellm: Any = importlib.import_module("litellm")
+    litellm.suppress_debug_info = True
+    litellm.disable_hf_tokenizer_download = True
+    litellm.disable_streaming_logging = True
+    litellm.turn_off_message_logging = True
+    litellm.telemetry = False
+    # A model may rightly say the same a hundred times; limits on length are the Worker's.
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize
+    for name in LOGGERS:
+        quiet = logging.getLogger(name)
+        quiet.handlers.clear()
+        quiet.disabled = True
+    return litellm
+
+
+def _decoded(content: bodies.Fields) -> dict[str, Any]:
+    values: dict[str, Any] = {name: msgspec.json.decode(value) for name, value in content.items()}
+    messages, tools = values.get("messages"), values.get("tools")
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        raise CallerFault("messages must be a list of at least one message", param="messages", code="invalid_type")
+    # Other kinds make LiteLLM itself call servers that the caller names.
+    if tools and not all(isinstance(t, dict) and t.get("type") == "function" for t in tools):
+        raise CallerFault("tools must be of type function", param="tools", code="invalid_value")
+    return values
+
+
+def _events(chunk: Any, created: int) -> Iterator[dict[str, Any]]:
+    """OpenAI's chunk objects for one of LiteLLM's; the usage chunk apart, without choices."""
+    envelope = {
+        "id": chunk.id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": chunk.model,
+        "system_fingerprint": chunk.system_fingerprint,
+    }
+    choices = [_choice(choice) for choice in chunk.choices]
+    if any(choice["delta"] or choice["finish_reason"] for choice in choices):
+        yield envelope | {"choices": choices, "usage": None}
+    if (usage := getattr(chunk, "usage", None)) is not None:
+        yield envelope | {"choices": [], "usage": usage.model_dump(exclude_none=True, warnings=False)}
+
+
+def _choice(choice: Any) -> dict[str, Any]:
+    delta = choice.delta.model_dump(exclude_none=True, warnings=False)
+    delta.pop("provider_specific_fields", None)
+    logprobs: Any = getattr(choice, "logprobs", None)
+    return {
+        "index": choice.index,
+        "delta": delta,
+        "logprobs": logprobs.model_dump() if hasattr(logprobs, "model_dump") else logprobs,
+        "finish_reason": choice.finish_reason,
+    }
+
+
+def _json_within(text: str) -> bytes:
+    """LiteLLM writes "SomeError: ProviderException - {the provider's JSON}"."""
+    start, end = text.find("{"), text.rfind("}")
+    return text[start : end + 1].encode() if 0 <= start < end else b""

@@ -1,0 +1,52 @@
+"""The mock as a backend: its server within this process, reached over loopback like any other. It never leaves the machine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from lloom.adapters.llm.engine import catalogue, offers
+from lloom.adapters.llm.mock_server import Behaviour, MockServer
+from lloom.adapters.llm.openai import rewrite
+from lloom.adapters.llm.upstream import Target, Upstream
+from lloom.core.offer import ModelOffer
+from lloom.core.settings import MockBackend, Model
+
+
+class MockEngine:
+    """An `Engine` over a `MockServer` of its own."""
+
+    def __init__(self, name: str, backend: MockBackend) -> None:
+        self.name = name
+        self._backend = backend
+        self._models: Mapping[str, Model] = {}
+        self._server: MockServer | None = None
+        self._upstream: Upstream | None = None
+
+    async def start(self) -> tuple[ModelOffer, ...]:
+        backend = self._backend
+        self._models = catalogue(self.name, backend.models)
+        pauses = (backend.first_token_seconds, backend.token_seconds)
+        self._server = MockServer(Behaviour(tuple(self._models), backend.tokens, *pauses, backend.faults))
+        await self._server.start("127.0.0.1", 0)
+        target = Target(
+            base_url=f"{self._server.url}/v1",
+            key=None,
+            connections=backend.parallel,
+            connect_seconds=backend.idle_seconds,
+            idle_seconds=backend.idle_seconds,
+            reuse=True,
+        )
+        self._upstream = Upstream(target)
+        return offers(self.name, self._models, backend.parallel)
+
+    async def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        assert self._upstream is not None, "start() comes first"
+        async with aclosing(self._upstream.stream(rewrite(body, model, self._models[model]))) as answer:
+            async for data in answer:
+                yield data
+
+    async def close(self) -> None:
+        if self._upstream is not None and self._server is not None:
+            await self._upstream.close()
+            await self._server.close()

@@ -1,0 +1,249 @@
+"""What the mock answers: a request's JSON in, the bytes of an OpenAI-like answer out, always the same. It never waits."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from lloom.core import sse, tokens
+from lloom.core.errors import CallerFault
+
+ENCODING: Final = "o200k_base"
+CREATED: Final = 1_700_000_000
+"""A fixed time, so that equal requests get equal bytes."""
+DIMENSIONS: Final = 64
+EXAGGERATION: Final = 10
+CACHED_BODY: Final = 16 * 1024
+"""Answers to bodies up to this size are kept: a benchmark asks the same again and again."""
+
+# Each of these is one token, with a blank before it and without, in every encoding of core.tokens.
+_LIST: Final = (
+    "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not "
+    "what all were we when your can said there use an each which she do how their if will up other about out many then "
+    "them these so some her would make like him into time has look two more write go see number no way could people my "
+    "than first water been call who its now find long down day did get come made may part"
+)
+WORDS: Final = tuple(_LIST.split())
+
+Limit = Annotated[int, Meta(ge=1)] | None
+
+
+class Chat(Struct, frozen=True):
+    """What the mock reads of a chat request."""
+
+    messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    model: str = "mock"
+    stream: bool | None = False
+    stream_options: dict[str, Any] | None = None
+    max_tokens: Limit = None
+    max_completion_tokens: Limit = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    n: Annotated[int, Meta(ge=1, le=1)] | None = None
+
+
+class Embed(Struct, frozen=True):
+    """What the mock reads of an embeddings request."""
+
+    input: str | list[str | int | list[int]]
+    """One text, one text as tokens, or several of either."""
+    model: str = "mock"
+    dimensions: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    encoding_format: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`events` are the whole SSE events of a stream, `plain` the JSON of one that is not streamed."""
+
+    model: str
+    stream: bool
+    events: tuple[bytes, ...]
+    plain: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is said, token by token; `tool` is the function called, whose arguments the pieces then are."""
+
+    pieces: tuple[str, ...]
+    tool: str | None
+    finish: str
+    usage: dict[str, Any]
+
+
+_chat = msgspec.json.Decoder(Chat)
+_embed = msgspec.json.Decoder(Embed)
+_encode = msgspec.json.encode
+
+
+def chat(body: bytes, length: int, exaggerate: bool) -> Answer:
+    """The answer to a chat, `length` tokens unless the request limits it; usage ten times too high if told to `exaggerate`.
+
+    CallerFault when the body is no chat request.
+    """
+    return (_kept if len(body) <= CACHED_BODY else _answer)(body, length, exaggerate)
+
+
+def embeddings(body: bytes) -> bytes:
+    """Unit vectors that depend on the text alone. CallerFault when the body is no embeddings request."""
+    request = _decode(_embed, body)
+    inputs = request.input if isinstance(request.input, list) else [request.input]
+    if inputs and isinstance(inputs[0], int):
+        inputs = [inputs]
+    size = request.dimensions or DIMENSIONS
+    data = [
+        {"object": "embedding", "index": i, "embedding": _vector(text, size, request.encoding_format)}
+        for i, text in enumerate(inputs)
+    ]
+    used = sum(tokens.count(text, ENCODING) if isinstance(text, str) else len(text) for text in inputs)
+    usage = {"prompt_tokens": used, "total_tokens": used}
+    return _encode({"object": "list", "data": data, "model": request.model, "usage": usage})
+
+
+def models(names: tuple[str, ...]) -> bytes:
+    """The answer of `/v1/models`."""
+    data = [{"id": name, "object": "model", "created": CREATED, "owned_by": "lloom"} for name in names]
+    return _encode({"object": "list", "data": data})
+
+
+def _answer(body: bytes, length: int, exaggerate: bool) -> Answer:
+    request = _decode(_chat, body)
+    digest = hashlib.sha256(_encode([request.messages, request.tools])).hexdigest()
+    reply = _reply(request, length, digest, EXAGGERATION if exaggerate else 1)
+    name = f"chatcmpl-{digest[:24]}"
+    if not request.stream:
+        return Answer(request.model, False, (), _encode(_completion(request.model, name, reply)))
+    chunks = (_encode(chunk) for chunk in _chunks(request, name, reply))
+    return Answer(request.model, True, (*map(sse.event, chunks), sse.event(sse.DONE)), b"")
+
+
+_kept = lru_cache(maxsize=256)(_answer)
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise CallerFault(str(error), code="invalid_request_error") from error
+
+
+def _reply(request: Chat, length: int, digest: str, factor: int) -> Reply:
+    words = random.Random(digest).choices(WORDS, k=length)  # noqa: S311 - a text, no secret
+    tool = _called(request)
+    kind = (request.response_format or {}).get("type", "text")
+    if tool is not None:
+        pieces = tokens.split(_json(_instance(tool.get("parameters"), words)), ENCODING)
+    elif kind == "text":
+        pieces = words[:1] + [f" {word}" for word in words[1:]]
+    else:
+        schema = request.response_format["json_schema"].get("schema") if kind == "json_schema" else None  # type: ignore[index]
+        pieces = tokens.split(_json(_instance(schema, words) if schema else {"answer": " ".join(words)}), ENCODING)
+    limit = request.max_completion_tokens or request.max_tokens or len(pieces)
+    finish = "length" if limit < len(pieces) else "tool_calls" if tool else "stop"
+    name = tool["name"] if tool else None
+    made = len(pieces[:limit]) + (tokens.count(name, ENCODING) if name else 0)
+    asked = tokens.count_messages(request.messages, request.tools or [], ENCODING)
+    usage = {
+        "prompt_tokens": asked * factor,
+        "completion_tokens": made * factor,
+        "total_tokens": (asked + made) * factor,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+    }
+    return Reply(tuple(pieces[:limit]), name, finish, usage)
+
+
+def _called(request: Chat) -> dict[str, Any] | None:
+    """The function to call: forced by `tool_choice`, or named in the last message if that is the user's."""
+    functions = [
+        f for f in (tool.get("function") for tool in request.tools or []) if isinstance(f, dict) and "name" in f
+    ]
+    choice, last = request.tool_choice, request.messages[-1]
+    if isinstance(choice, dict):
+        wanted = choice.get("function", {}).get("name")
+        return next((f for f in functions if f["name"] == wanted), None)
+    if choice == "required":
+        return functions[0] if functions else None
+    if choice == "none" or last.get("role") != "user":
+        return None
+    return next((f for f in functions if f["name"] in str(last.get("content"))), None)
+
+
+def _instance(schema: Any, words: list[str]) -> Any:
+    """A value that fits `schema`, as far as its types, enums and properties go."""
+    if not isinstance(schema, Mapping):
+        return {}
+    if isinstance(choices := schema.get("enum"), list) and choices:
+        return choices[0]
+    kind = schema.get("type", "object")
+    if kind == "object":
+        return {name: _instance(value, words[1:] or words) for name, value in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [_instance(schema.get("items"), words)]
+    return {"string": words[0], "integer": len(words), "number": len(words) / 2, "boolean": True}.get(str(kind))
+
+
+def _completion(model: str, name: str, reply: Reply) -> dict[str, Any]:
+    text = "".join(reply.pieces)
+    message: dict[str, Any] = {"role": "assistant", "content": None if reply.tool else text, "refusal": None}
+    if reply.tool:
+        function = {"name": reply.tool, "arguments": text}
+        message["tool_calls"] = [{"id": _call_id(name), "type": "function", "function": function}]
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish}
+    return _envelope("chat.completion", name, model) | {"choices": [choice], "usage": reply.usage}
+
+
+def _chunks(request: Chat, name: str, reply: Reply) -> Iterator[dict[str, Any]]:
+    wanted = bool((request.stream_options or {}).get("include_usage"))
+    envelope = _envelope("chat.completion.chunk", name, request.model)
+    usage = {"usage": None} if wanted else {}
+    for delta, finish in _deltas(name, reply):
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        yield envelope | {"choices": [choice]} | usage
+    if wanted:
+        yield envelope | {"choices": [], "usage": reply.usage}
+
+
+def _deltas(name: str, reply: Reply) -> Iterator[tuple[dict[str, Any], str | None]]:
+    first: dict[str, Any] = {"role": "assistant", "content": None if reply.tool else "", "refusal": None}
+    if reply.tool:
+        function = {"name": reply.tool, "arguments": ""}
+        first["tool_calls"] = [{"index": 0, "id": _call_id(name), "type": "function", "function": function}]
+    yield first, None
+    for piece in reply.pieces:
+        yield (
+            {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} if reply.tool else {"content": piece},
+            None,
+        )
+    yield {}, reply.finish
+
+
+def _envelope(kind: str, name: str, model: str) -> dict[str, Any]:
+    return {"id": name, "object": kind, "created": CREATED, "model": model, "system_fingerprint": "fp_mock"}
+
+
+def _call_id(name: str) -> str:
+    return f"call_{name[-24:]}"
+
+
+def _vector(text: Any, size: int, encoding: str | None) -> list[float] | str:
+    rng = random.Random(_encode(text))  # noqa: S311 - a direction, no secret
+    raw = [rng.gauss(0, 1) for _ in range(size)]
+    norm = sum(x * x for x in raw) ** 0.5
+    unit = [x / norm for x in raw]
+    return base64.b64encode(struct.pack(f"<{size}f", *unit)).decode() if encoding == "base64" else unit
+
+
+def _json(value: Any) -> str:
+    return _encode(value).decode()

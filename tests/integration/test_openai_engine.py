@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from lloom.adapters.llm import Engine, engines
+from lloom.adapters.llm.mock_server import MockServer
+from lloom.adapters.llm.openai import OpenAIEngine
+from lloom.core.errors import CallerFault, ConfigError, LloomError, RetryElsewhere
+from lloom.core.settings import MockBackend, Model, OpenAIBackend
+from tests.integration.llm_support import NO_FAULTS, ask, events, mock, model, read, text, until, usage
+
+KEY = "sk-proj-abcdefgh12345678"
+
+
+def backend(base_url: str, models: dict[str, Model] | None = None, **fields: Any) -> OpenAIBackend:
+    chosen = models or {"mock": model()}
+    known = {"parallel": 8, "key_env": None, "connect_seconds": 5, "idle_seconds": 30, **fields}
+    return OpenAIBackend(base_url=base_url, models=chosen, **known)
+
+
+@asynccontextmanager
+async def started(engine: Engine) -> AsyncIterator[Engine]:
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@asynccontextmanager
+async def running(server: MockServer, **fields: Any) -> AsyncIterator[Engine]:
+    async with started(OpenAIEngine("vllm", backend(f"{server.url}/v1", **fields))) as engine:
+        yield engine
+
+
+async def failing(fault: str, **fields: Any) -> LloomError:
+    """What the engine makes of a fault of the mock."""
+    async with mock() as server, running(server, models={"mock": model(f"mock@{fault}")}, **fields) as engine:
+        with pytest.raises(LloomError) as raised:
+            await read(engine.stream("mock", ask()))
+        return raised.value
+
+
+@asynccontextmanager
+async def backend_that(answers: web.Handler) -> AsyncIterator[Engine]:  # type: ignore[name-defined]
+    """An engine over a backend of the test's own."""
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answers)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        async with started(OpenAIEngine("vllm", backend(f"http://127.0.0.1:{runner.addresses[0][1]}/v1"))) as engine:
+            yield engine
+    finally:
+        await runner.cleanup()
+
+
+async def test_an_answer_comes_through_as_the_backend_gave_it() -> None:
+    async with mock() as server, running(server) as engine:
+        chunks = events(await read(engine.stream("mock", ask())))
+    assert len(text(chunks).split()) == 20
+    assert usage(chunks)["completion_tokens"] == 20
+
+
+async def test_the_terms_are_those_configured() -> None:
+    models = {"Some/Model-7B": model("their-name", max_output=512, features=("tools",), input_price=3, output_price=5)}
+    engine = OpenAIEngine("vllm", backend("http://127.0.0.1:1/v1", models))
+    (offer,) = await engine.start()
+    await engine.close()
+    assert (offer.id, offer.context, offer.max_output, offer.parallel) == ("some/model-7b", 4096, 512, 8)
+    assert (offer.backend, offer.features, offer.input_price, offer.output_price) == ("vllm", ("tools",), 3, 5)
+
+
+async def test_the_request_is_rewritten_only_where_it_must_be() -> None:
+    seen: list[tuple[Any, bytes]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((request.headers.get("authorization"), await request.read()))
+        return web.Response(body=b"data: [DONE]\n\n", content_type="text/event-stream")
+
+    body = (
+        b'{"model":"x", "stream":false,"store":true,"service_tier":"priority","messages":[ {"a": 1.50}],"top_k" : 3 }'
+    )
+    async with backend_that(answer) as engine:
+        await read(engine.stream("mock", body))
+    ((key, sent),) = seen
+    assert key is None
+    assert b'[ {"a": 1.50}]' in sent
+    expected = {
+        "messages": [{"a": 1.5}],
+        "model": "mock",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "top_k": 3,
+    }
+    assert msgspec.json.decode(sent) == expected
+
+
+async def test_the_wanted_tokens_are_lowered_to_what_the_model_gives() -> None:
+    async with mock() as server, running(server, models={"mock": model(max_output=4)}) as engine:
+        for limit, expected in ((9, 4), (2, 2), (None, 20)):
+            chunks = events(await read(engine.stream("mock", ask(max_tokens=limit))))
+            assert usage(chunks)["completion_tokens"] == expected
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b'{"messages":', b"\xff", ask(max_tokens=0), ask(max_tokens="many")])
+async def test_a_malformed_request_is_the_callers_fault_and_is_not_sent(body: bytes) -> None:
+    async with mock() as server, running(server, models={"mock": model(max_output=4)}) as engine:
+        with pytest.raises(CallerFault):
+            await read(engine.stream("mock", body))
+        assert server.stats.requests == 0
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_refused_request_is_the_callers_fault_in_the_backends_words(status: int) -> None:
+    error = await failing(str(status))
+    assert isinstance(error, CallerFault)
+    assert (error.status, error.code, error.param) == (status, f"mock_{status}", "messages" if status == 422 else None)
+    assert "asked to fail" in str(error)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500])
+async def test_neither_key_nor_account_of_the_executor_are_told(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    error = await failing(str(status), key_env="TEST_KEY")
+    assert "sk-" not in str(error)
+    assert "org-mock" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ("401", 502, "backend_account"),
+        ("402", 502, "backend_account"),
+        ("403", 502, "backend_account"),
+        ("404", 404, "model_not_found"),
+        ("408", 504, "backend_error"),
+        ("409", 503, "backend_error"),
+        ("429", 429, "backend_busy"),
+        ("error", 502, "backend_error"),
+        ("503", 503, "backend_error"),
+        ("529", 503, "backend_error"),
+        ("cut", 502, "backend_cut"),
+    ],
+)
+async def test_a_failing_backend_means_trying_elsewhere(fault: str, status: int, code: str) -> None:
+    error = await failing(fault)
+    assert isinstance(error, RetryElsewhere)
+    assert (error.status, error.code) == (status, code)
+    assert error.retry_after == (7 if fault in ("429", "503") else None)
+
+
+@pytest.mark.parametrize(
+    "message", ["Your credit balance is too low", "API key not valid. Please pass a valid API key."]
+)
+async def test_a_400_that_is_about_the_account_is_not_the_callers_fault(message: str) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": message}}, status=400)
+
+    async with backend_that(answer) as engine:
+        with pytest.raises(RetryElsewhere) as raised:
+            await read(engine.stream("mock", ask()))
+    assert message not in str(raised.value)
+
+
+@pytest.mark.parametrize("fault", ["stall", "pause"])
+async def test_silence_is_given_up_after_a_while(fault: str) -> None:
+    error = await failing(fault, idle_seconds=0.2)
+    assert isinstance(error, RetryElsewhere)
+    assert (error.status, error.code) == (504, "backend_stalled")
+
+
+async def test_what_came_before_a_cut_is_delivered() -> None:
+    async with mock() as server, running(server, models={"mock": model("mock@cut")}) as engine:
+        got = b""
+
+        async def reading() -> None:
+            nonlocal got
+            async for data in engine.stream("mock", ask()):
+                got += data
+
+        with pytest.raises(RetryElsewhere):
+            await reading()
+    assert 0 < got.count(b'"content"') < 20
+
+
+async def test_an_answer_without_an_end_was_cut() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=b'data: {"choices":[{"finish_reason":null}]}\n\n', content_type="text/event-stream")
+
+    async with backend_that(answer) as engine:
+        with pytest.raises(RetryElsewhere, match="no end"):
+            await read(engine.stream("mock", ask()))
+
+
+@pytest.mark.parametrize("status", [200, 301, 400])
+async def test_nonsense_is_no_answer(status: int) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>" * 100_000, status=status, headers={"location": "http://127.0.0.1:1/"})
+
+    async with backend_that(answer) as engine:
+        with pytest.raises(CallerFault if status == 400 else RetryElsewhere) as raised:
+            await read(engine.stream("mock", ask()))
+    assert "<html>" not in str(raised.value)
+
+
+async def test_a_backend_that_is_not_there_is_unreachable() -> None:
+    async with mock() as server:
+        url = server.url
+    async with started(OpenAIEngine("vllm", backend(f"{url}/v1"))) as engine:
+        with pytest.raises(RetryElsewhere) as raised:
+            await read(engine.stream("mock", ask()))
+    assert (raised.value.status, raised.value.code) == (503, "backend_unreachable")
+
+
+async def test_closing_the_answer_stops_the_generation() -> None:
+    async with mock(tokens=100_000, token_seconds=0.001) as server, running(server) as engine:
+        async with aclosing(engine.stream("mock", ask())) as answer:
+            await anext(answer)
+            assert server.stats.active == 1
+        await until(lambda: server.stats.active == 0)
+        assert server.stats.cancelled == 1
+
+
+@pytest.mark.parametrize("fault", ["stall", "pause"])
+async def test_cancelling_the_reader_stops_the_generation(fault: str) -> None:
+    async with mock() as server, running(server, models={"mock": model(f"mock@{fault}")}) as engine:
+        reading = asyncio.create_task(read(engine.stream("mock", ask())))
+        await until(lambda: server.stats.active == 1)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await until(lambda: server.stats.active == 0)
+        assert server.stats.cancelled == 1
+
+
+async def test_a_connection_serves_again_after_a_whole_answer_and_never_after_a_broken_one() -> None:
+    async with mock() as server, running(server, models={"mock": model(), "cut": model("mock@pause")}) as engine:
+        for _ in range(3):
+            await read(engine.stream("mock", ask()))
+        assert len(server.connections) == 1
+        async with aclosing(engine.stream("cut", ask())) as answer:
+            await anext(answer)
+        await read(engine.stream("mock", ask()))
+        assert server.stats.cancelled == 1
+
+
+async def test_a_missing_key_is_named_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_KEY", raising=False)
+    with pytest.raises(ConfigError, match="TEST_KEY"):
+        await OpenAIEngine("openai", backend("http://127.0.0.1:1", key_env="TEST_KEY")).start()
+
+
+async def test_the_key_is_sent_to_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("authorization"))
+        return web.Response(body=b"data: [DONE]\n\n", content_type="text/event-stream")
+
+    monkeypatch.setenv("TEST_KEY", f" {KEY}\n")
+    async with backend_that(answer) as other:
+        assert isinstance(other, OpenAIEngine)
+        settings = msgspec.structs.replace(other._backend, key_env="TEST_KEY")
+        async with started(OpenAIEngine("vllm", settings)) as engine:
+            await read(engine.stream("mock", ask()))
+    assert seen == [f"Bearer {KEY}"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"base_url": "localhost:1"}, "base_url"),
+        ({"models": {"a": Model(context=1, encoding="gpt2")}}, "gpt2"),
+        ({"models": {"A": model(), "a": model()}}, "twice"),
+        ({"models": {"no model": model()}}, "no model"),
+    ],
+)
+async def test_what_cannot_work_is_told_at_the_start(changed: dict[str, Any], what: str) -> None:
+    settings = msgspec.structs.replace(backend("http://127.0.0.1:1"), **changed)
+    with pytest.raises(ConfigError, match=what):
+        await OpenAIEngine("vllm", settings).start()
+
+
+async def test_the_mock_serves_as_a_backend_of_its_own() -> None:
+    settings = MockBackend(
+        models={"lloom-mock": model()},
+        parallel=4,
+        tokens=6,
+        first_token_seconds=0,
+        token_seconds=0,
+        faults=NO_FAULTS,
+        idle_seconds=5,
+    )
+    (engine,) = engines({"mock": settings})
+    (offer,) = await engine.start()
+    assert (offer.id, offer.parallel, offer.backend) == ("lloom-mock", 4, "mock")
+    for _ in range(2):
+        assert usage(events(await read(engine.stream("lloom-mock", ask()))))["completion_tokens"] == 6
+    await engine.close()
