@@ -109,6 +109,8 @@ class GatewaySettings(Group, frozen=True):
     port: Port
     max_body: Count
     """Largest accepted request body in bytes."""
+    body_seconds: Seconds
+    """Longest pause between two pieces of a body."""
     hold_headers_seconds: Seconds
     """The 200 is held back until content arrives or this has passed."""
     keep_alive_seconds: Seconds
