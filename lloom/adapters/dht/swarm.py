@@ -42,7 +42,10 @@ class Swarm(Server):  # type: ignore[misc]
         return Protocol(self.node, self.storage, self._settings, self._envelope)
 
     async def listen(self, port: int, interface: str) -> None:
-        """Bind UDP on the literal address `interface`; OSError if that cannot be. (uvloop leaks a socket it failed to bind.)"""
+        """Bind UDP on the literal address `interface`; OSError if that cannot be. Upkeep is left to `Bootstrap`.
+
+        The socket is ours because uvloop leaks one that it failed to bind.
+        """
         own = socket.socket(socket.AF_INET6 if self.reach.v6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             own.setblocking(False)
@@ -54,9 +57,6 @@ class Swarm(Server):  # type: ignore[misc]
             raise
         loop = asyncio.get_running_loop()
         self.transport, self.protocol = await loop.create_datagram_endpoint(self._create_protocol, sock=own)
-
-    def refresh_table(self, interval: int = 0) -> None:
-        """Nothing: upkeep is `Bootstrap`'s, as an owned task."""
 
     @property
     def port(self) -> int:

@@ -1,0 +1,61 @@
+"""Strikes, back-off and the timeouts that follow from how peers answered."""
+
+from __future__ import annotations
+
+from lloom.adapters.dht.health import FIRST_REST, LONGEST_REST, MEMORY, MIN_HEDGE, MIN_TIMEOUT, Health
+
+PEER, OTHER = b"p" * 20, b"o" * 20
+
+
+def health() -> Health:
+    return Health(longest_timeout=1.0, longest_hedge=0.4)
+
+
+def test_one_miss_is_no_death_but_two_in_a_row_are() -> None:
+    peers = health()
+    assert not peers.missed(PEER, now=0)
+    peers.answered(PEER, 0.01)
+    assert not peers.missed(PEER, now=1)
+    assert peers.missed(PEER, now=2)
+
+
+def test_who_misses_rests_longer_every_time_up_to_a_limit() -> None:
+    peers, now = health(), 0.0
+    for _ in range(20):
+        peers.missed(PEER, now)
+    assert peers.resting(PEER, now + LONGEST_REST - 1)
+    assert not peers.resting(PEER, now + LONGEST_REST)
+    assert not peers.resting(OTHER, now)
+
+
+def test_an_answer_ends_the_rest() -> None:
+    peers = health()
+    peers.missed(PEER, now=0)
+    assert peers.resting(PEER, FIRST_REST / 2)
+    peers.answered(PEER, 0.01)
+    assert not peers.resting(PEER, FIRST_REST / 2)
+
+
+def test_nothing_known_means_the_longest_patience() -> None:
+    assert health().timeout(PEER) == 1.0
+    assert health().hedge() == 0.4
+
+
+def test_patience_adapts_to_the_peer_and_else_to_the_usual_within_bounds() -> None:
+    peers = health()
+    for _ in range(9):
+        peers.answered(OTHER, 0.001)
+    assert peers.timeout(OTHER) == MIN_TIMEOUT
+    assert peers.timeout(None) == MIN_TIMEOUT
+    assert peers.hedge() == MIN_HEDGE
+    peers.answered(PEER, 0.2)
+    assert 0.7 < peers.timeout(PEER) <= 1.0
+    assert peers.timeout(None) == MIN_TIMEOUT
+
+
+def test_the_memory_is_bounded() -> None:
+    peers = health()
+    for number in range(MEMORY + 10):
+        peers.missed(number.to_bytes(20, "big"), now=0)
+    assert not peers.resting((0).to_bytes(20, "big"), 0)
+    assert peers.resting((MEMORY + 9).to_bytes(20, "big"), 0)
