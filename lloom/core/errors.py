@@ -45,3 +45,7 @@ class CallerFault(LloomError):
         self.status = status
         self.code = code
         self.param = param
+
+
+class LocalProtocolError(Exception):
+    """Raised when our own code asks a protocol for what its rules do not allow at that point: a bug on this side of the wire."""

@@ -15,6 +15,9 @@ from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 
 VERSION: Final = 1
 
+MIN_CONTROL: Final = 8192
+"""Bytes. Every message fits but a long batch of receipts; no peer may take less, and none may send more before it is welcome."""
+
 Address = Annotated[bytes, Meta(min_length=20, max_length=20)]
 Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=65, max_length=65)]
@@ -40,7 +43,7 @@ class Limits(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Bytes of DATA that the peer may send on one stream before new credit."""
     connection_window: Amount
     """The same over all streams."""
-    control_bytes: Amount
+    control_bytes: Annotated[int, Meta(ge=MIN_CONTROL, lt=1 << 32)]
     """Largest payload of any frame but DATA."""
 
 
@@ -81,7 +84,7 @@ Call = ChatCall | OfferCall
 class Done(Message, frozen=True):
     """END of an answer: what was counted. Empty for calls that count nothing.
 
-    DATA of a chat carries neither the usage chunk nor `[DONE]`: usage stands here, and the gateway writes both as its caller wants.
+    DATA of a chat carries neither the usage chunk nor `[DONE]`: usage stands here, the gateway writes both as its caller wants.
     """
 
     input_tokens: Tokens = 0

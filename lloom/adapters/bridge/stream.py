@@ -1,0 +1,170 @@
+"""One stream of a connection: a call one way, an answer the other. It never keeps more than its credit."""
+
+from __future__ import annotations
+
+import asyncio
+from copy import copy
+from typing import TYPE_CHECKING, Final
+
+from lloom.core.errors import CallerFault, RetryElsewhere
+from lloom.core.messages import Call, Cancel, Done, Refusal
+
+if TYPE_CHECKING:
+    from lloom.adapters.bridge.connection import Connection
+
+ANSWERED: Final = Refusal(502, "answered", "the request is answered, or the answer has ended")
+GIVEN_UP: Final = Refusal(499, "cancelled", "the request was cancelled")
+
+
+class Stream:
+    """Use it from one task that sends and one that receives, which may be the same.
+
+    `send` and `receive` wait as long as the connection lives; pings bound that. Who wants less time uses `asyncio.timeout`.
+    An opener reads to the end or cancels: unread bytes hold credit that the connection's other streams share.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_chunks",
+        "_ended",
+        "_error",
+        "_left",
+        "_number",
+        "_ours",
+        "_sendable",
+        "call",
+        "cancelled",
+        "connection",
+        "done",
+        "received",
+        "sent",
+    )
+
+    def __init__(self, connection: Connection, number: int, call: Call, *, ours: bool) -> None:
+        self.connection = connection
+        self.call = call
+        self.received = 0
+        """Bytes of DATA that arrived, read or not."""
+        self.sent = 0
+        """Bytes of DATA that were sent."""
+        self.done: Done | None = None
+        """What came with the peer's END."""
+        self.cancelled: Cancel | None = None
+        """How far the opener listened before it cancelled."""
+        self._number = number
+        self._ours = ours
+        self._chunks: list[bytes] = []
+        self._arrived = asyncio.Event()
+        self._sendable = asyncio.Event()
+        self._error: RetryElsewhere | CallerFault | None = None
+        self._ended = False
+        self._left = False
+
+    async def send(self, data: bytes) -> None:
+        """Sends `data`, waiting for credit and for a peer that reads slowly. Raises what ended the stream, if something did."""
+        while data:
+            self._check()
+            room = self.connection.room(self._number)
+            if room:
+                self._send(data if len(data) <= room else data[:room])
+                data = data[room:]
+            else:
+                self._sendable.clear()
+                self.connection.hold(self)
+                await self._sendable.wait()
+
+    async def finish(self, done: Done = Done()) -> None:  # noqa: B008 - an immutable value
+        """Everything was sent. Raises what ended the stream, if something did."""
+        self._check()
+        self.connection.session.end(self._number, done)
+        self._left = True
+        if not self._ours:
+            self.connection.forget(self._number)
+        self.connection.flush_soon()
+
+    async def receive(self) -> bytes | None:
+        """The bytes that arrived since the last call, at least one; None after the peer's END.
+
+        What ended the stream is raised once all that came before it was read: the error of the peer's RESET, PeerFault, or
+        RetryElsewhere if the connection was lost.
+        """
+        while not self._chunks:
+            if self._ended:
+                return None
+            self._check()
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._take()
+
+    def cancel(self) -> None:
+        """We, who opened it, want no more: the work at the other end stops. Idempotent; after the end it drops what is unread."""
+        if self._error is None and not self._ended:
+            self.connection.session.cancel(self._number)
+            self._leave(GIVEN_UP)
+        self._discard()
+
+    def reset(self, refusal: Refusal) -> None:
+        """Ends the stream with an error; if its end was sent already, it only drops what is unread."""
+        if not self._left and not self.connection.session.closed:
+            self.connection.session.reset(self._number, refusal)
+            self._leave(refusal)
+        self._discard()
+
+    # What the connection calls
+
+    def arrive(self, data: bytes) -> None:
+        """DATA came."""
+        self.received += len(data)
+        self._chunks.append(data)
+        self._arrived.set()
+
+    def end(self, done: Done) -> None:
+        """The peer's END came. If it ends an answer, nobody listens to the rest of our request."""
+        self.done = done
+        self._ended = True
+        self._arrived.set()
+        if self._ours:
+            self.fail(ANSWERED.error())
+
+    def fail(self, error: RetryElsewhere | CallerFault) -> bool:
+        """Nothing more comes, and nothing can be sent but an answerer's RESET. Whether that is news."""
+        if self._error is not None:
+            return False
+        self._error = error
+        if self._ours:
+            self._left = True
+            self.connection.forget(self._number)
+        self._arrived.set()
+        self._sendable.set()
+        return True
+
+    def wake(self) -> None:
+        """It may be possible to send now."""
+        self._sendable.set()
+
+    def _leave(self, refusal: Refusal) -> None:
+        self._left = True
+        self.fail(refusal.error())
+        self.connection.forget(self._number)
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise copy(self._error)
+
+    def _send(self, data: bytes) -> None:
+        self.connection.session.send(self._number, data)
+        self.sent += len(data)
+        self.connection.flush_soon()
+
+    def _take(self) -> bytes:
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self.connection.session.consume(self._number, len(data))
+        self.connection.flush_soon()
+        return data
+
+    def _discard(self) -> None:
+        """What nobody will read gives its credit back."""
+        if self._chunks:
+            self._take()
+        self.connection.flush_soon()
