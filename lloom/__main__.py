@@ -21,7 +21,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lloom import __version__, commands
 from lloom.adapters import log
-from lloom.core import checks, command_line, wording
+from lloom.core import argv, checks, wording
 from lloom.core.errors import ConfigError, LloomError
 from lloom.core.settings import Settings
 
@@ -31,10 +31,10 @@ CONF: Final = Path(__file__).resolve().parent.parent / "conf"
 def main(words: Sequence[str]) -> int:
     """Runs what the command line asks for; the exit status."""
     try:
-        if text := command_line.answer(words, __version__):
+        if text := argv.answer(words, __version__):
             print(text)
             return 0
-        tree = compose(command_line.rewrite(words))
+        tree = compose(argv.rewrite(words))
         return 0 if tree is None else run(_absolute(checks.settings(tree)))
     except KeyboardInterrupt:
         return 130
@@ -49,6 +49,7 @@ def compose(words: Sequence[str]) -> dict[str, Any] | None:
     kept: list[DictConfig] = []
     # Hydra would end the process and print the overrides, prompt and all, if the work were done in here.
     keep: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(kept.append)
+    typed = sys.argv[1:]
     sys.argv[1:] = words
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, instead of printing and exiting
     try:
@@ -58,6 +59,7 @@ def compose(words: Sequence[str]) -> dict[str, Any] | None:
         raise ConfigError(wording.composition(str(error), str(error.__cause__ or ""), _choices)) from error
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
+        sys.argv[1:] = typed
 
 
 def run(settings: Settings) -> int:

@@ -192,7 +192,7 @@ def _decrypt(path: Path, content: str, passphrase: str) -> Identity:
         identity = Identity(bytes(Account.decrypt(keystore, passphrase)))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} is a damaged keystore: not JSON") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         # eth-account tells a wrong passphrase and a changed file by one checksum, so neither can we.
         raise ConfigError(f"{path} does not open: the passphrase is wrong, or the file is damaged") from error
     if claimed and claimed != identity.address.hex():

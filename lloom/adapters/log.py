@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import threading
 import traceback
@@ -41,7 +42,11 @@ QUIET: Final = MappingProxyType(
 )
 """Packages whose logs pass from this level on only, whatever ours is."""
 
-_HUMAN: Final = "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <7}</level> <cyan>{extra[process]}</cyan> {message}"
+_HUMAN: Final = (
+    "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <7}</level> <cyan>{extra[process]}</cyan> {extra[text]}"
+)
+_LEVELS: Final = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def configure(settings: LogSettings, process: str, lines: Callable[[str], None] | None = None) -> None:
@@ -82,12 +87,12 @@ def _human(debugging: bool) -> Callable[[Record], str]:
 
     def template(record: Record) -> str:
         line = _HUMAN + (" <dim>{extra[request]}</dim>" if "request" in record["extra"] else "")
-        if record["exception"] is None:
-            return line + "\n"
-        if debugging:
-            return line + "\n{exception}\n"
-        record["extra"]["cause"] = _cause(record["exception"].value)
-        return line + ": {extra[cause]}\n"
+        text = record["message"]
+        if record["exception"] is not None and not debugging:
+            text += f": {_cause(record['exception'].value)}"
+        # A peer's words must not move the cursor of the operator's terminal, nor forge a line.
+        record["extra"]["text"] = _CONTROL.sub(lambda m: repr(m[0])[1:-1], text)
+        return line + ("\n{exception}\n" if debugging and record["exception"] is not None else "\n")
 
     return template
 
@@ -96,14 +101,14 @@ def _json(debugging: bool) -> Callable[[Record], str]:
     """One object a line. The places of a traceback are always in it."""
 
     def template(record: Record) -> str:
-        extra = {k: str(v) for k, v in record["extra"].items() if k not in ("line", "cause")}
+        extra = {k: str(v) for k, v in record["extra"].items() if k not in ("line", "text")}
         line = {"time": record["time"].isoformat(), "level": record["level"].name, "name": record["name"]}
         line |= {**extra, "message": record["message"]}
         if record["exception"] is not None:
             error = record["exception"].value
             line["error"] = str(error) if debugging else _cause(error)
             line["traceback"] = "".join(traceback.format_tb(record["exception"].traceback))
-        record["extra"]["line"] = json.dumps(line, ensure_ascii=False)
+        record["extra"]["line"] = json.dumps(line)
         return "{extra[line]}\n"
 
     return template
@@ -119,15 +124,17 @@ class _Intercept(logging.Handler):
     """Hands the standard library's records to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level: str | int = record.levelname if record.levelname in logging.getLevelNamesMapping() else record.levelno
-        if level == "NOTSET":
-            level = "DEBUG"
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # a slip in somebody's log line must not become an error of ours
+            message = str(record.msg)
+        level = record.levelname if record.levelname in _LEVELS else record.levelno
         package = record.name
 
         def named(target: Record) -> None:
             target["name"] = package
 
-        logger.patch(named).opt(exception=record.exc_info).log(level, "{}: {}", package, record.getMessage())
+        logger.patch(named).opt(exception=record.exc_info).log(level, "{}: {}", package, message)
 
 
 def _intercept() -> None:

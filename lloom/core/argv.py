@@ -63,18 +63,17 @@ def rewrite(words: Sequence[str]) -> list[str]:
 
     ConfigError for a flag we do not let through, a word that is no `key=value`, and a missing role.
     """
-    ready, given = [], {}
     flags = _flags(words)
-    for position, word in enumerate(words):
-        if position in flags:
-            ready.append(word)
-            continue
+    given: dict[str, str | None] = {}
+    settings = []
+    for word in (word for position, word in enumerate(words) if position not in flags):
         mark, key, value = _parts(word)
         given[key] = value
-        ready.append(f"{mark}{key}={_value(key, value)}" if value is not None else word)
+        settings.append(word if value is None else f"{mark}{key}={_value(key, value)}")
     if "role" not in given and not _COMPLETES & set(words):
-        ready.append(f"role={_role(set(words), given)}")
-    return ready
+        settings.append(f"role={_role(set(words), given)}")
+    # Flags first: argparse takes settings only in one run.
+    return [word for position, word in enumerate(words) if position in flags] + settings
 
 
 def quoted(text: str) -> str:

@@ -1,0 +1,128 @@
+"""Settings that are right one by one and wrong together."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from lloom.__main__ import compose
+from lloom.core import argv, checks
+from lloom.core.errors import ConfigError
+
+ADDRESS = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+
+
+@functools.cache
+def composed(words: str) -> Mapping[str, Any]:
+    tree = compose(argv.rewrite(words.split()))
+    assert tree is not None
+    return tree
+
+
+def refused(words: str, **changes: object) -> str:
+    """The sentence about `words`, with some settings changed (`network__port=1`)."""
+    tree: dict[str, Any] = copy.deepcopy(dict(composed(words)))
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        functools.reduce(lambda group, name: group[name], path, tree)[last] = value
+    with pytest.raises(ConfigError) as caught:
+        checks.settings(tree)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_executor_without_a_backend_has_nothing_to_serve() -> None:
+    assert "choose backends" in refused("role=executor", llm={})
+
+
+def test_backends_are_of_no_use_to_a_client() -> None:
+    assert "has no use for mock" in refused("role=client llm=mock")
+
+
+def test_a_backend_without_models_says_how_to_name_one() -> None:
+    assert "+llm.vllm.models=" in refused("role=executor llm=vllm")
+
+
+def test_two_backends_with_one_model_are_refused_by_name() -> None:
+    assert "anthropic and bedrock both offer claude-haiku-4-5" in refused("role=executor llm=anthropic,bedrock")
+
+
+def test_a_model_id_must_be_spelt_as_the_network_spells_it() -> None:
+    models = {"Qwen/Qwen3-8B": {"context": 1}}
+    assert "write qwen/qwen3-8b, with name: Qwen/Qwen3-8B" in refused(
+        "role=executor llm=mock", llm__mock__models=models
+    )
+    assert "is not a model id" in refused("role=executor llm=mock", llm__mock__models={"a b": {"context": 1}})
+
+
+def test_an_answer_cannot_be_longer_than_the_context() -> None:
+    models = {"a": {"context": 10, "max_output": 11}}
+    assert "does not fit" in refused("role=executor llm=mock", llm__mock__models=models)
+
+
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        ({"context": "much"}, "llm.mock.models.b.context: expected a whole number, got text"),
+        ({"context": 1, "features": ["magic"]}, "llm.mock.models.b.features[0]: 'magic' is no choice; there are tools"),
+        (
+            {"context": 1, "contxt": 1},
+            "llm.mock.models.b.contxt: there is no such setting; did you mean llm.mock.models.b.context",
+        ),
+    ],
+)
+def test_a_wrong_entry_is_told_by_its_own_name(terms: dict[str, object], told: str) -> None:
+    assert told in refused("role=executor llm=mock", llm__mock__models={"a": {"context": 1}, "b": terms})
+
+
+def test_a_node_that_listens_everywhere_must_say_where_it_is() -> None:
+    assert "network.advertise=203.0.113.7" in refused("role=executor network=public")
+    assert "network.advertise=203.0.113.7" in refused("role=validator network=public")
+    assert "is no IP address" in refused("role=validator network=public", network__advertise="example.org")
+    assert "network.advertise" in refused("role=validator network=public", network__advertise="::")
+
+
+def test_a_client_needs_somebody_who_lets_it_in() -> None:
+    assert "name at least one node" in refused("role=client network=public")
+
+
+@pytest.mark.parametrize("entry", ["host", "host:0", "host:65536", ":9000", "host:x", "host:９"])
+def test_a_bootstrap_entry_is_host_and_port(entry: str) -> None:
+    assert "is no host:port" in refused("role=client", network__bootstrap=[entry])
+
+
+def test_the_ports_of_all_workers_must_exist() -> None:
+    assert "pass the last port" in refused("role=executor", network__port=65_535, executor__workers=2)
+
+
+def test_pinned_and_its_executors_belong_together() -> None:
+    assert "needs routing.executors" in refused("role=client routing=pinned")
+    assert "only routing=pinned uses them" in refused("role=client", routing__executors=[ADDRESS])
+    assert "is no address" in refused("role=client routing=pinned", routing__executors=["0x12"])
+    assert "EIP-55" in refused("role=client routing=pinned", routing__executors=[ADDRESS.replace("5aA", "5AA")])
+
+
+def test_only_a_client_asks() -> None:
+    assert "only a client asks" in refused("role=executor prompt=hello")
+    assert "only a client asks" in refused("role=validator command=models")
+    assert "there is no question" in refused("role=client command=ask")
+    assert "there is no question" in refused("role=client", prompt=" \n")
+    assert "takes none" in refused("role=client command=keygen prompt=hello")
+    assert "keys of its own" in refused("role=demo command=keygen")
+    assert "is not a model id" in refused("role=client", model="a b")
+
+
+def test_the_gateway_serves_this_machine_only() -> None:
+    assert "this machine only" in refused("role=client", gateway__host="0.0.0.0")
+
+
+def test_what_an_executor_lacks_does_not_keep_it_from_making_its_key() -> None:
+    assert checks.settings(composed("role=executor network=public command=keygen")).command == "keygen"
+
+
+def test_a_demo_takes_a_prompt() -> None:
+    assert checks.settings(composed("role=demo prompt=hello")).prompt == "hello"

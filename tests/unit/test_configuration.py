@@ -1,0 +1,171 @@
+"""conf/ and lloom/core/settings.py say the same: every choice composes, nothing is missing, nothing is left over."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from lloom.__main__ import CONF, compose
+from lloom.core import argv, checks, wording
+from lloom.core.settings import Command, LiteLLMBackend, OpenAIBackend, Role, Settings
+
+PROVIDERS = sorted(file.stem for file in (CONF / "llm").glob("*.yaml"))
+OWN_MODELS = {"vllm", "lmstudio", "llamacpp"}
+"""What these serve only their owner knows."""
+
+DEFAULTED = {"max_output", "name", "encoding", "features", "input_price", "output_price"}
+"""Of a model; the only settings that may be left out."""
+
+
+@functools.cache
+def composed(*words: str) -> Mapping[str, Any]:
+    tree = compose(argv.rewrite(words))
+    assert tree is not None
+    return tree
+
+
+def settings(*words: str) -> Settings:
+    return checks.settings(composed(*words))
+
+
+def choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> set[str]:
+    """The dotted keys of all values; names of backends and models as `*`."""
+    found: set[str] = set()
+    for name, value in tree.items():
+        key = f"{prefix}{'*' if prefix in ('llm.', 'llm.*.models.') else name}"
+        found |= leaves(value, key + ".") if isinstance(value, dict) and value else {key}
+    return found
+
+
+@pytest.mark.parametrize("role", get_args(Role))
+def test_every_role_composes(role: str) -> None:
+    assert settings(f"role={role}").role == role
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_backend_composes(provider: str) -> None:
+    own = [f"+llm.{provider}.models={{some-model:{{context:4096}}}}"] if provider in OWN_MODELS else []
+    backend = settings("role=executor", f"llm={provider}", *own).llm[provider]
+    assert backend.models
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("role=client", f"identity={choice}") for choice in choices("identity")),
+        *(
+            ("role=executor", f"network={choice}", "network.advertise=192.0.2.1", "network.bootstrap=192.0.2.2:9000")
+            for choice in choices("network")
+        ),
+        *(("role=client", f"routing={choice}") for choice in choices("routing") if choice != "pinned"),
+        ("role=client", "routing=pinned", "routing.executors=0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"),
+        *(("role=client", f"accounting={choice}") for choice in choices("accounting")),
+        *(("role=client", f"chain={choice}") for choice in choices("chain")),
+        ("role=executor", "llm=[smollm2,openai]", "network.port=9001"),
+        ("role=client", "model=smollm2-135m", "prompt=Hello, world!"),
+        ("command=models",),
+        ("command=keygen", "role=validator"),
+    ],
+    ids=" ".join,
+)
+def test_every_other_choice_composes(words: tuple[str, ...]) -> None:
+    assert settings(*words)
+
+
+def test_the_yaml_holds_every_setting_and_no_other() -> None:
+    held: set[str] = set()
+    for words in (("role=client",), *(("role=executor", f"llm={provider}") for provider in PROVIDERS)):
+        held |= leaves(composed(*words))
+    known = set(wording.keys())
+    wanted = known - {key.rpartition(".")[0] for key in known}
+    wanted -= {f"llm.*.models.*.{name}" for name in DEFAULTED}
+    # `kind` is the tag of a backend; empty groups are leaves of the tree.
+    surplus = {"llm.*.kind", "llm", "llm.*.models", "llm.*.options"} | {f"llm.*.models.*.{name}" for name in DEFAULTED}
+    held = {"llm.*.options" if key.startswith("llm.*.options.") else key for key in held}
+    assert wanted - held == set()
+    assert held - wanted - surplus == set()
+
+
+def test_every_setting_has_a_comment_above_it() -> None:
+    lines = (CONF / "config.yaml").read_text().partition("\nhydra:")[0].splitlines()
+    bare = [line for above, line in itertools.pairwise(lines) if re.match(r" *\w+: \S", line) and "#" not in above]
+    assert bare == []
+
+
+def test_the_ports_of_the_roles_fit_together() -> None:
+    validator, executor, client = (settings(f"role={role}").network for role in ("validator", "executor", "client"))
+    assert (validator.port, executor.port, client.port) == (9000, 9001, 0)
+    assert executor.bootstrap == client.bootstrap == (f"{validator.host}:{validator.port}",)
+    assert validator.bootstrap == ()
+
+
+def test_an_executor_serves_the_built_in_model_unless_told_otherwise() -> None:
+    assert list(settings("role=executor").llm) == ["smollm2"]
+    assert list(settings("role=executor", "llm=[mock]").llm) == ["mock"]
+    assert settings("role=client").llm == {}
+
+
+def test_commands_are_modules() -> None:
+    for command in get_args(Command):
+        assert (Path(CONF).parent / "lloom" / "commands" / f"{command}.py").is_file()
+
+
+def test_local_is_the_only_network_that_stays_on_the_machine() -> None:
+    assert settings("role=client").network.host == "127.0.0.1"
+    assert yaml.safe_load((CONF / "network" / "public.yaml").read_text())["host"] == "0.0.0.0"
+
+
+def test_secrets_are_named_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["LLOOM_PRIVATE_KEY", "LLOOM_PASSPHRASE"]
+    for provider in PROVIDERS:
+        raw = yaml.safe_load((CONF / "llm" / f"{provider}.yaml").read_text())
+        names += [raw["key_env"]] if raw.get("key_env") else []
+    for name in names:
+        monkeypatch.setenv(name, "the-secret")
+    for provider in PROVIDERS:
+        words = argv.rewrite(["role=executor", f"llm={provider}"])
+        assert "the-secret" not in repr(compose(words))
+
+
+def test_addresses_of_providers_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:8080/v1")
+    backend = checks.settings(compose(argv.rewrite(["role=executor", "llm=openai"])) or {}).llm["openai"]
+    assert isinstance(backend, OpenAIBackend)
+    assert backend.base_url == "http://127.0.0.1:8080/v1"
+    assert isinstance(settings("role=executor", "llm=anthropic").llm["anthropic"], LiteLLMBackend)
+
+
+def test_the_home_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLOOM_HOME", "/somewhere/else, with ${odd} letters")
+    tree = compose(["role=executor"])
+    assert tree is not None
+    assert tree["identity"]["path"] == "/somewhere/else, with ${odd} letters/executor/key"
+
+
+@pytest.mark.parametrize(
+    "text", ["a, b='c' \"d\" ${home} \\${x} !\n\\", "123", "null", "Grüße 🙂 [x] {y}", "~ # * @", "\\'"]
+)
+def test_free_text_passes_the_whole_way(text: str) -> None:
+    tree = composed("role=client", f"prompt={text}", f"home=/tmp/{text}", f"demo.prompt={text}", f"network.name={text}")
+    assert tree["prompt"] == tree["demo"]["prompt"] == tree["network"]["name"] == text
+    assert tree["identity"]["path"] == f"/tmp/{text}/client/key"
+
+
+def test_the_entry_point_imports_nothing_heavy() -> None:
+    heavy = "ray", "web3", "aiohttp", "litellm", "eth_account", "uvicorn", "kademlia", "tiktoken"
+    code = f"import sys, lloom.__main__; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CONF.parent, check=True)
+    assert done.stdout.strip() == "[]"
