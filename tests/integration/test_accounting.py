@@ -73,6 +73,12 @@ async def test_callers_at_the_same_time_share_commits_and_each_gets_his_own(
     assert commits == [32, 32, 32, 4]
 
 
+async def test_a_full_batch_waits_for_nobody(tmp_path: Path) -> None:
+    async with asyncio.timeout(60), serving(accounting(tmp_path, batch_seconds=3600)) as subject:
+        answers = await asyncio.gather(*(subject.issue([draft(number)]) for number in range(32)))
+        assert len(answers) == 32
+
+
 async def test_a_call_larger_than_a_batch_is_committed_alone_and_whole(running: Accounting, commits: list[int]) -> None:
     many, (one,) = await asyncio.gather(running.issue([*map(draft, range(100))]), running.issue([draft(100)]))
     assert read([*many, one]) == [(seq, seq * COST) for seq in range(1, 102)]

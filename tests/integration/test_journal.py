@@ -59,7 +59,7 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": folders},
     )
@@ -236,7 +236,8 @@ def test_a_write_that_the_system_refuses_returns_nothing_and_keeps_what_was_ther
     with child(small + WRITE_FOR_EVER, path, 0) as process:
         assert process.stdout is not None
         lines = process.stdout.readlines()
-    assert process.returncode != 0
+        assert process.stderr is not None
+        assert process.stderr.readlines()[-1] == "sqlite3.OperationalError: disk I/O error\n"
     journal = Journal(path)
     for line in lines:
         first, *receipts = line.split()

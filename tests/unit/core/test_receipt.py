@@ -282,9 +282,10 @@ def test_another_offer_makes_other_quotes(changes: dict[str, Any]) -> None:
     assert quote_hash(quote_of(changed(OFFER, **changes), MODEL)) != REQUESTED.quote_hash
 
 
-@given(st.tuples(st.text(max_size=20), st.binary(max_size=20)), st.tuples(st.text(max_size=20), st.binary(max_size=20)))
-def test_model_and_body_cannot_be_shifted_into_each_other(one: tuple[str, bytes], two: tuple[str, bytes]) -> None:
-    assert (request_hash(SALT, *one) == request_hash(SALT, *two)) is (one == two)
+@given(st.text(st.characters(codec="ascii"), max_size=20), st.integers(0, 20), st.integers(0, 20))
+def test_model_and_body_cannot_be_shifted_into_each_other(text: str, one: int, two: int) -> None:
+    first, second = ((text[:cut], text[cut:].encode()) for cut in (one, two))
+    assert (request_hash(SALT, *first) == request_hash(SALT, *second)) is (first == second)
 
 
 def test_equal_requests_hash_differently_under_another_salt() -> None:
