@@ -1,0 +1,146 @@
+"""One HTTP exchange over ASGI: its body, its answer, and whether anybody still listens. It knows nothing of chats."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from lloom.adapters.gateway.envelope import Failure, Headers
+from lloom.core.completion import error_event
+from lloom.core.errors import CallerFault
+
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_JSON: Final = (b"content-type", b"application/json")
+_STREAM: Final[Headers] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Gone(Exception):
+    """Raised when the caller closed the connection: there is nobody to answer."""
+
+
+class Exchange:
+    """A request and the answer to it, which is either one `reply`, or `begin`, `write` …, `end`."""
+
+    __slots__ = ("_boundary", "_receive", "_send", "_writing", "request_id", "scope", "status", "written_at")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.status = 0
+        """Of the answer; 0 until it has begun."""
+        self.written_at = 0.0
+        """On the loop's clock."""
+        self.request_id = self._request_id()
+        self._receive = receive
+        self._send = send
+        self._boundary = True
+        self._writing = False
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of the first header `name` (lower case)."""
+        return next((value for key, value in self.scope["headers"] if key == name), None)
+
+    async def body(self, limit: int, seconds: float) -> bytes:
+        """The whole body. CallerFault: 413 over `limit` bytes, 408 if nothing comes for `seconds`; Gone if the caller left."""
+        declared = self.header(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        parts, size, more = [], 0, True
+        while more:
+            message = await self._next(seconds)
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    async def unless_gone(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs `work`, and cancels it when the caller leaves (then Gone). The body must have been read."""
+        task = asyncio.ensure_future(work)
+        leaving = asyncio.ensure_future(self._receive())
+        leaving.add_done_callback(lambda _: task.cancel())
+        try:
+            await asyncio.wait({task})
+        finally:
+            left = leaving.done()
+            leaving.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if task.cancelled() and left:
+            raise Gone
+        await task
+
+    async def reply(self, status: int, body: bytes, headers: Headers, kind: tuple[bytes, bytes] = _JSON) -> None:
+        """The whole answer at once."""
+        await self._start(status, [kind, (b"content-length", b"%d" % len(body)), *headers])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def begin(self, headers: Headers) -> None:
+        """A stream of events begins."""
+        await self._start(200, [*_STREAM, *headers])
+
+    async def write(self, data: bytes) -> None:
+        """The next bytes of the stream; waits for a slow reader."""
+        self._writing = True
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self._writing = False
+        self._boundary = data.endswith((b"\n\n", b"\r\n\r\n"))
+        self.written_at = asyncio.get_running_loop().time()
+
+    async def comment(self, text: bytes) -> None:
+        """A line that clients skip, if this is a place for one."""
+        if self._boundary and not self._writing:
+            await self.write(b": " + text + b"\n\n")
+
+    async def end(self, data: bytes) -> None:
+        """The last events of the stream, whole ones."""
+        gap = b"" if self._boundary else b"\n\n"
+        await self._send({"type": "http.response.body", "body": gap + data})
+
+    async def fail(self, failure: Failure) -> None:
+        """Says what went wrong: as a reply, or as the last event of a stream that has begun."""
+        if not self.status:
+            await self.reply(failure.status, msgspec.json.encode({"error": failure.error}), failure.headers)
+        else:
+            await self.end(error_event(failure.error))
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        self.status = status
+        named = [*headers, (b"x-request-id", self.request_id)]
+        await self._send({"type": "http.response.start", "status": status, "headers": named})
+
+    async def _next(self, seconds: float) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self._receive()
+        except TimeoutError:
+            text = f"Nothing more of the request's body came for {seconds:g} s."
+            raise CallerFault(text, status=408, code="request_timeout") from None
+        if message["type"] == "http.disconnect":
+            raise Gone
+        return dict(message)
+
+    def _request_id(self) -> bytes:
+        """The caller's own if it is a decent one, else a new one."""
+        given = self.header(b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given
+        return b"req_" + os.urandom(16).hex().encode()
+
+
+def _too_large(limit: int) -> CallerFault:
+    return CallerFault(
+        f"The body is larger than {limit} bytes (gateway.max_body).", status=413, code="request_too_large"
+    )

@@ -1,0 +1,55 @@
+"""What /metrics tells of the gateway, in a registry of its own. It never sees a prompt, an answer or a key."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from lloom.core.messages import Done
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """Counters of one gateway. Other parts of the node may add theirs to `registry`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self._requests = Counter("lloom_http_requests", "Answered HTTP requests", ["path", "status"], registry=registry)
+        self._seconds = Histogram(
+            "lloom_http_request_seconds", "From request to end of answer", ["path"], registry=registry, buckets=_SECONDS
+        )
+        self._first = Histogram(
+            "lloom_first_token_seconds", "From request to first content", registry=registry, buckets=_SECONDS
+        )
+        self._running = Gauge("lloom_chats_running", "Chats being answered", registry=registry)
+        tokens = Counter("lloom_tokens", "Tokens of completed answers", ["direction"], registry=registry)
+        self._input, self._output = tokens.labels("input"), tokens.labels("output")
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """An exchange is over; `path` must be a route's, not a caller's: each makes a time series."""
+        self._requests.labels(path, str(status)).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def first_token(self, seconds: float) -> None:
+        """The first content came after `seconds`."""
+        self._first.observe(seconds)
+
+    def tokens(self, done: Done) -> None:
+        """An answer came to its end."""
+        self._input.inc(done.input_tokens)
+        self._output.inc(done.output_tokens)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """A chat is being answered."""
+        with self._running.track_inprogress():
+            yield
+
+    def text(self) -> bytes:
+        """All of it, in the format of Prometheus."""
+        return generate_latest(self.registry)

@@ -1,0 +1,40 @@
+"""The network's models in the form of OpenAI's list, with what it has no word for under `lloom`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lloom.core.identity import NodeId
+from lloom.core.offer import ModelOffer
+
+
+def listing(offered: Iterable[tuple[NodeId, ModelOffer]]) -> list[dict[str, Any]]:
+    """One object for each model, by name. Prices are smallest units of the payment token per million tokens."""
+    models: defaultdict[str, dict[NodeId, ModelOffer]] = defaultdict(dict)
+    for executor, offer in offered:
+        models[offer.id][executor] = offer
+    return [_model(name, list(models[name].values())) for name in sorted(models)]
+
+
+def _model(name: str, offers: Sequence[ModelOffer]) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "lloom",
+        "lloom": {
+            "executors": len(offers),
+            "context": max(offer.context for offer in offers),
+            "max_output": max(offer.max_output for offer in offers),
+            "features": sorted({feature for offer in offers for feature in offer.features}),
+            "input_price": _range(offer.input_price for offer in offers),
+            "output_price": _range(offer.output_price for offer in offers),
+        },
+    }
+
+
+def _range(prices: Iterable[int]) -> dict[str, int]:
+    known = list(prices)
+    return {"min": min(known), "max": max(known)}
