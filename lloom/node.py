@@ -16,7 +16,7 @@ from lloom.adapters.daemon import DaemonThread
 from lloom.adapters.guard import STOP
 from lloom.adapters.home import only_one
 from lloom.adapters.terminal import Terminal
-from lloom.core.errors import ConfigError, LloomError
+from lloom.core.errors import LloomError
 from lloom.core.identity import Identity, checksum
 from lloom.core.settings import Settings
 
@@ -109,8 +109,9 @@ class House:
         self._cluster_up = True
         gateway = next((found.gateway for found in plans if found.gateway), None)
         self._running = Running(gateway, dashboard, self._folder / cluster.TOKEN_FILE)
-        with self.terminal.step("starting actors"):
-            await self._start(plans)
+        await self._start(plans)
+        who = ", ".join(f"{node.settings.role} {checksum(node.identity.address)}" for node in self._nodes)
+        self.terminal.say(f"{who} is up" if len(self._nodes) == 1 else "the whole network is up")
 
     async def until_done(self, stop: asyncio.Event, then: Then | None) -> int:
         """Waits for a signal, for `then`, or for an actor that gives up; the exit status."""
@@ -183,4 +184,3 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
         for pending in (task, waiting):
             pending.cancel()
         await asyncio.gather(task, waiting, return_exceptions=True)
-

@@ -6,55 +6,59 @@ Nothing leaves before it is on the disk, and asking again for the same request g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from loguru import logger
-
+from lloom.actors.base import Actor
+from lloom.actors.place import Place
 from lloom.adapters.writer import Writer
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
-from lloom.core.identity import Identity, NodeId, checksum
+from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt
 from lloom.core.receipt import Draft, sign_receipt
 from lloom.core.settings import Settings
 
 
-class Accounting:
-    """One for each node that pays or is paid. Until `serve` has opened the journal, calls wait."""
+class Accounting(Actor):
+    """One for each node that pays or is paid. Until the journal is open, calls wait."""
 
-    def __init__(self, settings: Settings, network: str, open_identity: Callable[[], Identity]) -> None:
-        self._settings = settings
-        self._network = network
-        self._open_identity = open_identity
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
         self._opened = asyncio.Event()
 
-    async def serve(self) -> None:
-        """Opens the journal and writes it until cancelled. ConfigError if it cannot be used, sqlite3.Error if it fails later."""
-        identity = await asyncio.to_thread(self._open_identity)
-        path = journal_path(self._settings, identity.address)
-        writer = Writer(path, self._settings.accounting)
+    async def run(self) -> None:
+        """Writes the journal until told to stop. ConfigError if it cannot be used, sqlite3.Error if it fails later."""
+        settings = self.place.settings
+        identity = await asyncio.to_thread(self.place.identity)
+        path = journal_path(settings, identity.address)
+        writer = Writer(path, settings.accounting)
         try:
             await writer.open()
             self._writer = writer
             self._sign = partial(sign_receipt, identity=identity, domain=Domain())
             self._opened.set()
-            logger.info(
-                "Receipts of {} on {} are signed and kept in {}; no chain is configured, so nothing is settled.",
-                checksum(identity.address),
-                self._network,
-                path,
-            )
-            await writer.run()
+            self.up(f"keeps receipts in {path}; without a chain nothing is settled")
+            await self._write(writer)
         finally:
             self._opened.clear()
             await writer.close()
 
-    async def ready(self) -> None:
+    async def _write(self, writer: Writer) -> None:
+        writing, stopping = asyncio.create_task(writer.run()), asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait((writing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                await writing
+        finally:
+            for task in (writing, stopping):
+                task.cancel()
+            await asyncio.gather(writing, stopping, return_exceptions=True)
+
+    async def _ready(self) -> None:
         """Returns once the journal is open; RetryElsewhere if that takes longer than `accounting.ready_seconds`."""
         try:
-            async with asyncio.timeout(self._settings.accounting.ready_seconds):
+            async with asyncio.timeout(self.place.settings.accounting.ready_seconds):
                 await self._opened.wait()
         except TimeoutError as error:
             raise RetryElsewhere(
@@ -66,13 +70,13 @@ class Accounting:
 
         RetryElsewhere if the journal is away, stuck or too busy: ask again for the same.
         """
-        await self.ready()
+        await self._ready()
         sign = self._sign
         return await self._writer.write(lambda journal: journal.issue(drafts, sign), len(drafts))
 
     async def keep(self, items: list[tuple[NodeId, SignedReceipt]]) -> None:
         """Stores checked receipts by the executor that gave them. Client's side; errors as for `issue`."""
-        await self.ready()
+        await self._ready()
         await self._writer.write(lambda journal: journal.keep(items), len(items))
 
 

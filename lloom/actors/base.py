@@ -10,9 +10,10 @@ from lloom.actors.place import Place
 
 
 class Actor:
-    """Base of the actors. Constructors only keep their arguments: Ray replays them after a crash, then `serve()` again.
+    """Base of the actors. Constructors only keep their arguments: Ray replays them after a crash.
 
-    A subclass overrides `run()`: build everything from settings and disk, call `self.up(summary)`, wait for `self.stopping`, close.
+    A subclass overrides `run()`: it builds everything from settings and disk, calls `self.up(summary)`, waits for
+    `self.stopping`, and closes what it built.
     """
 
     def __init__(self, place: Place) -> None:

@@ -1,3 +1,102 @@
-"""The client: the OpenAI-compatible gateway and what stands behind it. Every byte of a request passes here, and none of them crosses Ray."""
+"""The client: the OpenAI-compatible gateway and what stands behind it. No byte of a request crosses Ray."""
 
 from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+from lloom import __version__
+from lloom.actors.base import Actor
+from lloom.actors.outbox import Outbox
+from lloom.adapters import home
+from lloom.adapters.answer import Keeping
+from lloom.adapters.bridge import Connection, Link, dial
+from lloom.adapters.deliveries import Deliveries
+from lloom.adapters.dht import Dht
+from lloom.adapters.directory import Directory
+from lloom.adapters.gateway import Gateway, Health, Server
+from lloom.adapters.offers import Scope
+from lloom.adapters.pool import Pool
+from lloom.adapters.router import Router
+from lloom.core.eip712 import Domain
+from lloom.core.identity import Identity, NodeId, checksum, parse_address
+from lloom.core.messages import SignedReceipt
+from lloom.core.offer import Endpoint
+from lloom.core.order import Client
+from lloom.core.outcomes import Outcomes
+from lloom.core.selection import Selection
+
+ASK_SECONDS: Final = 10.0
+JOIN_SECONDS: Final = 5.0
+"""How long the first word to the user waits for the network."""
+
+Receipt = tuple[NodeId, SignedReceipt]
+
+
+class ClientNode(Actor):
+    """Answers the user's own programs, with the help of strangers."""
+
+    async def run(self) -> None:
+        settings = self.place.settings
+        identity = self.place.identity()
+        async with AsyncExitStack() as stack:
+            ledger = settings.accounting
+            receipts: Outbox[Receipt] = Outbox("receipts to keep", self._keep, ledger.batch, ledger.backlog)
+            stack.push_async_callback(receipts.close)
+            dht = await Dht.start(identity, settings.network, settings.dht, client=True)
+            stack.push_async_callback(dht.stop)
+            deliveries = Deliveries(Domain(), lambda executor, signed: receipts.put((executor, signed)))
+            router = self._router(identity, dht, deliveries, stack)
+            server = Server.start(Gateway(router, partial(self._health, dht), settings.gateway), settings.gateway)
+            stack.push_async_callback(server.close)
+            url = f"http://{reachable(settings.gateway.host)}:{server.port}"
+            note = home.GatewayNote(url=url, node=checksum(self.place.node), pid=os.getpid())
+            stack.enter_context(home.announced(settings, note))
+            await _patience(dht.ready, JOIN_SECONDS)
+            self.up(f"answers at {url}/v1" + (f"; but {dht.status.problem}" if dht.status.problem else ""))
+            await self.stopping.wait()
+
+    def _router(self, identity: Identity, dht: Dht, deliveries: Deliveries, stack: AsyncExitStack) -> Router:
+        """Everything between the gateway and the executors."""
+        settings, routing = self.place.settings, self.place.settings.routing
+        link = Link(identity, settings.network.name, settings.bridge)
+
+        async def reach(endpoint: Endpoint, executor: NodeId) -> Connection:
+            return await dial(endpoint, executor, link, deliveries.on_control)
+
+        pool = Pool(reach, settings.bridge.connections)
+        stack.push_async_callback(pool.close)
+        directory = Directory(dht, pool, Scope(settings.network.name, settings.bridge.connect_seconds), routing)
+        stack.push_async_callback(directory.close)
+        outcomes = Outcomes(routing.memory_seconds, routing.cooldown_seconds)
+        selection = Selection(routing.policy, tuple(map(parse_address, routing.executors)), outcomes)
+        return Router(Client(identity, Domain()), selection, directory, pool, Keeping(routing, outcomes, deliveries))
+
+    def _health(self, dht: Dht) -> Health:
+        return Health(
+            status="ok" if dht.ready.is_set() else "starting",
+            node=checksum(self.place.node),
+            role=self.place.settings.role,
+            version=__version__,
+            network=self.place.settings.network.name,
+            peers=dht.peers,
+            problem=dht.status.problem,
+        )
+
+    async def _keep(self, receipts: list[Receipt]) -> None:
+        await self.place.ask("accounting", "keep", receipts, seconds=ASK_SECONDS)
+
+
+def reachable(host: str) -> str:
+    """An address under which this machine reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+
+
+async def _patience(event: asyncio.Event, seconds: float) -> None:
+    """Waits for `event`, but no longer than `seconds`: a node is of use before it is in the network."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)

@@ -75,21 +75,22 @@ def _executor(place: Place) -> Plan:
 
 
 def _client(place: Place) -> Plan:
-    from lloom.actors.client import ClientNode
+    from lloom.actors.client import ClientNode, reachable
 
     place = _at_port(place, ports.DHT)
     gateway = place.settings.gateway
     port = ports.first_port(gateway.host, gateway.port, ports.GATEWAY, "gateway.port")
     chosen = msgspec.structs.replace(place.settings, gateway=msgspec.structs.replace(gateway, port=port))
     place = msgspec.structs.replace(place, settings=chosen)
-    host = "127.0.0.1" if gateway.host == "0.0.0.0" else gateway.host
-    return Plan((_ledger(place),), ((Part(place.named("client"), ClientNode),),), f"http://{host}:{port}")
+    return Plan(
+        (_ledger(place),), ((Part(place.named("client"), ClientNode),),), f"http://{reachable(gateway.host)}:{port}"
+    )
 
 
 def _ledger(place: Place) -> Part:
-    from lloom.actors.ledger import AccountingActor
+    from lloom.actors.accounting import Accounting
 
-    return Part(place.named("accounting"), AccountingActor)
+    return Part(place.named("accounting"), Accounting)
 
 
 def _at_port(place: Place, needs: Sequence[ports.Need]) -> Place:

@@ -71,7 +71,7 @@ class Supervised:
     def _spawn(self) -> Any:
         part = self.part
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # Actors that only wait reserve no processor; ray.remote is called here and nowhere else, so the logic stays plain classes.
+        # Actors that only wait reserve no processor; ray.remote is called here alone: the logic stays plain classes.
         return (
             ray.remote(part.kind)
             .options(

@@ -5,27 +5,35 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from loguru import logger
 
 from lloom.actors.base import Actor
+from lloom.actors.outbox import Outbox
 from lloom.actors.place import FellowAway, Place
-from lloom.adapters.bridge import Certificate, Connection, Link, Listener
+from lloom.adapters.bridge import Certificate, Connection, Listener, Service
 from lloom.adapters.llm import Engine, engines
 from lloom.adapters.serving import Serving
 from lloom.core import certificate
 from lloom.core.eip712 import Domain
-from lloom.core.messages import Receipts, SignedReceipt
+from lloom.core.errors import ConfigError
+from lloom.core.messages import Control, Receipts, SignedReceipt
 from lloom.core.offer import Endpoint, ModelOffer, unseal
 from lloom.core.receipt import Draft
 
 ASK_SECONDS: Final = 10.0
 """For calls to fellow actors; they answer within milliseconds unless they are being restarted (1.4 to 2.7 s)."""
 RETRY_SECONDS: Final = 0.25
+RECEIPTS_PER_MESSAGE: Final = 14
+"""So that a control message stays under what any peer takes (messages.MIN_CONTROL)."""
 RENEW_SHARE: Final = 0.5
 """A certificate is renewed at this share of its life."""
+
+T = TypeVar("T")
+Bill = tuple[Connection, Draft]
 
 
 class Worker(Actor):
@@ -35,16 +43,15 @@ class Worker(Actor):
         super().__init__(place)
         self._port = port
         self._endpoint = endpoint
-        self._models: dict[str, tuple[Engine, ModelOffer]] = {}
-        self._drafts: asyncio.Queue[tuple[Connection, Draft]] = asyncio.Queue(place.settings.accounting.backlog)
 
     async def run(self) -> None:
         settings = self.place.settings
         async with AsyncExitStack() as stack:
-            self._models = await self._start_engines(stack)
-            serving = Serving(settings.executor, settings.bridge, Domain(), self._models, self._bill)
-            billing = asyncio.create_task(self._issue(), name="receipts")
-            stack.push_async_callback(self._settle, billing)
+            served = await self._start_engines(stack)
+            ledger = settings.accounting
+            bills: Outbox[Bill] = Outbox("receipts to sign", self._issue, ledger.batch, ledger.backlog)
+            stack.push_async_callback(bills.close)
+            serving = Serving(settings.executor, settings.bridge, Domain(), served, lambda *bill: bills.put(bill))
             listener = await self._listen(serving)
             stack.push_async_callback(listener.close)
             async with asyncio.TaskGroup() as group:
@@ -64,9 +71,13 @@ class Worker(Actor):
 
     async def _listen(self, serving: Serving) -> Listener:
         place = self.place
-        link = Link(place.node, place.settings.network.name, place.settings.bridge)
-        certificate = await self._certificate()
-        return await Listener.start(place.settings.network.host, self._port, certificate, link, serving.handle)
+        network = place.settings.network
+        service = Service(place.node, network.name, place.settings.bridge, serving.handle, _ignore)
+        try:
+            return await Listener.start(network.host, self._port, await self._certificate(), service)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigError(f"network.port: cannot listen on {network.host}:{self._port} (TCP): {reason}") from error
 
     async def _certificate(self) -> Certificate:
         """A new TLS key with the node's word for it."""
@@ -86,15 +97,17 @@ class Worker(Actor):
         while True:
             answer = await self._patiently("offer", self.place.name, seen)
             if answer is None:
-                models = tuple(offer for _, offer in self._models.values())
+                models = tuple(offer for _, offer in serving.engines.values())
                 await self._patiently("enlist", self.place.name, self._endpoint, models)
                 continue
             number, sealed = answer
             if number > seen:
                 now = time.time()
-                serving.book.publish(sealed, unseal(sealed, self.place.node, self.place.settings.network.name, now), now)
+                serving.book.publish(
+                    sealed, unseal(sealed, self.place.node, self.place.settings.network.name, now), now
+                )
                 seen = number
-                self.up(f"serves {', '.join(sorted(self._models))} at {self._endpoint} (TCP)")
+                self.up(f"serves {', '.join(sorted(serving.engines))} at {self._endpoint} (TCP)")
 
     async def _patiently(self, method: str, *arguments: Any) -> Any:
         """Asks the executor until it answers: it comes back within seconds if it was killed."""
@@ -105,42 +118,25 @@ class Worker(Actor):
                 logger.debug("{}; asking again", away)
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _bill(self, connection: Connection, draft: Draft) -> None:
-        """Queues a receipt; the request is over for its client, so this never waits."""
-        try:
-            self._drafts.put_nowait((connection, draft))
-        except asyncio.QueueFull:
-            logger.error("the accounting journal is away for too long: a receipt was dropped")
+    async def _issue(self, bills: list[Bill]) -> None:
+        """Has receipts numbered, signed and journaled, then sends each to whom it is for.
 
-    async def _issue(self) -> None:
-        """Has receipts numbered, signed and journaled in batches, then sends each to whom it is for."""
-        while True:
-            batch = [await self._drafts.get()]
-            while len(batch) < self.place.settings.accounting.batch and not self._drafts.empty():
-                batch.append(self._drafts.get_nowait())
-            signed = await self._signed([draft for _, draft in batch])
-            by_connection: dict[Connection, list[SignedReceipt]] = defaultdict(list)
-            for (connection, _), receipt in zip(batch, signed, strict=True):
-                by_connection[connection].append(receipt)
-            for connection, receipts in by_connection.items():
-                connection.send_control(Receipts(receipts))
-            for _ in batch:
-                self._drafts.task_done()
+        The same draft gives the same receipt, so asking again after a crash of the ledger is safe.
+        """
+        drafts = [draft for _, draft in bills]
+        signed = await self.place.ask("accounting", "issue", drafts, seconds=ASK_SECONDS)
+        by_connection: dict[Connection, list[SignedReceipt]] = defaultdict(list)
+        for (connection, _), receipt in zip(bills, signed, strict=True):
+            by_connection[connection].append(receipt)
+        for connection, receipts in by_connection.items():
+            for few in batched(receipts, RECEIPTS_PER_MESSAGE):
+                connection.send_control(Receipts(list(few)))
 
-    async def _signed(self, drafts: list[Draft]) -> list[SignedReceipt]:
-        """The same drafts give the same receipts, so asking again after a crash of the ledger is safe."""
-        while True:
-            try:
-                return list(await self.place.ask("accounting", "issue", drafts, seconds=ASK_SECONDS))
-            except FellowAway as away:
-                logger.warning("{}; its receipts wait", away)
-                await asyncio.sleep(RETRY_SECONDS)
 
-    async def _settle(self, billing: asyncio.Task[None]) -> None:
-        """Lets the last receipts reach the journal."""
-        try:
-            await asyncio.wait_for(self._drafts.join(), ASK_SECONDS)
-        except TimeoutError:
-            logger.error("{} receipts did not reach the journal", self._drafts.qsize())
-        billing.cancel()
-        await asyncio.gather(billing, return_exceptions=True)
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """`items` in slices of at most `size`."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _ignore(_connection: Connection, _message: Control) -> None:
+    """Clients have nothing to say beside their requests yet."""

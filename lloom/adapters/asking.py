@@ -1,4 +1,4 @@
-"""Puts a question to a running gateway, as any OpenAI client would, with the standard library only: it has to be quick to start."""
+"""Puts a question to a running gateway as any OpenAI client would. It is quick to start: the standard library only."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ def only_model(models: list[dict[str, Any]]) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise ConfigError("nobody on this network serves a model right now: is an executor running, and the bootstrap right?")
+        raise ConfigError(
+            "nobody on this network serves a model right now: is an executor running, and the bootstrap right?"
+        )
     raise ConfigError(f"say which model to ask with model=…; the network serves {', '.join(names)}")
 
 

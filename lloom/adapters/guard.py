@@ -1,7 +1,7 @@
-"""A small process that outlives the node it starts: passes signals on and leaves nothing behind. It knows nothing of what the node does.
+"""A small process that outlives the node it starts: passes signals on, leaves nothing behind. It knows nothing of the node.
 
-Ray's daemons survive a driver that is killed, or interrupted while it starts them. So the node runs in a session of its own, under
-this guard: whatever happens to the node, every process of that session ends, and the folder it worked in is removed.
+Ray's daemons survive a driver that is killed, or interrupted while it starts them. So the node runs in a session of its own,
+under this guard: whatever happens to the node, every process of that session ends, and the folder it worked in is removed.
 """
 
 from __future__ import annotations

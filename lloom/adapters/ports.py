@@ -1,4 +1,4 @@
-"""Free and taken ports: chosen before any actor starts, because a restarted actor gets its first arguments again. It keeps none open."""
+"""Free and taken ports, chosen before any actor starts: a restarted one gets its first arguments again. It keeps none open."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def _refuse_taken(host: str, port: int, needs: Sequence[Need], setting: str) -> 
             continue
         protocol = "TCP" if kind == socket.SOCK_STREAM else "UDP"
         if problem.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port + distance} ({protocol}) on {host} is in use; choose another with {setting}=…")
+            raise ConfigError(
+                f"port {port + distance} ({protocol}) on {host} is in use; choose another with {setting}=…"
+            )
         raise ConfigError(f"cannot listen on {host}:{port + distance} ({protocol}): {problem.strerror}")
 
 

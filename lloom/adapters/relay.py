@@ -1,4 +1,4 @@
-"""Brings the log lines of a node's actors to the terminal of its process, over a Unix socket. It neither filters nor formats them."""
+"""Brings the log lines of a node's actors to the terminal of its process. It neither filters nor formats them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def listening(path: Path) -> AsyncIterator[None]:
 
     link = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     link.bind(str(path))
-    path.chmod(0o600)
+    path.chmod(0o600)  # noqa: ASYNC240 (a local file)
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Shown, sock=link)
     try:
         yield

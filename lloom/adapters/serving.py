@@ -113,7 +113,9 @@ class Book:
         """The terms that the hash `quote` names; RetryElsewhere if they are not this executor's, or no longer."""
         found = self._terms.get(quote)
         if found is None or found.quote.valid_until <= now:
-            raise RetryElsewhere("The quote is unknown or has expired; ask for the offer again.", status=409, code="quote")
+            raise RetryElsewhere(
+                "The quote is unknown or has expired; ask for the offer again.", status=409, code="quote"
+            )
         return found
 
 
@@ -133,7 +135,7 @@ class Serving:
         self._settings = settings
         self._window = bridge.stream_window
         self._domain = domain
-        self._engines = engines
+        self.engines = engines
         self._gates = {engine.name: Gate(offer.parallel, settings) for engine, offer in engines.values()}
         self._clients: Counter[bytes] = Counter()
         self._receipt = receipt
@@ -159,7 +161,7 @@ class Serving:
                 body = await self._body(stream)
                 if checked.request.request_hash != request_hash(call.salt, call.model, body):
                     raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
-                engine, _ = self._engines[call.model]
+                engine, _ = self.engines[call.model]
                 async with self._gates[engine.name].place():
                     await Run(stream, call, checked, terms, self._window).answer(engine, body, self._receipt)
         except TimeoutError:
@@ -172,7 +174,7 @@ class Serving:
         checked = check_request(call.request, call.signature, self._domain, now)
         if checked.request.client != stream.connection.peer:
             raise PeerFault("The request was signed by somebody else than its sender.", code="bad_signature")
-        if call.model not in self._engines:
+        if call.model not in self.engines:
             raise RetryElsewhere(f"The model {call.model} is not served here.", status=404, code="model_not_found")
         terms = self.book.terms(checked.request.quote_hash, now)
         if terms.model.id != call.model:
@@ -296,4 +298,3 @@ def _busy(message: str) -> RetryElsewhere:
 
 def _milliseconds() -> int:
     return time.time_ns() // 1_000_000
-

@@ -1,4 +1,4 @@
-"""A whole network on this machine: a validator, executors with a real model, a client, one question. Its keys last as long as it does."""
+"""A whole network on this machine: validator, executors with a real model, client, one question. Its keys are gone with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from lloom.adapters import ports
-from lloom.adapters.asking import Answer, Gateway, only_model
+from lloom.adapters.asking import Answer, Gateway
 from lloom.adapters.terminal import show
 from lloom.commands import nodes
 from lloom.commands.ask import report
@@ -34,7 +34,7 @@ def run(settings: Settings) -> int:
 
 
 def network(settings: Settings, folder: Path) -> Sequence[Node]:
-    """The nodes of the demo: the validator first, then the executors, then the client. The first executor also serves the mock."""
+    """The nodes of the demo: validator, executors, client. The first executor also serves the mock."""
     local = settings.network
     port = ports.first_port(local.host, local.port, ports.DHT, "network.port")
     ready = replace(settings, network=replace(local, port=0, bootstrap=(f"{local.host}:{port}",)))

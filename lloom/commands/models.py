@@ -40,4 +40,16 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:
-    raise NotImplementedError
+    terms = model["lloom"]
+    return (
+        model["id"],
+        str(terms["executors"]),
+        str(terms["context"]),
+        f"{_span(terms['input_price'])} / {_span(terms['output_price'])}",
+        " ".join(terms["features"]) or "-",
+    )
+
+
+def _span(price: dict[str, int]) -> str:
+    low, high = price["min"], price["max"]
+    return str(low) if low == high else f"{low}-{high}"

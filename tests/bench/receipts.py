@@ -16,6 +16,7 @@ from loguru import logger
 from msgspec.structs import replace
 
 from lloom.actors.accounting import Accounting
+from lloom.actors.place import Place
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, keccak
 from lloom.core.offer import ModelOffer, Offer
@@ -35,7 +36,7 @@ from lloom.core.receipt import (
     sign_receipt,
     sign_request,
 )
-from lloom.core.settings import AccountingSettings, ChainSettings, Settings
+from lloom.core.settings import AccountingSettings, ChainSettings
 
 CALLS: Final = 3000
 RECEIPTS: Final = 8000
@@ -92,7 +93,7 @@ def rate(callers: int, size: int) -> float:
 
 
 async def issue_all(home: Path, callers: int, size: int) -> float:
-    subject = Accounting(settings(home), "bench", lambda: EXECUTOR)
+    subject = Accounting(place(home))
     life = asyncio.create_task(subject.serve())
     await subject.ready()
     _, _, draft = example()
@@ -142,11 +143,12 @@ def example() -> tuple[Request, Delivery, Draft]:
     return request, Delivery(request, digest, quote, bytes(32), 10_000), draft
 
 
-def settings(home: Path) -> Settings:
-    """As much of the tree as accounting reads, with the values of conf/config.yaml."""
+def place(home: Path) -> Place:
+    """As much of an actor's place as accounting needs, with the values of conf/config.yaml."""
     accounting = AccountingSettings(mode="off", batch=32, batch_seconds=0.003, ready_seconds=30, backlog=10_000)
     tree = SimpleNamespace(home=str(home), role="executor", accounting=accounting, chain=ChainSettings(name="off"))
-    return cast(Settings, tree)
+    found = SimpleNamespace(name="accounting", settings=tree, identity=lambda: EXECUTOR, open_log=lambda: None)
+    return cast(Place, found)
 
 
 if __name__ == "__main__":

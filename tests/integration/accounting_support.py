@@ -6,8 +6,9 @@ import hashlib
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
+from lloom.actors.place import Place
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity
 from lloom.core.messages import SignedReceipt
@@ -48,6 +49,14 @@ def settings(home: Path, backlog: int = 10_000, ready_seconds: float = 30.0, bat
     )
     tree = SimpleNamespace(home=str(home), role="executor", accounting=accounting, chain=ChainSettings(name="off"))
     return cast(Settings, tree)
+
+
+def place(home: Path, identity: Identity = EXECUTOR, **limits: Any) -> Place:
+    """As much of an actor's place as accounting needs."""
+    found = SimpleNamespace(
+        name="accounting", settings=settings(home, **limits), identity=lambda: identity, open_log=lambda: None
+    )
+    return cast(Place, found)
 
 
 def numbers(path: Path) -> list[int]:

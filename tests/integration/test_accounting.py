@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accounting_support import CLIENT, COST, EXECUTOR, draft, numbers, read, settings
+from accounting_support import CLIENT, COST, EXECUTOR, draft, numbers, place, read, settings
 
 from lloom.actors.accounting import Accounting, journal_path
 from lloom.adapters.journal import Journal
@@ -23,7 +23,7 @@ from lloom.core.receipt import RECEIPT
 
 
 def accounting(home: Path, **limits: Any) -> Accounting:
-    return Accounting(settings(home, **limits), "test", lambda: EXECUTOR)
+    return Accounting(place(home, **limits))
 
 
 @asynccontextmanager
@@ -142,7 +142,7 @@ async def test_a_second_process_of_the_same_node_is_told_so(running: Accounting,
 
 async def test_nodes_of_one_home_have_a_journal_each(running: Accounting, tmp_path: Path) -> None:
     await running.issue([draft(1)])
-    other = Accounting(settings(tmp_path), "test", Identity.generate)
+    other = Accounting(place(tmp_path, Identity.generate()))
     async with serving(other):
         assert read(await other.issue([draft(1)])) == [(1, COST)]
 

@@ -1,0 +1,67 @@
+"""What one actor has for another, in batches, kept until it is taken. It never blocks whoever puts something in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+from loguru import logger
+
+from lloom.core.errors import RetryElsewhere
+
+T = TypeVar("T")
+
+RETRY_SECONDS: Final = 0.5
+"""An actor that was killed is back within 1.4 to 2.7 s."""
+CLOSE_SECONDS: Final = 10.0
+
+
+class Outbox(Generic[T]):
+    """Hands at most `batch` items at a time to `deliver`, again and again until it does not raise RetryElsewhere.
+
+    So `deliver` must bear to get the same items twice. Beyond `backlog` waiting items new ones are dropped, and that is logged.
+    """
+
+    def __init__(self, what: str, deliver: Callable[[list[T]], Awaitable[None]], batch: int, backlog: int) -> None:
+        self._what = what
+        self._deliver = deliver
+        self._batch = batch
+        self._items: asyncio.Queue[T] = asyncio.Queue(backlog)
+        self._work = asyncio.create_task(self._run(), name=what)
+
+    def put(self, item: T) -> None:
+        """Queues `item`."""
+        try:
+            self._items.put_nowait(item)
+        except asyncio.QueueFull:
+            logger.error("{}: dropped one, for {} wait already", self._what, self._items.qsize())
+
+    async def close(self) -> None:
+        """Waits until everything is delivered, at most CLOSE_SECONDS."""
+        try:
+            await asyncio.wait_for(self._items.join(), CLOSE_SECONDS)
+        except TimeoutError:
+            logger.error("{}: {} were not delivered before the end", self._what, self._items.qsize())
+        self._work.cancel()
+        await asyncio.gather(self._work, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            batch = [await self._items.get()]
+            while len(batch) < self._batch and not self._items.empty():
+                batch.append(self._items.get_nowait())
+            await self._insist(batch)
+            for _ in batch:
+                self._items.task_done()
+
+    async def _insist(self, batch: list[T]) -> None:
+        while True:
+            try:
+                return await self._deliver(batch)
+            except RetryElsewhere as error:
+                logger.debug("{}: {}; trying again", self._what, error)
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # noqa: BLE001 - the boundary of this task: the next batch may be well
+                logger.exception("{}: a batch of {} was lost", self._what, len(batch))
+                return None

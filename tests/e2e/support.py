@@ -1,0 +1,133 @@
+"""Real nodes as real processes, each with its own Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 90
+STOP_SECONDS = 40
+
+
+def free_port() -> int:
+    """A port that is free now; below the range from which connections take theirs."""
+    for port in range(21_000 + os.getpid() % 5_000, 32_000):
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without what would make a node differ from a user's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLOOM_", "RAY_"))}
+    # Byte-code of our own modules would otherwise be compiled anew in each of a node's processes.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    return kept | {"PYTHONPATH": str(ROOT)} | more
+
+
+@dataclass
+class Process:
+    """One `python -m lloom …`, its standard error read line by line."""
+
+    popen: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+    _queue: queue.Queue[str | None] = field(default_factory=queue.Queue)
+
+    @classmethod
+    def start(cls, *words: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> Process:
+        """Runs the command line; nothing is waited for."""
+        popen = subprocess.Popen(
+            [sys.executable, "-m", "lloom", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env or environment(),
+            cwd=cwd,
+            start_new_session=True,
+        )
+        process = cls(popen)
+        threading.Thread(target=process._read, daemon=True).start()
+        return process
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        for line in self.popen.stderr:
+            self._queue.put(line.rstrip("\n"))
+        self._queue.put(None)
+
+    def wait_for(self, text: str, seconds: float = START_SECONDS) -> str:
+        """The first line, from here on, that contains `text`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                line = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"{text!r} did not come within {seconds} s:\n" + "\n".join(self.lines)) from None
+            if line is None:
+                raise AssertionError(f"the process ended before {text!r}:\n" + "\n".join(self.lines))
+            self.lines.append(line)
+            if text in line:
+                return line
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the process itself, as a supervisor would."""
+        self.popen.send_signal(number)
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """Its exit status."""
+        return self.popen.wait(seconds)
+
+    def stop(self) -> int:
+        """Ends it as an operator would; its exit status."""
+        if self.popen.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def family(self) -> list[psutil.Process]:
+        """All processes below it."""
+        try:
+            return psutil.Process(self.popen.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def actor(self, title: str) -> psutil.Process:
+        """The process of one actor, by the class name that Ray gives it."""
+        found = [process for process in self.family() if f"ray::{title}" in " ".join(process.cmdline())]
+        assert len(found) == 1, f"{title}: {found}"
+        return found[0]
+
+
+@contextmanager
+def node(*words: str, env: dict[str, str] | None = None) -> Iterator[Process]:
+    """A node that is up, and stopped afterwards."""
+    process = Process.start(*words, env=env)
+    try:
+        process.wait_for(" is up")
+        yield process
+    finally:
+        status = process.stop()
+        assert status == 0, "\n".join(process.lines)
+
+
+def gone(processes: list[psutil.Process], seconds: float = STOP_SECONDS) -> list[psutil.Process]:
+    """Those of `processes` that still run after at most `seconds`."""
+    return psutil.wait_procs(processes, timeout=seconds)[1]
