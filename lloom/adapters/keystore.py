@@ -49,7 +49,7 @@ def load(settings: IdentitySettings, environ: MutableMapping[str, str], ask: Ask
             f"identity=env: {settings.key_env} is not set; it should hold the key as 64 hexadecimal digits"
         )
     path = Path(settings.path)
-    if not path.exists() and _store(path, _raw(identity := Identity.generate())):
+    if not _is_there(path) and _store(path, _raw(identity := Identity.generate())):
         logger.info("made a new key at {}: {}", path, checksum(identity.address))
         return identity
     return _open(path, passphrase, settings.passphrase_env, ask)
@@ -66,7 +66,7 @@ def create(
 ) -> Identity:
     """A new key in the file, encrypted or raw. ConfigError if there is one already and it may not be replaced."""
     path = Path(settings.path)
-    if path.exists() and not keygen.overwrite:
+    if _is_there(path) and not keygen.overwrite:
         raise ConfigError(f"{path} holds a key already; keygen.overwrite=true replaces it and gives up its address")
     identity = Identity.generate()
     content = _raw(identity)
@@ -76,6 +76,13 @@ def create(
     if not _store(path, content, replace=keygen.overwrite):
         raise ConfigError(f"{path} was made by somebody else just now; it was left alone")
     return identity
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ConfigError(f"the key in {path} cannot be reached: {error.strerror}") from error
 
 
 def _parse(text: str, where: str) -> Identity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -175,6 +176,21 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="home="):
         keystore.load(file_settings(tmp_path / "file" / "key"), {})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
+def test_a_folder_that_may_not_be_entered_is_told(path: Path) -> None:
+    keystore.load(file_settings(path), {})
+    path.parent.parent.chmod(0)
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        keystore.load(file_settings(path), {})
+    path.parent.parent.chmod(0o700)
+
+
+def test_a_link_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "key").symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        keystore.load(file_settings(tmp_path / "key"), {})
 
 
 def test_an_identity_shows_its_address_only() -> None:
