@@ -84,6 +84,8 @@ class LiteLLMEngine:
             "max_retries": 0,
             "drop_params": False,
             "timeout": backend.idle_seconds,
+            # Else every request with tools imports LiteLLM's own proxy, which is not installed.
+            "_skip_mcp_handler": True,
         }
 
     async def _wait(self, result: Awaitable[T]) -> T:

@@ -217,5 +217,5 @@ async def _for_ever() -> None:
 
 
 def _complaint(request: Request) -> str:
-    """For the statuses of one's own account as careless as the real ones: it repeats the key and names the account."""
+    """As careless as real backends: it repeats the key and names the account."""
     return f"The mock was asked to fail (account org-mock, {request.header(b'authorization') or 'no key'})"

@@ -104,7 +104,6 @@ def _load(weights: Path, backend: SmolLM2Backend, key: str) -> Any:
     params.port = 0
     params.api_keys = [key]
     params.ui = False
-    params.endpoint_slots = False
     params.cache_ram_mib = 0  # 8 GiB by default
     params.n_parallel = backend.parallel
     params.n_ctx = backend.parallel * max(model.context for model in backend.models.values())  # divided among the slots

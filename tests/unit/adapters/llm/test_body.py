@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lloom.adapters.llm import body, openai, smollm2
+from lloom.core.errors import CallerFault
+from lloom.core.settings import Model
+
+MODEL = Model(context=4096, name="theirs", max_output=100)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+def sent(rewritten: bytes) -> dict[str, Any]:
+    return msgspec.json.decode(rewritten)
+
+
+def chat(**fields: Any) -> bytes:
+    return msgspec.json.encode({"messages": [{"role": "user", "content": "Hello"}], **fields})
+
+
+@given(st.dictionaries(st.text(), JSON), JSON)
+def test_what_is_not_named_stays_as_it_was(extra: dict[str, Any], messages: Any) -> None:
+    touched = {"model", "stream", "stream_options", "messages", *body.LIMITS, *body.PRIVATE}
+    extra = {name: value for name, value in extra.items() if name not in touched}
+    rewritten = sent(openai.rewrite(msgspec.json.encode({**extra, "messages": messages}), "ours", MODEL))
+    expected = {"model": "theirs", "stream": True, "stream_options": {"include_usage": True}}
+    assert rewritten == {**extra, "messages": messages, **expected}
+
+
+@given(st.binary())
+def test_no_bytes_do_more_than_blame_the_caller(data: bytes) -> None:
+    with suppress(CallerFault):
+        assert sent(openai.rewrite(data, "ours", MODEL))["model"] == "theirs"
+
+
+def test_a_deeply_nested_body_does_not_exhaust_the_stack() -> None:
+    deep = b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    with suppress(CallerFault):
+        body.fields(deep)
+
+
+def test_fields_that_act_on_the_operators_account_are_dropped() -> None:
+    rewritten = sent(openai.rewrite(chat(store=True, service_tier="priority", metadata={}, top_k=3), "ours", MODEL))
+    assert set(rewritten) == {"messages", "model", "stream", "stream_options", "top_k"}
+
+
+@pytest.mark.parametrize("name", body.LIMITS)
+@pytest.mark.parametrize(("wanted", "given_"), [(50, 50), (100, 100), (101, 100)])
+def test_a_limit_is_lowered_and_never_raised(name: str, wanted: int, given_: int) -> None:
+    assert sent(openai.rewrite(chat(**{name: wanted}), "ours", MODEL))[name] == given_
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "many", [], True])
+def test_a_limit_that_is_no_whole_number_from_1_is_the_callers_fault(value: Any) -> None:
+    with pytest.raises(CallerFault) as raised:
+        openai.rewrite(chat(max_tokens=value), "ours", MODEL)
+    assert raised.value.param == "max_tokens"
+
+
+def test_the_built_in_model_gets_known_fields_only_and_always_a_limit() -> None:
+    hostile = chat(n_predict=-1, id_slot=1, grammar="root ::= x", tools=[], max_tokens=None, temperature=0)
+    rewritten = sent(smollm2.rewrite(hostile, "ours", MODEL))
+    assert set(rewritten) == {"messages", "model", "stream", "stream_options", "max_tokens", "temperature"}
+    assert rewritten["max_tokens"] == 100
+
+
+def test_the_built_in_model_never_gives_more_than_its_context() -> None:
+    rewritten = sent(smollm2.rewrite(chat(max_completion_tokens=10**9), "ours", Model(context=64)))
+    assert rewritten["max_tokens"] == 64
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"n": "x"}, {"max_tokens": -1}])
+def test_what_the_built_in_model_cannot_bound_is_the_callers_fault(fields: dict[str, Any]) -> None:
+    with pytest.raises(CallerFault):
+        smollm2.rewrite(chat(**fields), "ours", MODEL)
