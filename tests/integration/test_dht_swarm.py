@@ -27,6 +27,7 @@ from lloom.core.records import (
     offer_record,
     sign,
 )
+from lloom.core.settings import DhtSettings
 from tests.integration.dht_support import (
     DEADLINE,
     SETTINGS,
@@ -54,9 +55,9 @@ def log() -> Iterator[list[str]]:
 
 
 @contextlib.asynccontextmanager
-async def alone(*seeds: int, client: bool = False, port: int = 0, name: str = "test") -> AsyncIterator[Dht]:
+async def alone(*seeds: int, settings: DhtSettings = SETTINGS, port: int = 0, name: str = "test") -> AsyncIterator[Dht]:
     """One node outside any swarm of ours."""
-    started = await Dht.start(Identity.generate(), network(*seeds, name=name, port=port), SETTINGS, client=client)
+    started = await Dht.start(Identity.generate(), network(*seeds, name=name, port=port), settings, client=False)
     try:
         yield started
     finally:
@@ -182,6 +183,17 @@ async def test_records_a_holder_tampered_with_are_not_believed(monkeypatch: pyte
 
 
 @on_both_loops
+async def test_records_that_belong_elsewhere_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with swarm(2) as nodes:
+        holder, asker = nodes.nodes
+        me = Identity.generate()
+        other = sign(index_record("test", "m2", Stamp(me.address, 1, int(nodes.clock()) + 600)), me, "test")
+        monkeypatch.setattr(holder._swarm.storage, "page", lambda *_: ([other.raw], 1))
+        assert await asker.executors("m") == []
+        assert await asker.executors("m2") == [me.address]
+
+
+@on_both_loops
 async def test_a_goodbye_removes_what_was_announced() -> None:
     async with swarm(5) as nodes:
         executor = nodes.nodes[1]
@@ -246,20 +258,20 @@ async def test_client_mode_nodes_are_in_no_routing_table_and_hold_nothing() -> N
         for client in clients:
             await client.announce(["m"], [endpoint(1)], fingerprint(1))
             assert await client.executors("m")
+        me = Identity.generate()
+        signed = sign(index_record("test", "m", Stamp(me.address, 1, int(nodes.clock()) + 600)), me, "test")
+        assert not await store(nodes.nodes[0], clients[0], signed)
         for one in nodes.nodes:
             assert not hidden & {contact.id for contact in one._swarm.protocol.router}
         assert [client.status.records for client in clients] == [0, 0, 0]
-        signed = sign(
-            index_record("test", "m", Stamp(Identity.generate().address, 1, 2**33)), Identity.generate(), "test"
-        )
-        assert not await store(nodes.nodes[0], clients[0], signed)
 
 
 @on_both_loops
 async def test_bootstrap_to_a_dead_node_tells_why_and_succeeds_once_it_lives(log: list[str]) -> None:
     async with alone() as placeholder:
         port = placeholder.port
-    async with alone(port) as early:
+    # So long that what is said again is said because the network is there, not because the time has come.
+    async with alone(port, settings=tuned(bootstrap_seconds=60.0)) as early:
         await until(lambda: early.status.problem is not None)
         assert f"127.0.0.1:{port}" in str(early.status.problem)
         assert not early.ready.is_set()
@@ -393,13 +405,24 @@ async def test_bad_addresses_from_a_peer_never_reach_the_socket(monkeypatch: pyt
 async def test_endless_ghosts_do_not_make_a_lookup_endless(monkeypatch: pytest.MonkeyPatch) -> None:
     async with swarm(3) as nodes:
         liar, _, asker = nodes.nodes
+        near = index_key("test", "m")[:16]
 
         def ghosts(*_: object) -> list[tuple[bytes, bytes, int]]:
-            return [(random.randbytes(20), bytes([127, 0, 0, 1]), 9) for _ in range(8)]
+            return [(near + random.randbytes(4), bytes([127, 0, 0, 1]), liar.port) for _ in range(8)]
+
+        asked = 0
+        ask = asker._swarm.protocol.call_find_value
+
+        async def count(*arguments: object) -> object:
+            nonlocal asked
+            asked += 1
+            return await ask(*arguments)
 
         monkeypatch.setattr(liar._swarm.protocol, "_neighbours", ghosts)
+        monkeypatch.setattr(asker._swarm.protocol, "call_find_value", count)
         async with asyncio.timeout(SETTINGS.lookup_seconds + 1):
             await asker.executors("m")
+        assert asked <= SETTINGS.max_queries
 
 
 @on_both_loops

@@ -26,6 +26,10 @@ class Table(RoutingTable):  # type: ignore[misc]
         """The contact with this id, None if it is not in the table."""
         return self.buckets[self.get_bucket_for(Node(node_id))][node_id]
 
+    def get_bucket_for(self, node: Node) -> int:
+        """The index of the bucket whose range holds `node`. Ranges include both ends (stock looks one bucket too far there)."""
+        return next(index for index, bucket in enumerate(self.buckets) if node.long_id <= bucket.range[1])
+
     def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Node]:
         """The `k` contacts nearest to `node`, nearest first, neither `node` itself nor who shares the address of `exclude`."""
         others = (n for n in self if n.id != node.id and not (exclude is not None and n.same_home_as(exclude)))

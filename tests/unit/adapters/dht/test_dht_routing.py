@@ -63,12 +63,20 @@ def test_those_nearest_to_ourselves_always_find_room() -> None:
 
 def test_a_full_bucket_doubts_its_oldest_and_the_newcomer_waits() -> None:
     # Exactly five bits in common with each other, none with us: such a bucket is not split.
-    same = [bytes([0b10000000 | (number % 2) << 2, number]) + bytes(18) for number in range(12)]
+    same = [bytes([0b10001000 | (number % 2) << 2, number]) + bytes(18) for number in range(12)]
     made, protocol = table(same)
     assert {n.id for n in made} == set(same[:K])
     assert [n.id for n in protocol.doubted] == [same[0]] * (len(same) - K)
     made.remove_contact(protocol.doubted[0])
     assert {n.id for n in made} == {*same[1:K], same[-1]}, "the freshest of those who waited takes the place"
+
+
+def test_an_id_on_the_edge_of_a_bucket_is_found_and_can_be_removed() -> None:
+    edge = bytes([128]) + bytes(19)
+    made, _ = table([edge, *(bytes([number]) * 20 for number in range(1, 20))])
+    assert edge in made
+    made.remove_contact(Node(edge))
+    assert edge not in {n.id for n in made}
 
 
 def test_the_asker_itself_is_not_told_about() -> None:
