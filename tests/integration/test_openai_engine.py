@@ -307,3 +307,15 @@ async def test_the_mock_serves_as_a_backend_of_its_own() -> None:
     for _ in range(2):
         assert usage(events(await read(engine.stream("lloom-mock", ask()))))["completion_tokens"] == 6
     await engine.close()
+
+
+async def test_a_redirect_does_not_carry_the_prompt_elsewhere() -> None:
+    async with mock() as trap:
+
+        async def answer(request: web.Request) -> web.Response:
+            return web.Response(status=307, headers={"location": f"{trap.url}/v1/chat/completions"})
+
+        async with backend_that(answer) as engine:
+            with pytest.raises(RetryElsewhere):
+                await read(engine.stream("mock", ask()))
+        assert trap.stats.requests == 0
