@@ -115,11 +115,16 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
         return self._deadline if not self.answered and any(path.pending for path in self._paths) else None
 
     async def _pause(self, seconds: float) -> None:
-        """Until a query ends, or for `seconds`, when one has become too old to hold its slot."""
+        """Until a query ends, or for `seconds`, when one has become too old to hold its slot.
+
+        Time overslept does not make a query older: nobody could read its answer meanwhile.
+        """
+        end = self._loop.time() + max(0.0, seconds)
         pending = [task for path in self._paths for task in path.pending]
         await asyncio.wait(pending, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+        overslept = max(0.0, self._loop.time() - end)
         for path in self._paths:
-            path.pending = {task: asked for task, asked in path.pending.items() if not task.done()}
+            path.pending = {task: asked + overslept for task, asked in path.pending.items() if not task.done()}
 
     async def _query(self, path: _Path, node: Node) -> None:
         contacts = await self._ask(node)

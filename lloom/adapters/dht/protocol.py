@@ -31,6 +31,9 @@ T = TypeVar("T")
 # Calls that wait for an answer, and strangers being pinged, at once: bounds on what strangers can make us hold.
 MAX_OUTSTANDING: Final = 2000
 MAX_INTRODUCTIONS: Final = 32
+# A timer that fires later than this says that the machine is busy, not that the peer is dead; then it gets this much more.
+STALL: Final = 0.05
+AFTER_STALL: Final = 0.25
 # Hand-overs to new neighbours at once, and keys looked at before others get their turn.
 MAX_HANDOVERS: Final = 4
 HANDOVER_BATCH: Final = 64
@@ -80,7 +83,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         """Nobody will answer any more: end all waiting calls."""
         for message_id, (_, timer) in list(self._outstanding.items()):
             timer.cancel()
-            self._timeout(message_id)
+            self._give_up(message_id)
         self.lost.set()
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
@@ -105,6 +108,14 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         super()._accept_response(msg_id, (address, data), address)
 
     def _timeout(self, msg_id: bytes) -> None:
+        """No answer in time. Where it was our own loop that stood still, the answer may lie in the socket: read on, once."""
+        future, timer = self._outstanding[msg_id]
+        if self._loop.time() - timer.when() > STALL:
+            self._outstanding[msg_id] = (future, self._loop.call_later(AFTER_STALL, self._give_up, msg_id))
+        else:
+            self._give_up(msg_id)
+
+    def _give_up(self, msg_id: bytes) -> None:
         self._asked.pop(msg_id, None)
         future, _ = self._outstanding.pop(msg_id)
         future.set_result((False, None))

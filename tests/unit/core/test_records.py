@@ -235,6 +235,8 @@ def test_the_newest_wins_in_whatever_order_records_arrive(order: list[tuple[int,
     assert [(s.record.seq, s.record.expiry) for s in held.values()] == [(3, 1), (3, 1)]
 
 
-def test_a_record_is_not_newer_than_itself() -> None:
-    record = index_record(NETWORK, "m", stamp())
+def test_a_record_is_newer_than_itself_only_when_renewed() -> None:
+    record = index_record(NETWORK, "m", stamp(expiry=1000))
     assert not newer(record, record)
+    assert newer(renewed(record, 1001), record)
+    assert not newer(record, renewed(record, 1001))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -157,6 +157,30 @@ async def test_a_client_that_asks_is_answered_and_not_asked_back(side: Side) -> 
     assert side.call("ping", PEER.id, envelope=client_mode()) == US
     await asyncio.sleep(0)
     assert len(side.wire.sent) == 1
+
+
+async def test_a_peer_is_not_blamed_when_it_was_our_loop_that_stood_still(side: Side) -> None:
+    task, message_id = await ask(side)
+    _, timer = side.protocol._outstanding[message_id]
+    late = timer.when() + 10
+    side.protocol._loop = Frozen(late)
+    side.protocol._timeout(message_id)
+    side.receive(pong(message_id))
+    assert await task == PEER.id
+    timer.cancel()
+
+
+class Frozen:
+    """An event loop as the protocol sees it, at one moment."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+
+    def time(self) -> float:
+        return self._now
+
+    def call_later(self, delay: float, callback: Callable[..., object], *arguments: object) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(delay, callback, *arguments)
 
 
 async def test_the_end_of_the_connection_ends_all_calls(side: Side) -> None:
