@@ -180,10 +180,10 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
     status, headers = await read_head(reader)
     if headers.get("transfer-encoding") != "chunked":
         return Reply(status, headers, await reader.readexactly(int(headers.get("content-length", 0))))
-    body = b""
+    parts = []
     while part := await read_chunk(reader):
-        body += part
-    return Reply(status, headers, body)
+        parts.append(part)
+    return Reply(status, headers, b"".join(parts))
 
 
 async def read_chunk(reader: asyncio.StreamReader) -> bytes:

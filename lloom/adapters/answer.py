@@ -1,0 +1,155 @@
+"""One answer as it comes from one executor: budgets of time, hash, outcome. It never parses what follows the first content."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from lloom.adapters.deliveries import Deliveries, Expected
+from lloom.core.chat import ChatRequest
+from lloom.core.completion import finishes, has_content
+from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.identity import NodeId, checksum
+from lloom.core.messages import Done
+from lloom.core.order import Order
+from lloom.core.outcomes import Outcomes
+from lloom.core.receipt import ResponseHash
+from lloom.core.selection import Candidate
+from lloom.core.settings import RoutingSettings
+from lloom.core.sse import DONE, Splitter, payload
+
+if TYPE_CHECKING:
+    from lloom.adapters.bridge import Connection, Stream
+
+_MAX_HEAD: Final = 1024 * 1024
+"""Bytes held back while nothing that counts as content is among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What all answers of a router share."""
+
+    settings: RoutingSettings
+    outcomes: Outcomes
+    deliveries: Deliveries
+
+
+class Answer:
+    """An answer whose first content is here. Read it with `async for`, or `read` until None; `close` it in any case.
+
+    `first` are the bytes up to the first content, whole; `done` is set at the end. After the first content, errors are raised
+    as they come and nothing is tried again.
+    """
+
+    def __init__(self, candidate: Candidate, attempts: int, deadline: float, keeping: Keeping) -> None:
+        self.executor: NodeId = candidate.executor
+        self.attempts = attempts
+        self.first = b""
+        self.done: Done | None = None
+        self.deadline = deadline
+        """On the loop's clock: later than this it is given up."""
+        self._place = candidate.place
+        self._keeping = keeping
+        self._stream: Stream | None = None
+        self._expected: Expected | None = None
+        self._hash = ResponseHash(b"", 0)
+        self._over = False
+        self._loop = asyncio.get_running_loop()
+        keeping.outcomes.began(self._place)
+
+    async def begin(self, connection: Connection, order: Order, chat: ChatRequest) -> None:
+        """Sends the order and waits for the first content. Leaves nothing behind when it raises."""
+        began = self._loop.time()
+        limit = began + self._keeping.settings.first_token_seconds
+        self._expected = self._keeping.deliveries.expect(order)
+        self._hash = ResponseHash(order.call.salt, 0)
+        try:
+            async with asyncio.timeout_at(min(limit, self.deadline)):
+                self._stream = await connection.open(order.call)
+                await self._stream.send(chat.body)
+                await self._stream.finish()
+                await self._head(self._stream)
+        except TimeoutError as error:
+            raise await self.failed(_late(self.executor, "sent nothing in time", "first_token_timeout")) from error
+        except RetryElsewhere as error:
+            raise await self.failed(error, gone=connection.session.closed) from error
+        except BaseException:
+            await self.close()
+            raise
+        self._keeping.outcomes.answered(self._place, self._loop.time() - began, self._loop.time())
+
+    async def read(self) -> bytes | None:
+        """The next bytes after `first`, None at the end. RetryElsewhere if the executor fails, stalls or takes too long.
+
+        The time between tokens counts only while somebody waits here: a slow reader is no dead executor.
+        """
+        if self._over or self._stream is None:
+            return None
+        limit = self._loop.time() + self._keeping.settings.between_tokens_seconds
+        try:
+            async with asyncio.timeout_at(min(limit, self.deadline)):
+                data = await self._stream.receive()
+        except TimeoutError as error:
+            raise await self.failed(_late(self.executor, "fell silent within its answer", "stalled")) from error
+        except RetryElsewhere as error:
+            raise await self.failed(error, gone=self._stream.connection.session.closed) from error
+        if data is None:
+            await self._complete(self._stream)
+        else:
+            self._hash.update(data)
+        return data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """All bytes of the answer, `first` included."""
+        yield self.first
+        while (data := await self.read()) is not None:
+            yield data
+
+    async def close(self) -> None:
+        """Stops the executor's work if the answer is not over; idempotent. It never really waits."""
+        if self._over:
+            return
+        self._over = True
+        self._keeping.outcomes.ended(self._place)
+        if self._stream is not None:
+            if self._stream.received > self._hash.length:  # CANCEL will say that this has arrived, so it is billed
+                self._hash.update(await self._stream.receive() or b"")
+            self._stream.cancel()
+        if self._expected is not None:
+            self._keeping.deliveries.arrived(self._expected, self._hash)
+
+    async def failed(self, error: RetryElsewhere, *, gone: bool = True) -> RetryElsewhere:
+        """Closes the answer and remembers the failure. `gone`: the executor is silent or away, it did not refuse."""
+        shut = gone or isinstance(error, PeerFault)
+        self._keeping.outcomes.failed(self._place, self._loop.time(), shut=shut, retry_after=error.retry_after)
+        await self.close()
+        return error
+
+    async def _head(self, stream: Stream) -> None:
+        """Reads up to the first content: until then another executor may still answer."""
+        splitter, head, finished = Splitter(), bytearray(), False
+        while (data := await stream.receive()) is not None:
+            self._hash.update(data)
+            head += data
+            if len(head) > _MAX_HEAD:
+                raise PeerFault("the executor sends everything but content", code="bad_stream")
+            chunks = [chunk for event in splitter.feed(data) if (chunk := payload(event)) and chunk != DONE]
+            finished = finished or any(map(finishes, chunks))
+            if any(map(has_content, chunks)):
+                self.first = bytes(head)
+                return
+        if not finished:
+            raise PeerFault("the executor ended without an answer", code="empty_answer")
+        self.first = bytes(head)
+        await self._complete(stream)
+
+    async def _complete(self, stream: Stream) -> None:
+        self.done = stream.done or Done()
+        self._keeping.outcomes.succeeded(self._place, self._loop.time())
+        await self.close()
+
+
+def _late(executor: NodeId, what: str, code: str) -> RetryElsewhere:
+    return RetryElsewhere(f"The executor {checksum(executor)} {what}.", status=504, code=code)

@@ -1,0 +1,136 @@
+"""Who offers what: an index from the DHT, offers from the executors themselves. It never says who is better."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from loguru import logger
+
+from lloom.adapters.offers import Dht, Offers, Scope, remember
+from lloom.adapters.pool import Pool
+from lloom.core.errors import RetryElsewhere
+from lloom.core.identity import NodeId, checksum
+from lloom.core.offer import ModelOffer
+from lloom.core.records import ALL
+from lloom.core.selection import Candidate
+from lloom.core.settings import RoutingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a model: `announced` executors say that they serve it, `problems` tells why some are no candidates."""
+
+    candidates: tuple[Candidate, ...]
+    announced: int
+    problems: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Lookup:
+    """What is known of one model, and the search for more that is under way."""
+
+    executors: tuple[NodeId, ...] = ()
+    problems: dict[NodeId, str] = field(default_factory=dict)
+    stale_at: float = 0.0
+    search: asyncio.Task[None] | None = None
+    usable: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Directory:
+    """Answers from memory where it can and asks anew behind the answer. `clock`: Unix seconds."""
+
+    def __init__(
+        self, dht: Dht, pool: Pool, scope: Scope, settings: RoutingSettings, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._dht = dht
+        self._offers = Offers(dht, pool, scope, settings, clock)
+        self._settings = settings
+        self._clock = clock
+        self._lookups: dict[str, _Lookup] = {}
+
+    @property
+    def connected(self) -> bool:
+        """Whether anybody is there to ask."""
+        return self._dht.peers > 0
+
+    async def candidates(self, model: str) -> Found:
+        """Everybody known to offer `model` (canonical); waits only if nobody is known yet."""
+        lookup = await self._looked_up(model)
+        candidates = [each for executor in lookup.executors for each in self._offers.candidates(executor, model)]
+        return Found(tuple(candidates), len(lookup.executors), tuple(dict.fromkeys(lookup.problems.values())))
+
+    async def models(self) -> list[tuple[NodeId, ModelOffer]]:
+        """Every model of every executor that could be asked."""
+        lookup = await self._looked_up(ALL)
+        offers = [(executor, offer) for executor in lookup.executors if (offer := self._offers.valid(executor))]
+        return [(executor, model) for executor, offer in offers for model in offer.models]
+
+    def doubt(self, executor: NodeId) -> None:
+        """What is known of this executor proved wrong: it is asked anew for its offer at the next occasion."""
+        self._offers.forget(executor)
+        for lookup in self._lookups.values():
+            if executor in lookup.executors:
+                lookup.stale_at = 0.0
+
+    async def close(self) -> None:
+        """Gives up all searches."""
+        searches = [lookup.search for lookup in self._lookups.values() if lookup.search is not None]
+        for search in searches:
+            search.cancel()
+        await asyncio.gather(*searches, return_exceptions=True)
+        await self._offers.close()
+
+    async def _looked_up(self, model: str) -> _Lookup:
+        lookup = self._lookups.get(model)
+        if lookup is None:
+            lookup = remember(self._lookups, model, _Lookup())
+        if lookup.search is None and self._clock() >= lookup.stale_at:
+            lookup.search = asyncio.create_task(self._search(model, lookup))
+        if lookup.search is not None and not any(self._usable(executor, model) for executor in lookup.executors):
+            await self._wait(lookup.search, lookup.usable)
+        return lookup
+
+    async def _wait(self, search: asyncio.Task[None], usable: asyncio.Event) -> None:
+        """Until the search is over, or somebody usable was found and others had their grace."""
+        first = asyncio.create_task(usable.wait())
+        try:
+            await asyncio.wait({search, first}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            first.cancel()
+        await asyncio.wait({search}, timeout=self._settings.grace_seconds)
+
+    def _usable(self, executor: NodeId, model: str) -> bool:
+        offer = self._offers.valid(executor)
+        return offer is not None and (model == ALL or offer.model(model) is not None)
+
+    async def _search(self, model: str, lookup: _Lookup) -> None:
+        lookup.usable.clear()
+        try:
+            found = await self._dht.executors(model)
+            # An empty answer does not wipe what is known: offers expire by themselves, and a network can be cut for a while.
+            lookup.executors = tuple(found) or lookup.executors
+            lookup.problems.clear()
+            async with asyncio.TaskGroup() as group:
+                for executor in lookup.executors:
+                    group.create_task(self._learn(executor, model, lookup))
+        except Exception:  # noqa: BLE001 - the boundary of a task: what is known stays as it is
+            logger.exception("the search for executors of {} failed", model)
+        finally:
+            well = lookup.executors and not lookup.problems
+            settings = self._settings
+            lookup.stale_at = self._clock() + (settings.directory_seconds if well else settings.negative_seconds)
+            lookup.search = None
+
+    async def _learn(self, executor: NodeId, model: str, lookup: _Lookup) -> None:
+        try:
+            await self._offers.refresh(executor)
+        except RetryElsewhere as error:
+            lookup.problems[executor] = str(error)
+            return
+        if self._usable(executor, model):
+            lookup.usable.set()
+        else:
+            lookup.problems[executor] = f"{checksum(executor)} no longer offers {model}"

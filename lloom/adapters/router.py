@@ -1,0 +1,138 @@
+"""The way of a request to an executor that answers: candidates, attempts, failover. It never touches the bytes of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import math
+import os
+import time
+from random import Random
+from typing import Final
+
+from loguru import logger
+
+from lloom.adapters.answer import Answer, Keeping
+from lloom.adapters.directory import Directory
+from lloom.adapters.pool import Pool
+from lloom.core.chat import ChatRequest
+from lloom.core.errors import CallerFault, RetryElsewhere
+from lloom.core.identity import NodeId, checksum
+from lloom.core.offer import ModelOffer
+from lloom.core.order import Client, Nonce, Order
+from lloom.core.outcomes import Place
+from lloom.core.selection import Candidate, Nobody, Selection
+
+_NEAR: Final = 0.5
+"""Likeness (difflib) from which a model's name is worth suggesting."""
+
+
+class Router:
+    """Asks one executor after the other until content comes. `keeping` is shared by all its answers."""
+
+    def __init__(
+        self, client: Client, selection: Selection, directory: Directory, pool: Pool, keeping: Keeping
+    ) -> None:
+        self._client = client
+        self._selection = selection
+        self._directory = directory
+        self._pool = pool
+        self._keeping = keeping
+        self._rng = Random()  # noqa: S311 (it spreads load, it hides nothing)
+
+    async def chat(self, request: ChatRequest) -> Answer:
+        """An answer whose first content has come.
+
+        CallerFault if the request would fail anywhere (404 `model_not_found` names models with a similar name), RetryElsewhere
+        (503 `no_executor`, or what the last executor failed with) if nobody answers.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._keeping.settings.total_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                candidates = await self._candidates(request)
+        except TimeoutError:
+            raise RetryElsewhere(
+                "The network took too long to name an executor.", status=504, code="deadline"
+            ) from None
+        tried: list[Place] = []
+        failures: list[RetryElsewhere] = []
+        while len(tried) < self._keeping.settings.attempts:
+            chosen = self._selection.choose(candidates, request, tried, loop.time(), self._rng)
+            if isinstance(chosen, Nobody):
+                if not failures:
+                    raise _refused(chosen)
+                break
+            tried.append(chosen.place)
+            try:
+                return await self._attempt(chosen, request, len(tried), deadline)
+            except RetryElsewhere as error:
+                logger.info("attempt {} at {} failed: {}", len(tried), checksum(chosen.executor), error)
+                failures.append(error)
+        raise _failed(failures)
+
+    async def models(self) -> list[tuple[NodeId, ModelOffer]]:
+        """Every model of every executor that could be asked."""
+        return await self._directory.models()
+
+    async def _candidates(self, request: ChatRequest) -> tuple[Candidate, ...]:
+        found = await self._directory.candidates(request.model)
+        if found.candidates:
+            return found.candidates
+        if found.announced:
+            reasons = "; ".join(found.problems) or "their offers have expired"
+            message = f"{found.announced} executors announce {request.model}, but none can be used: {reasons}."
+            raise RetryElsewhere(message, status=503, code="no_executor", retry_after=self._soon)
+        if not self._directory.connected:
+            message = "This node has not found the network yet: nobody answers at network.bootstrap."
+            raise RetryElsewhere(message, status=503, code="no_executor", retry_after=self._soon)
+        raise await self._unknown(request.model)
+
+    @property
+    def _soon(self) -> float:
+        return self._keeping.settings.negative_seconds
+
+    async def _unknown(self, model: str) -> CallerFault:
+        offered = sorted({offer.id for _, offer in await self._directory.models()})
+        near = difflib.get_close_matches(model, offered, n=3, cutoff=_NEAR)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        message = f"The model '{model}' does not exist: no executor announces it.{hint}"
+        return CallerFault(message, status=404, code="model_not_found", param="model")
+
+    async def _attempt(self, candidate: Candidate, request: ChatRequest, number: int, deadline: float) -> Answer:
+        answer = Answer(candidate, number, deadline, self._keeping)
+        try:
+            connection = await self._pool.connection(candidate.executor, candidate.endpoint)
+        except RetryElsewhere as error:
+            raise await answer.failed(error) from error
+        except BaseException:
+            await answer.close()
+            raise
+        try:
+            await answer.begin(connection, self._order(candidate, request, deadline), request)
+        except RetryElsewhere as error:
+            if error.code == "quote":
+                self._directory.doubt(candidate.executor)
+            raise
+        return answer
+
+    def _order(self, candidate: Candidate, request: ChatRequest, deadline: float) -> Order:
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        nonce = Nonce(os.urandom(32), os.urandom(16))
+        return self._client.order(request, candidate, nonce, math.ceil(time.time() + left))
+
+
+def _refused(nobody: Nobody) -> RetryElsewhere | CallerFault:
+    if nobody.code != "no_executor":
+        return CallerFault(nobody.reason, code=nobody.code, param=nobody.param)
+    return RetryElsewhere(nobody.reason, status=503, code=nobody.code, retry_after=nobody.retry_after)
+
+
+def _failed(failures: list[RetryElsewhere]) -> RetryElsewhere:
+    """What the caller is told when everybody failed: the last reason, and the soonest time at which it may be better."""
+    if len(failures) == 1:
+        return failures[0]
+    last = failures[-1]
+    waits = [error.retry_after for error in failures if error.retry_after is not None]
+    message = f"{len(failures)} attempts failed; the last one: {last}"
+    return RetryElsewhere(message, status=last.status, code=last.code, retry_after=min(waits, default=None))
