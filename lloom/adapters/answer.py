@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.deliveries import Deliveries, Expected
 from lloom.core.chat import ChatRequest
 from lloom.core.completion import finishes, has_content
@@ -19,9 +20,6 @@ from lloom.core.receipt import ResponseHash
 from lloom.core.selection import Candidate
 from lloom.core.settings import RoutingSettings
 from lloom.core.sse import DONE, Splitter, payload
-
-if TYPE_CHECKING:
-    from lloom.adapters.bridge import Connection, Stream
 
 _MAX_HEAD: Final = 1024 * 1024
 """Bytes held back while nothing that counts as content is among them."""

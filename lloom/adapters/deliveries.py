@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from loguru import logger
 
+from lloom.adapters.bridge import Connection
 from lloom.core.eip712 import Domain
 from lloom.core.errors import PeerFault
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Control, SignedReceipt
 from lloom.core.order import Order
 from lloom.core.receipt import Delivery, ResponseHash, check_receipt, read_receipt
-
-if TYPE_CHECKING:
-    from lloom.adapters.bridge import Connection
 
 _MAX_OPEN: Final = 16_384
 """Orders without a receipt; the oldest is given up: who delivered nothing sends none."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from lloom.adapters.bridge import Stream
 from lloom.adapters.pool import Pool
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
@@ -15,9 +16,6 @@ from lloom.core.offer import MAX_OFFER_BYTES, Endpoint, ModelOffer, Offer, finge
 from lloom.core.receipt import quote_hash, quote_of
 from lloom.core.selection import Candidate
 from lloom.core.settings import RoutingSettings
-
-if TYPE_CHECKING:
-    from lloom.adapters.bridge import Stream
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from lloom.adapters.bridge import Connection
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.offer import Endpoint
 
-if TYPE_CHECKING:
-    from lloom.adapters.bridge import Connection
-
-Dial = Callable[[Endpoint, NodeId], Awaitable["Connection"]]
+Dial = Callable[[Endpoint, NodeId], Awaitable[Connection]]
 
 _Worker = tuple[NodeId, Endpoint]
 
