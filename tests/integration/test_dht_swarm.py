@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator, Iterator
 
@@ -55,9 +56,11 @@ def log() -> Iterator[list[str]]:
 
 
 @contextlib.asynccontextmanager
-async def alone(*seeds: int, settings: DhtSettings = SETTINGS, port: int = 0, name: str = "test") -> AsyncIterator[Dht]:
+async def alone(
+    *seeds: int, settings: DhtSettings = SETTINGS, client: bool = False, port: int = 0, name: str = "test"
+) -> AsyncIterator[Dht]:
     """One node outside any swarm of ours."""
-    started = await Dht.start(Identity.generate(), network(*seeds, name=name, port=port), settings, client=False)
+    started = await Dht.start(Identity.generate(), network(*seeds, name=name, port=port), settings, client=client)
     try:
         yield started
     finally:
@@ -267,25 +270,44 @@ async def test_client_mode_nodes_are_in_no_routing_table_and_hold_nothing() -> N
 
 
 @on_both_loops
-async def test_bootstrap_to_a_dead_node_tells_why_and_succeeds_once_it_lives(log: list[str]) -> None:
+async def test_bootstrap_to_a_dead_node_tells_why_once_and_succeeds_when_it_lives(
+    log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with alone() as placeholder:
         port = placeholder.port
-    # So long that what is said again is said because the network is there, not because the time has come.
-    async with alone(port, settings=tuned(bootstrap_seconds=60.0)) as early:
-        await until(lambda: early.status.problem is not None)
+    async with alone(port, settings=tuned(rpc_seconds=0.1)) as early:
+        tries = 0
+        greet = early._swarm.protocol.greet
+
+        async def count(*arguments: object) -> object:
+            nonlocal tries
+            tries += 1
+            return await greet(*arguments)
+
+        monkeypatch.setattr(early._swarm.protocol, "greet", count)
+        await until(lambda: tries >= 3)
         assert f"127.0.0.1:{port}" in str(early.status.problem)
         assert not early.ready.is_set()
-        async with asyncio.timeout(DEADLINE):
-            assert await early.announce(["m"], [endpoint(1)], fingerprint(1)) == 0
         async with alone(port=port) as late:
             async with asyncio.timeout(DEADLINE):
                 await early.ready.wait()
             await until(lambda: early.peers == 1 and late.peers == 1)
             await until(lambda: early.status.problem is None)
-            # What nobody heard the first time is said again as soon as somebody is there.
+    assert len([line for line in log if line.startswith("Not in the network test")]) == 1
+
+
+@on_both_loops
+async def test_what_nobody_heard_is_said_again_as_soon_as_somebody_is_there() -> None:
+    async with alone() as placeholder:
+        port = placeholder.port
+    # So long that only the network's coming can be the reason.
+    patient = tuned(bootstrap_seconds=3600.0)
+    async with alone(port, settings=patient, client=True) as early:
+        await until(lambda: early.status.problem is not None)
+        async with asyncio.timeout(DEADLINE):
+            assert await early.announce(["m"], [endpoint(1)], fingerprint(1)) == 0
+        async with alone(port=port) as late:
             await until(lambda: late.status.records == 3)
-    told = [line for line in log if line.startswith("Not in the network test")]
-    assert len(told) == 1, "once per reason, not per try"
 
 
 @on_both_loops
@@ -405,10 +427,12 @@ async def test_bad_addresses_from_a_peer_never_reach_the_socket(monkeypatch: pyt
 async def test_endless_ghosts_do_not_make_a_lookup_endless(monkeypatch: pytest.MonkeyPatch) -> None:
     async with swarm(3) as nodes:
         liar, _, asker = nodes.nodes
-        near = index_key("test", "m")[:16]
+        key = int.from_bytes(index_key("test", "m"), "big")
+        distances = itertools.count(2**100, -1)
 
         def ghosts(*_: object) -> list[tuple[bytes, bytes, int]]:
-            return [(near + random.randbytes(4), bytes([127, 0, 0, 1]), liar.port) for _ in range(8)]
+            nearer = ((key ^ next(distances)).to_bytes(20, "big") for _ in range(8))
+            return [(ghost, bytes([127, 0, 0, 1]), liar.port) for ghost in nearer]
 
         asked = 0
         ask = asker._swarm.protocol.call_find_value
