@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+import uvloop
+from msgspec import structs
+
 from lloom.adapters.bridge import Certificate, Connection, Link, Listener, Service, Stream, dial
+from lloom.adapters.bridge.tls import client_context
+from lloom.core import hello, messages
 from lloom.core.certificate import endorse, issue, new_key, public_hash
-from lloom.core.identity import Identity
-from lloom.core.messages import Control
+from lloom.core.frames import Decoder, Frame, Kind, encode
+from lloom.core.identity import Identity, NodeId
+from lloom.core.messages import Control, Limits
 from lloom.core.offer import Endpoint
 from lloom.core.settings import BridgeSettings
 
+LIMITS = Limits(16, 1 << 18, 1 << 20, 1 << 16)
 NETWORK = "test"
 
 
@@ -93,8 +102,79 @@ async def read_all(stream: Stream) -> bytes:
     return b"".join(parts)
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """Lets the loop turn until something is true; the test's deadline bounds it."""
+    while not true():  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0)
+
+
 async def echo(stream: Stream) -> None:
     """Answers a call with what it brought."""
     while (part := await stream.receive()) is not None:
         await stream.send(part)
     await stream.finish()
+
+
+class Stranger:
+    """A peer that speaks TLS and frames, and otherwise does what a test wants."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.identity = Identity.generate()
+        self._decoder = Decoder(1 << 20)
+
+    @classmethod
+    async def knock(cls, to: Executor) -> Stranger:
+        """TLS is up, nothing is said."""
+        return cls(*await asyncio.open_connection(to.endpoint.host, to.endpoint.port, ssl=client_context()))
+
+    @property
+    def shown(self) -> bytes:
+        """The certificate of the server, in DER."""
+        der = self.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        assert isinstance(der, bytes)
+        return der
+
+    def say(self, kind: Kind, stream: int = 0, payload: bytes = b"") -> None:
+        """Sends one frame."""
+        self.writer.write(encode(Frame(kind, stream, payload)))
+
+    def greet(self, server: NodeId, **changes: Any) -> None:
+        """Says HELLO to `server`, which may be another one than it is connected to."""
+        said = hello.greet(self.identity, hello.Audience(NETWORK, server, self.shown), LIMITS, time.time())
+        self.say(Kind.HELLO, 0, messages.encode(structs.replace(said, **changes)))
+
+    async def hear(self) -> list[Frame]:
+        """The next frames; none once the other side has hung up."""
+        while data := await self.reader.read(1 << 16):
+            if frames := list(self._decoder.feed(data)):
+                return frames
+        return []
+
+    async def hear_all(self) -> list[Frame]:
+        """Everything until the other side hangs up."""
+        heard = []
+        while frames := await self.hear():
+            heard += frames
+        return heard
+
+
+def on_both_loops(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs `test` on asyncio and on uvloop, within a deadline; an error that only the loop saw fails it, too."""
+
+    async def bounded() -> None:
+        unseen: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+        async with asyncio.timeout(20):
+            await test()
+        assert not unseen
+
+    def run(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(bounded())
+
+    run.__name__ = test.__name__
+    run.__module__ = test.__module__
+    both = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return pytest.mark.parametrize("loop_factory", both.values(), ids=list(both))(run)

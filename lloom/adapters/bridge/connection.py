@@ -167,8 +167,10 @@ class Connection:
                 self._farewell = refusal
             case events.Greeted(said):
                 self._greeted(said)
+                self._set_timer()
             case events.Welcomed():
                 self._welcomed()
+                self._set_timer()
 
     def _greeted(self, said: Hello) -> None:
         """A dialler says who it is; PeerFault if it lies."""
