@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -130,9 +131,14 @@ class Chat:
             await asyncio.sleep(pause - silent)
 
 
+@lru_cache(maxsize=1024)
+def _name(executor: NodeId) -> str:
+    return checksum(executor)
+
+
 def _served_by(answer: Answer) -> Headers:
     return [
-        (b"x-lloom-executor", checksum(answer.executor).encode()),
+        (b"x-lloom-executor", _name(answer.executor).encode()),
         (b"x-lloom-attempts", b"%d" % answer.attempts),
     ]
 
@@ -141,7 +147,7 @@ def _last_events(request: ChatRequest, answer: Answer, done: Done) -> bytes:
     """Usage if it was asked for, who served the answer (a comment), and the end mark."""
     usage = usage_event(_first_chunk(answer.first), done) if request.include_usage else b""
     served: dict[str, Any] = {
-        "executor": checksum(answer.executor),
+        "executor": _name(answer.executor),
         "attempts": answer.attempts,
         "input_tokens": done.input_tokens,
         "output_tokens": done.output_tokens,
