@@ -9,6 +9,8 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
+from loguru import logger
+
 from lloom.actors.base import Actor
 from lloom.actors.place import Place
 from lloom.adapters.writer import Writer
@@ -38,7 +40,8 @@ class Accounting(Actor):
             self._writer = writer
             self._sign = partial(sign_receipt, identity=identity, domain=Domain())
             self._opened.set()
-            self.up(f"keeps receipts in {path}; without a chain nothing is settled")
+            self.up("keeps signed receipts; there is no chain, so nothing is settled")
+            logger.debug("the journal is {}", path)
             await self._write(writer)
         finally:
             self._opened.clear()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import Final
 
 from loguru import logger
 
 from lloom.actors.place import Place
+
+JOIN_SECONDS: Final = 5.0
+"""How long an actor's first word to the user waits for the network."""
 
 
 class Actor:
@@ -42,9 +47,10 @@ class Actor:
 
     def up(self, summary: str) -> None:
         """Says that the actor does its work now; `summary` is one line for the user."""
+        if not self._up.is_set() and self.place.restarted():
+            logger.warning("was killed and is back: {}", summary)
         self._summary = summary
         self._up.set()
-        logger.debug("{} {}", self.place.name, summary)
 
     async def ready(self) -> str:
         """Returns the summary once the actor does its work."""
@@ -54,3 +60,9 @@ class Actor:
     async def stop(self) -> None:
         """Asks the actor to say goodbye, drain and end; `serve()` returns when that is done."""
         self.stopping.set()
+
+
+async def patience(event: asyncio.Event, seconds: float) -> None:
+    """Waits for `event`, but no longer than `seconds`: a node goes on before it is in the network."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
 from lloom import __version__
-from lloom.actors.base import Actor
+from lloom.actors.base import JOIN_SECONDS, Actor, patience
 from lloom.actors.outbox import Outbox
 from lloom.adapters import home
 from lloom.adapters.answer import Keeping
@@ -31,8 +30,6 @@ from lloom.core.outcomes import Outcomes
 from lloom.core.selection import Selection
 
 ASK_SECONDS: Final = 10.0
-JOIN_SECONDS: Final = 5.0
-"""How long the first word to the user waits for the network."""
 
 Receipt = tuple[NodeId, SignedReceipt]
 
@@ -56,7 +53,7 @@ class ClientNode(Actor):
             url = f"http://{reachable(settings.gateway.host)}:{server.port}"
             note = home.GatewayNote(url=url, node=checksum(self.place.node), pid=os.getpid())
             stack.enter_context(home.announced(settings, note))
-            await _patience(dht.ready, JOIN_SECONDS)
+            await patience(dht.ready, JOIN_SECONDS)
             self.up(f"answers at {url}/v1" + (f"; but {dht.status.problem}" if dht.status.problem else ""))
             await self.stopping.wait()
 
@@ -94,9 +91,3 @@ class ClientNode(Actor):
 def reachable(host: str) -> str:
     """An address under which this machine reaches a server that listens on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-
-
-async def _patience(event: asyncio.Event, seconds: float) -> None:
-    """Waits for `event`, but no longer than `seconds`: a node is of use before it is in the network."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)

@@ -9,7 +9,7 @@ from typing import Final
 from loguru import logger
 
 from lloom import __version__
-from lloom.actors.base import Actor
+from lloom.actors.base import JOIN_SECONDS, Actor, patience
 from lloom.actors.place import Place
 from lloom.adapters.dht import Dht
 from lloom.core import certificate
@@ -73,6 +73,7 @@ class ExecutorNode(Actor):
 
     async def _announce(self, dht: Dht) -> None:
         """Signs and announces the offer whenever it changes, and before it would expire."""
+        await patience(dht.ready, JOIN_SECONDS)
         half_life = self.place.settings.dht.record_ttl_seconds
         due = 0.0
         while True:
@@ -108,8 +109,10 @@ class ExecutorNode(Actor):
             self._seq, self._sealed = offer.seq, sealed
             self._renewed.notify_all()
         stored = await dht.announce([model.id for model in models], endpoints, fingerprint(sealed))
-        logger.info("announced {} at {} nodes", ", ".join(model.id for model in models), stored)
-        self.up(f"announces {', '.join(model.id for model in models)} from {dht.port} (UDP); {stored} nodes hold it")
+        names = ", ".join(model.id for model in models)
+        logger.debug("announced {} at {} nodes", names, stored)
+        problem = f"; {dht.status.problem}" if dht.status.problem else ""
+        self.up(f"announces {names} from port {dht.port} (UDP), {stored} other nodes hold it{problem}")
 
     def _key(self) -> Identity:
         if self._identity is None:

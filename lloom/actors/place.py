@@ -51,6 +51,12 @@ class Place(Struct, frozen=True):
         """Sends this process's log lines to the node's own terminal or file."""
         log.configure(self.settings.log, self.name, relay.sink(self.log_socket))
 
+    def restarted(self) -> bool:
+        """Whether Ray started this actor's process again after it was killed."""
+        import ray
+
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
     async def ask(self, fellow: str, method: str, *arguments: Any, seconds: float) -> Any:
         """Calls `method` of another actor of this node; FellowAway if it does not answer within `seconds`."""
         import ray

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from lloom.adapters import ports
+from lloom.adapters import keystore, ports
 from lloom.adapters.asking import Answer, Gateway
 from lloom.adapters.terminal import show
 from lloom.commands import nodes
@@ -21,6 +22,8 @@ from lloom.node import Node, Running
 
 def run(settings: Settings) -> int:
     """Exit status: 0 once the question was answered (and, with `demo.stay`, the user has seen enough)."""
+
+    keystore.forget(settings.identity, os.environ)
 
     async def then(running: Running) -> int:
         answer = await asyncio.to_thread(_ask, settings, running)

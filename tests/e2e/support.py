@@ -21,10 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90
 STOP_SECONDS = 40
 
+_PORTS = iter(range(16_000 + os.getpid() % 4_000, 32_000))
+
 
 def free_port() -> int:
-    """A port that is free now; below the range from which connections take theirs."""
-    for port in range(21_000 + os.getpid() % 5_000, 32_000):
+    """A port that is free now, another one at every call; below the range from which connections take theirs."""
+    for port in _PORTS:
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             try:
                 tcp.bind(("127.0.0.1", port))
@@ -49,6 +51,8 @@ class Process:
 
     popen: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
+    output: str = ""
+    """Standard output, after `drain`."""
     _queue: queue.Queue[str | None] = field(default_factory=queue.Queue)
 
     @classmethod
@@ -70,8 +74,9 @@ class Process:
 
     def _read(self) -> None:
         assert self.popen.stderr is not None
-        for line in self.popen.stderr:
-            self._queue.put(line.rstrip("\n"))
+        with self.popen.stderr as stderr:
+            for line in stderr:
+                self._queue.put(line.rstrip("\n"))
         self._queue.put(None)
 
     def wait_for(self, text: str, seconds: float = START_SECONDS) -> str:
@@ -87,6 +92,14 @@ class Process:
             self.lines.append(line)
             if text in line:
                 return line
+
+    def drain(self) -> None:
+        """Reads what is left of standard error, once the process has ended."""
+        while (line := self._queue.get(timeout=STOP_SECONDS)) is not None:
+            self.lines.append(line)
+        assert self.popen.stdout is not None
+        with self.popen.stdout as stdout:
+            self.output = stdout.read()
 
     def signal(self, number: signal.Signals) -> None:
         """To the process itself, as a supervisor would."""
@@ -109,23 +122,24 @@ class Process:
         except psutil.NoSuchProcess:
             return []
 
-    def actor(self, title: str) -> psutil.Process:
-        """The process of one actor, by the class name that Ray gives it."""
-        found = [process for process in self.family() if f"ray::{title}" in " ".join(process.cmdline())]
-        assert len(found) == 1, f"{title}: {found}"
-        return found[0]
+    def actor(self, kind: str) -> psutil.Process:
+        """The process of an actor, by the name of its class."""
+        (found,) = (each for each in self.family() if " ".join(each.cmdline()).startswith(f"ray::{kind}"))
+        return found
 
 
 @contextmanager
-def node(*words: str, env: dict[str, str] | None = None) -> Iterator[Process]:
-    """A node that is up, and stopped afterwards."""
+def launch(*words: str, env: dict[str, str] | None = None) -> Iterator[Process]:
+    """A node that is starting, and is stopped afterwards: with status 0, or the test fails."""
     process = Process.start(*words, env=env)
     try:
-        process.wait_for(" is up")
         yield process
     finally:
+        family = process.family()
         status = process.stop()
-        assert status == 0, "\n".join(process.lines)
+        process.drain()
+    assert status == 0, "\n".join(process.lines)
+    assert not gone(family)
 
 
 def gone(processes: list[psutil.Process], seconds: float = STOP_SECONDS) -> list[psutil.Process]:

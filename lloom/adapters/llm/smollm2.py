@@ -107,6 +107,8 @@ def _load(weights: Path, backend: SmolLM2Backend, key: str) -> Any:
     params.cache_ram_mib = 0  # 8 GiB by default
     params.n_parallel = backend.parallel
     params.n_ctx = backend.parallel * max(model.context for model in backend.models.values())  # divided among the slots
+    # What its makers recommend, for requests that do not say; at llama.cpp's 0.8 so small a model rambles.
+    params.sampling.temp, params.sampling.top_p = 0.2, 0.9
     params.cpuparams.n_threads = backend.threads or os.cpu_count() or 1
     try:
         return xllamacpp.Server(params)

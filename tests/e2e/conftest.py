@@ -1,0 +1,75 @@
+"""One network of real processes for all tests that leave it as it was; started once, and only if such a test runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+import pytest
+from support import Process, environment, free_port, launch
+
+from lloom.core.identity import Identity, checksum
+
+MODEL = "smollm2-135m"
+MOCK = "mock-small"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A validator, two executors and a client. `ours` runs with a key from the environment, on 127.0.0.2, and has both models."""
+
+    validator: Process
+    ours: Process
+    other: Process
+    client: Process
+    homes: Path
+    gateway: str
+    address: str
+    """Of `ours`."""
+    secret: str
+
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.gateway}/v1", api_key="none", max_retries=0, timeout=120)
+
+    def async_openai(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=f"{self.gateway}/v1", api_key="none", max_retries=0, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    homes = tmp_path_factory.mktemp("homes")
+    entry, first, second, gateway = free_port(), free_port(), free_port(), free_port()
+    identity = Identity.generate()
+    bootstrap = f"network.bootstrap=[127.0.0.1:{entry}]"
+    with ExitStack() as stack:
+
+        def start(name: str, *words: str, **env: str) -> Process:
+            return stack.enter_context(launch(*words, f"home={homes / name}", env=environment(**env)))
+
+        validator = start("validator", "role=validator", f"network.port={entry}")
+        ours = start(
+            "ours",
+            "role=executor",
+            "llm=[smollm2,mock]",
+            "network.host=127.0.0.2",
+            f"network.port={first}",
+            bootstrap,
+            LLOOM_PRIVATE_KEY=identity.secret.hex(),
+        )
+        other = start("other", "role=executor", "llm=[mock]", f"network.port={second}", bootstrap)
+        client = start("client", "role=client", f"gateway.port={gateway}", bootstrap)
+        for process in (validator, ours, other, client):
+            process.wait_for(" is up")
+        yield Network(
+            validator,
+            ours,
+            other,
+            client,
+            homes,
+            f"http://127.0.0.1:{gateway}",
+            checksum(identity.address),
+            identity.secret.hex(),
+        )

@@ -1,0 +1,278 @@
+"""The main job, with separate processes and the real model: a prompt in, an answer out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+from conftest import MOCK, MODEL, Network
+from support import ROOT, environment
+
+from lloom.core.receipt import Status, read_receipt
+
+QUESTION = [{"role": "user", "content": "Explain gravity in one sentence."}]
+
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def curl(*arguments: str) -> str:
+    """What curl prints."""
+    return subprocess.run(
+        ["curl", "-sS", "-N", *arguments], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+
+
+def test_the_real_model_answers_curl(network: Network) -> None:
+    body = json.dumps({"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 24})
+    url = f"{network.gateway}/v1/chat/completions"
+    answer = json.loads(curl(url, "-H", "Content-Type: application/json", "-d", body))
+    assert "choices" in answer, answer
+    assert "ravity" in answer["choices"][0]["message"]["content"]
+    streamed = curl(url, "-H", "Content-Type: application/json", "-d", json.dumps(json.loads(body) | {"stream": True}))
+    assert streamed.startswith("data: {")
+    assert "data: [DONE]\n\n" in streamed
+
+
+def test_the_openai_client_gets_the_same_answer_streamed_and_plain(network: Network) -> None:
+    with network.openai() as client:
+        plain = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=24)
+        chunks = list(
+            client.chat.completions.create(
+                model=MODEL,
+                messages=QUESTION,
+                temperature=0,
+                max_tokens=24,
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+        )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == plain.choices[0].message.content
+    assert plain.choices[0].finish_reason in ("stop", "length")
+    assert plain.usage is not None
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage == plain.usage
+    assert plain.usage.completion_tokens <= 24
+
+
+async def test_the_async_client_runs_many_at_once(network: Network) -> None:
+    async with network.async_openai() as client:
+
+        async def ask(number: int) -> tuple[str, str]:
+            messages = [{"role": "user", "content": f"Say the number {number}."}]
+            plain = await client.chat.completions.create(model=MOCK, messages=messages)
+            parts = [
+                chunk.choices[0].delta.content or ""
+                async for chunk in await client.chat.completions.create(model=MOCK, messages=messages, stream=True)
+                if chunk.choices
+            ]
+            return plain.choices[0].message.content or "", "".join(parts)
+
+        for plain, streamed in await asyncio.gather(*(ask(number) for number in range(24))):
+            assert plain == streamed
+
+
+def test_tools_pass_through(network: Network) -> None:
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        },
+    }
+    with network.openai() as client:
+        answer = client.chat.completions.create(
+            model=MOCK,
+            messages=[{"role": "user", "content": "What is the weather in Paris?"}],
+            tools=[tool],
+            tool_choice="required",
+        )
+    calls = answer.choices[0].message.tool_calls
+    assert calls
+    assert calls[0].function.name == "get_weather"
+    assert isinstance(json.loads(calls[0].function.arguments), dict)
+    assert answer.choices[0].finish_reason == "tool_calls"
+
+
+def test_models_are_those_of_both_executors(network: Network) -> None:
+    with network.openai() as client:
+        models = {model.id: model for model in client.models.list()}
+        assert client.models.retrieve(MODEL).id == MODEL
+    assert set(models) == {MODEL, MOCK}
+    terms = {name: model.model_extra["lloom"]["executors"] for name, model in models.items() if model.model_extra}
+    assert terms == {MODEL: 1, MOCK: 2}
+
+
+def test_health_and_metrics(network: Network) -> None:
+    health = httpx.get(f"{network.gateway}/health").json()
+    assert health["status"] == "ok"
+    assert health["peers"] >= 3
+    assert "lloom_http_requests_total" in httpx.get(f"{network.gateway}/metrics").text
+
+
+def test_what_a_caller_gets_wrong_is_told_and_disturbs_nobody(network: Network) -> None:
+    url = f"{network.gateway}/v1/chat/completions"
+    json_type = {"content-type": "application/json"}
+    for content, status, word in [
+        (b"{", 400, "JSON"),
+        (b'{"model": "mock-small", "messages": []}', 400, "messages"),
+        (b'{"model": 7, "messages": [{"role": "user", "content": "x"}]}', 400, "model"),
+        (b'{"model": "smollm3-135m", "messages": [{"role": "user", "content": "x"}]}', 404, MODEL),
+        (b'{"model": "mock-small", "messages": [{"role": "user", "content": "' + b"x" * 17_000_000 + b'"}]}', 413, ""),
+    ]:
+        answer = httpx.post(url, content=content, headers=json_type, timeout=60)
+        assert answer.status_code == status, answer.text
+        assert word in answer.json()["error"]["message"]
+    with network.openai() as client:
+        client.chat.completions.create(model=MOCK, messages=QUESTION)
+
+
+def test_the_one_shot_asks_the_running_client(network: Network) -> None:
+    """No second Ray: the command ends without having had a child."""
+    prompt = "a, \"b\" = ${oc.env:HOME} {c: [d]} \\ 'e' 😀\nf"
+    found = lloom("role=client", f"home={network.homes / 'client'}", f"model={MOCK}", f"prompt={prompt}", "output=json")
+    answer = json.loads(found.stdout)
+    assert answer["text"]
+    assert answer["served"]["input_tokens"] > 0
+    assert "Ray" not in found.stderr
+
+
+def test_the_one_shot_reads_standard_input_and_tells_who_served(network: Network) -> None:
+    home = f"home={network.homes / 'client'}"
+    found = lloom("role=client", home, f"model={MODEL}", "prompt=-", stdin="Explain gravity in one sentence.")
+    assert found.stdout.strip()
+    assert network.address in found.stderr
+    assert "tokens" in found.stderr
+
+
+def test_command_models_lists_what_is_served(network: Network) -> None:
+    found = lloom("role=client", "command=models", f"home={network.homes / 'client'}")
+    rows = found.stdout.splitlines()
+    assert [row.split()[:2] for row in rows[1:]] == [[MOCK, "2"], [MODEL, "1"]]
+
+
+def lloom(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lloom", *words]
+    found = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=120, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    return found
+
+
+def test_nothing_but_bridge_and_dht_follows_network_host(network: Network) -> None:
+    """The executor's network.host is 127.0.0.2: whatever listens elsewhere than there must do so on 127.0.0.1."""
+    for process in (network.validator, network.ours, network.client):
+        sockets = [
+            (connection.laddr, member.name())
+            for member in [psutil.Process(process.popen.pid), *process.family()]
+            for connection in member.net_connections("inet")
+            if connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE) and connection.laddr
+        ]
+        elsewhere = {(address.ip, address.port) for address, _ in sockets if address.ip not in LOOPBACK}
+        assert len(sockets) > 5
+        if process is network.ours:
+            assert {ip for ip, _ in elsewhere} == {"127.0.0.2"}
+            assert len({port for _, port in elsewhere}) == 1
+        else:
+            assert not elsewhere
+
+
+def test_no_process_of_ray_carries_the_key(network: Network) -> None:
+    family = network.ours.family()
+    assert len(family) > 5
+    rays = [
+        member for member in family if "ray" in " ".join(member.cmdline()).lower() and "lloom" not in member.cmdline()
+    ]
+    assert len(rays) > 5
+    for member in rays:
+        text = Path(f"/proc/{member.pid}/environ").read_text(errors="replace") + " ".join(member.cmdline())
+        assert network.secret not in text
+        assert "LLOOM_PRIVATE_KEY" not in text
+
+
+def test_the_key_is_in_no_file(network: Network) -> None:
+    for path in [*network.homes.rglob("*"), *Path("/tmp").glob("lloom-*/**/*")]:
+        if path.is_file() and not path.is_symlink():
+            assert network.secret.encode() not in path.read_bytes(), path
+
+
+async def test_a_caller_that_hangs_up_stops_the_model(network: Network) -> None:
+    """The executor's receipt says so: cancelled, and fewer tokens than were asked for."""
+    before = len(receipts(network))
+    async with network.async_openai() as client:
+        stream = await client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "Tell me a long story."}], max_tokens=1500, stream=True
+        )
+        async for _ in stream:
+            break
+        await stream.close()
+    async with asyncio.timeout(60):
+        while len(found := receipts(network)) == before:
+            await asyncio.sleep(0.1)
+    status, output_tokens = found[-1]
+    assert status == Status.CANCELLED
+    assert output_tokens < 750
+
+
+def receipts(network: Network) -> list[tuple[int, int]]:
+    """Status and output tokens of the receipts that `ours` has issued, in their order."""
+    (path,) = (network.homes / "ours" / "executor").glob("receipts-*.sqlite")
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+        rows = [read_receipt(row[0]) for row in db.execute("SELECT receipt FROM issued ORDER BY rowid")]
+    db.close()
+    return [(receipt.status, receipt.output_tokens) for receipt in rows]
+
+
+async def test_every_receipt_reaches_the_clients_journal(network: Network) -> None:
+    with network.openai() as client:
+        client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=4)
+    (issued,) = (network.homes / "ours" / "executor").glob("receipts-*.sqlite")
+    (kept,) = (network.homes / "client" / "client").glob("receipts-*.sqlite")
+
+    def stored(path: Path, table: str) -> set[bytes]:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+            found = {row[0] for row in db.execute(f"SELECT receipt FROM {table}")}
+        db.close()
+        return found
+
+    async with asyncio.timeout(60):
+        while not stored(issued, "issued") <= stored(kept, "kept"):
+            await asyncio.sleep(0.1)
+
+
+def test_a_request_fails_over_while_an_executor_is_away(network: Network) -> None:
+    """kill -9 of a Worker, of an ExecutorNode, of the validator: the next request succeeds, and each comes back."""
+    with network.openai() as client:
+        for process, kind in [
+            (network.ours, "Worker"),
+            (network.other, "Worker"),
+            (network.ours, "ExecutorNode"),
+            (network.validator, "ValidatorNode"),
+            (network.ours, "Accounting"),
+        ]:
+            killed = process.actor(kind)
+            killed.kill()
+            for _ in range(4):
+                client.chat.completions.create(model=MOCK, messages=QUESTION)
+            process.wait_for("was killed and is back")
+        answer = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=4)
+        assert answer.choices[0].message.content
+
+
+def test_the_chat_goes_on_without_an_executor_that_said_goodbye(network: Network) -> None:
+    """The last test here: it stops one executor for good."""
+    assert network.other.stop() == 0
+    with network.openai() as client:
+        for _ in range(8):
+            client.chat.completions.create(model=MOCK, messages=QUESTION)
