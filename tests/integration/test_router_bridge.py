@@ -107,7 +107,7 @@ async def hang(_: Worker, __: Stream) -> None:
 
 
 async def hang_up(_: Worker, stream: Stream) -> None:
-    stream.connection._wire.abort()
+    stream.connection.wire.abort()
 
 
 async def break_off(_: Worker, stream: Stream) -> None:
@@ -294,6 +294,6 @@ async def test_an_executor_that_restarts_is_dialled_again() -> None:
     async with network(worker) as net:
         await net.http.ask()
         for connection in tuple(worker.listener.connections):
-            connection._wire.abort()
+            connection.wire.abort()
         await until(lambda: net.pool.connections == 0)
         assert (await net.http.ask()).status == 200
