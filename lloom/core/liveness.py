@@ -44,7 +44,7 @@ class Liveness:
         self._used = now
 
     def drain(self, now: float) -> None:
-        """The connection has `drain_seconds` left."""
+        """The connection has `drain_seconds` left, in use or not."""
         self._deadline = min(self._deadline, now + self._settings.drain_seconds)
 
     def stop(self) -> None:

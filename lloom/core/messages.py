@@ -6,6 +6,7 @@ GOAWAY `Refusal`; CONTROL (stream 0) a `Control`. DATA is raw bytes: the request
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -111,11 +112,16 @@ class Refusal(Message, frozen=True):
 
     @classmethod
     def of(cls, error: RetryElsewhere | CallerFault) -> Refusal:
-        """The refusal that carries `error` to the dialler."""
-        message = str(error)[:1000]
+        """The refusal that carries `error` to the dialler; what a backend said out of bounds is brought within them."""
+        status = error.status if 400 <= error.status <= 599 else 502
+        message = _clean(str(error), 1000)
         if isinstance(error, CallerFault):
-            return cls(error.status, (error.code or "invalid_request")[:64], message, False, None, error.param)
-        return cls(error.status, error.code[:64], message, True, error.retry_after)
+            param = None if error.param is None else _clean(error.param, 64)
+            return cls(status, _clean(error.code or "invalid_request", 64), message, False, None, param)
+        wait = error.retry_after
+        if wait is not None:
+            wait = min(max(wait, 0.0), 86_400.0) if math.isfinite(wait) else None
+        return cls(status, _clean(error.code, 64), message, True, wait)
 
 
 class Cancel(Message, frozen=True):
@@ -140,6 +146,11 @@ class Receipts(Message, frozen=True):
 Control = Receipts
 
 _encoder = msgspec.msgpack.Encoder()
+
+
+def _clean(text: str, length: int) -> str:
+    """`text` that UTF-8 can carry (JSON may hold lone surrogates), cut to `length` characters."""
+    return text[:length].encode(errors="replace").decode()
 
 
 def encode(message: Message) -> bytes:

@@ -254,7 +254,7 @@ class Session:
         self._liveness.heard(now, self.streams > 0)
         try:
             for frame in self._decoder.feed(data):
-                if self.closed:
+                if self.closed:  # perhaps by the caller, over the last event
                     return
                 event = self._hear(frame)
                 if event is not None:

@@ -190,6 +190,44 @@ async def test_what_came_before_a_reset_is_still_read() -> None:
 
 
 @on_both_loops
+async def test_an_answer_may_come_before_the_whole_request_and_its_sender_is_told() -> None:
+    async def answer(stream: Stream) -> None:
+        await stream.send(b"enough")
+        await stream.finish()
+
+    async with executor(answer) as server, client(server) as connection:
+        for _ in range(20):  # what was sent in vain costs no credit for ever
+            stream = await connection.open(CALL)
+            with pytest.raises(RetryElsewhere):
+                await stream.send(bytes(10_000_000))
+            assert await read_all(stream) == b"enough"
+        assert connection.streams == 0
+
+
+@on_both_loops
+async def test_what_a_backend_said_out_of_bounds_still_reaches_the_caller() -> None:
+    async def answer(stream: Stream) -> None:
+        raise RetryElsewhere("\ud800" * 5000, status=302, code="x" * 100, retry_after=float("inf"))
+
+    async with executor(answer) as server, client(server) as connection:
+        with pytest.raises(RetryElsewhere) as refused:
+            await ask(connection, b"hello")
+        assert (refused.value.status, refused.value.code, refused.value.retry_after) == (502, "x" * 64, None)
+
+
+@on_both_loops
+async def test_a_peer_cannot_blame_the_caller_for_the_end_of_a_connection() -> None:
+    async with executor(pause) as server, client(server) as connection:
+        stream = await connection.open(CALL)
+        await until(lambda: bool(server.listener.connections))
+        (theirs,) = server.listener.connections
+        theirs.session.close(Refusal(400, "your_fault", "it is your fault", elsewhere=False))
+        theirs.flush_soon()
+        with pytest.raises(RetryElsewhere, match="it is your fault"):
+            await stream.receive()
+
+
+@on_both_loops
 async def test_a_handler_that_forgets_to_answer_is_noticed() -> None:
     async def forget(stream: Stream) -> None:
         await stream.receive()
@@ -495,7 +533,7 @@ async def test_the_loss_of_a_connection_is_a_reason_to_retry_elsewhere_after_wha
         stream = await connection.open(CALL)
         await until(lambda: stream.received > 0)
         (theirs,) = server.listener.connections
-        theirs._wire.abort()
+        theirs.wire.abort()
         await connection.closed.wait()
         assert await stream.receive() == b"half an ans"
         with pytest.raises(RetryElsewhere, match="was lost"):
@@ -522,9 +560,9 @@ async def test_a_caller_that_vanishes_stops_the_work() -> None:
         async with client(server) as connection:
             await connection.open(CALL)
             await begun.wait()
-            connection._wire.abort()
+            connection.wire.abort()
             await stopped.wait()
-        assert not server.listener.connections
+        await until(lambda: not server.listener.connections)
 
 
 @on_both_loops

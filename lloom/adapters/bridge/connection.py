@@ -39,7 +39,8 @@ class Connection:
         self.peer = NodeId(b"")
         """Who is at the other end; empty until that is proved."""
         self.closed: Final = asyncio.Event()
-        self._wire: Wire
+        self.wire: Wire
+        """What it runs over; its maker sets it."""
         self._settings: Final = settings
         self._on_control = on_control
         self._handler = handler
@@ -48,7 +49,7 @@ class Connection:
         self._tasks: dict[Stream, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
-        self._farewell: Refusal | None = None
+        self._farewell: RetryElsewhere | None = None
 
     @property
     def streams(self) -> int:
@@ -89,7 +90,7 @@ class Connection:
 
     def room(self, number: int) -> int:
         """How many bytes may go out on a stream now: none while the peer leaves too many unread, else what it granted."""
-        if self._wire.full or self.session.waiting >= self._settings.send_buffer:
+        if self.wire.full or self.session.waiting >= self._settings.send_buffer:
             return 0
         return self.session.room(number)
 
@@ -134,13 +135,15 @@ class Connection:
         if isinstance(error, PeerFault):
             self._fail(error)
         elif self._farewell is not None:
-            self._fail(self._farewell.error())
+            self._fail(self._farewell)
         else:
             why = f": {error}" if error else ""
             self._fail(RetryElsewhere(f"the connection to {checksum(self.peer)} was lost{why}", code="connection_lost"))
         if self._timer is not None:
             self._timer.cancel()
         self.closed.set()
+        if not self._tasks:
+            self._over()
 
     # What happens then
 
@@ -164,7 +167,8 @@ class Connection:
             case events.Told(message):
                 self._on_control(self, message)
             case events.Leaving(refusal):
-                self._farewell = refusal
+                # Never the caller's fault, whatever the peer says: it is about no request.
+                self._farewell = RetryElsewhere(refusal.message, status=refusal.status, code=refusal.code)
             case events.Greeted(said):
                 self._greeted(said)
                 self._set_timer()
@@ -189,6 +193,8 @@ class Connection:
     def _settle(self, stream: Stream, task: asyncio.Task[None]) -> None:
         """The work on a stream has really stopped: its end goes out, if it has not."""
         del self._tasks[stream]
+        if self.closed.is_set() and not self._tasks:
+            self._over()
         error = None if task.cancelled() else task.exception()
         if isinstance(error, RetryElsewhere | CallerFault):
             stream.reset(Refusal.of(error))
@@ -211,6 +217,9 @@ class Connection:
         self._streams.clear()
         self.flush_soon()
 
+    def _over(self) -> None:
+        """The wire is gone, and all work for it has stopped."""
+
     def _wake_held(self) -> None:
         held, self._held = self._held, {}
         for stream in held:
@@ -219,10 +228,10 @@ class Connection:
     def _flush(self) -> None:
         self._flush_due = False
         if self.session.waiting:
-            self._wire.write(self.session.take())
+            self.wire.write(self.session.take())
         if self.session.finished:
-            self._wire.close()
-        if self._held and not self._wire.full:
+            self.wire.close()
+        if self._held and not self.wire.full:
             self._wake_held()
 
     def _tick(self) -> None:
@@ -235,5 +244,5 @@ class Connection:
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self.session.wake < math.inf:
+        if self.session.wake < math.inf and not self.session.finished:
             self._timer = self._loop.call_at(self.session.wake, self._tick)

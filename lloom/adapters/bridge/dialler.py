@@ -32,15 +32,20 @@ async def dial(endpoint: Endpoint, executor: NodeId, link: Link, on_control: OnC
     RetryElsewhere if nobody answers within `connect_seconds` and `handshake_seconds`, or if we are not let in; PeerFault if it is
     somebody else.
     """
-    connection = Dialled(executor, link, on_control)
+
+    def connected() -> Wire:
+        return Dialled(executor, link, on_control).wire
+
     try:
         async with asyncio.timeout(link.settings.connect_seconds):
-            await asyncio.get_running_loop().create_connection(connection.wire, endpoint.host, endpoint.port)
+            _, wire = await asyncio.get_running_loop().create_connection(connected, endpoint.host, endpoint.port)
     except OSError as error:  # TimeoutError is one
         why = str(error) or f"no answer within {link.settings.connect_seconds:g} s"
         raise RetryElsewhere(
             f"{checksum(executor)} cannot be reached at {endpoint}: {why}", code="unreachable"
         ) from error
+    connection = wire.user
+    assert isinstance(connection, Dialled)
     await connection.welcomed()
     return connection
 
@@ -53,29 +58,25 @@ class Dialled(Connection):
         self.peer = executor
         self._link = link
         self._welcome: asyncio.Future[None] = self._loop.create_future()
-        self._wire = Wire(Tls(client_context(), server_side=False), self, link.settings)
-
-    def wire(self) -> Wire:
-        """What is put on top of a transport."""
-        return self._wire
+        self.wire = Wire(Tls(client_context(), server_side=False), self, link.settings)
 
     async def welcomed(self) -> None:
         """Waits until the acceptor let us in (the session bounds the time); raises why it did not. Cancelled, it hangs up."""
         try:
             await self._welcome
         except asyncio.CancelledError:
-            self._wire.abort()
+            self.wire.abort()
             raise
 
     def secured(self) -> None:
         """TLS is up: nothing is said before the certificate is checked."""
         now, link = time.time(), self._link
         try:
-            certificate.check(self._wire.certificate, self.peer, link.network, now)
+            certificate.check(self.wire.certificate, self.peer, link.network, now)
         except PeerFault as fault:
             self._fail(fault)
             return
-        audience = hello.Audience(link.network, self.peer, self._wire.certificate)
+        audience = hello.Audience(link.network, self.peer, self.wire.certificate)
         self.session.hello(hello.greet(link.identity, audience, self.session.limits, now))
         self.flush_soon()
 

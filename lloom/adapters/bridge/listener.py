@@ -41,9 +41,11 @@ class Listener:
     def __init__(self, service: Service, certificate: Certificate) -> None:
         self.service = service
         self.connections: set[Connection] = set()
-        """Those whose HELLO was verified."""
+        """Those whose HELLO was verified, until all work for them has stopped."""
         self.knocking: set[Accepted] = set()
         """Those on which it was not yet."""
+        self.port = 0
+        """Where it really listens."""
         self._per_host: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
         self.renew(certificate)
@@ -53,13 +55,8 @@ class Listener:
         """Listens at `host` and `port` (0: any free one). OSError if that is not possible."""
         listener = cls(service, certificate)
         listener._server = await asyncio.get_running_loop().create_server(listener._wire, host, port)
+        listener.port = listener._server.sockets[0].getsockname()[1]
         return listener
-
-    @property
-    def port(self) -> int:
-        """Where it really listens."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
 
     def renew(self, certificate: Certificate) -> None:
         """Shows `certificate` to all who connect from now on."""
@@ -108,7 +105,7 @@ class Accepted(Connection):
     def __init__(self, listener: Listener, certificate: Certificate, tls: Tls) -> None:
         service = listener.service
         super().__init__(Side.ACCEPTOR, service.settings, service.on_control, service.handler)
-        self.wire = self._wire = Wire(tls, self, service.settings)
+        self.wire = Wire(tls, self, service.settings)
         self._listener = listener
         self._host = ""
         self._audience = hello.Audience(service.network, service.server, certificate.der)
@@ -119,16 +116,18 @@ class Accepted(Connection):
 
     def connected(self) -> None:
         """Somebody knocks."""
-        self._host = _host(self._wire.address)
+        self._host = _host(self.wire.address)
         if self._listener.admit(self, self._host):
             super().connected()
         else:
-            self._wire.abort()
+            self.wire.abort()
 
     def lost(self, error: Exception | None) -> None:
         """The wire is gone."""
         super().lost(error)
         self._listener.dismiss(self, self._host)
+
+    def _over(self) -> None:
         self._listener.connections.discard(self)
 
     def _greeted(self, said: Hello) -> None:

@@ -25,7 +25,7 @@ class Stream:
 
     __slots__ = (
         "_arrived",
-        "_chunks",
+        "_buffer",
         "_ended",
         "_error",
         "_left",
@@ -53,7 +53,7 @@ class Stream:
         """How far the opener listened before it cancelled."""
         self._number = number
         self._ours = ours
-        self._chunks: list[bytes] = []
+        self._buffer = bytearray()  # not a list: a peer may send its credit in frames of one byte
         self._arrived = asyncio.Event()
         self._sendable = asyncio.Event()
         self._error: RetryElsewhere | CallerFault | None = None
@@ -88,7 +88,7 @@ class Stream:
         What ended the stream is raised once all that came before it was read: the error of the peer's RESET, PeerFault, or
         RetryElsewhere if the connection was lost.
         """
-        while not self._chunks:
+        while not self._buffer:
             if self._ended:
                 return None
             self._check()
@@ -115,7 +115,7 @@ class Stream:
     def arrive(self, data: bytes) -> None:
         """DATA came."""
         self.received += len(data)
-        self._chunks.append(data)
+        self._buffer += data
         self._arrived.set()
 
     def end(self, done: Done) -> None:
@@ -157,14 +157,13 @@ class Stream:
         self.connection.flush_soon()
 
     def _take(self) -> bytes:
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
+        data, self._buffer = bytes(self._buffer), bytearray()
         self.connection.session.consume(self._number, len(data))
         self.connection.flush_soon()
         return data
 
     def _discard(self) -> None:
         """What nobody will read gives its credit back."""
-        if self._chunks:
+        if self._buffer:
             self._take()
         self.connection.flush_soon()

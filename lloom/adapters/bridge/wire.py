@@ -37,7 +37,7 @@ class Wire(asyncio.Protocol):
         self.full = False
         """Whether the peer reads so slowly that no more than necessary should be written."""
         self._tls = tls
-        self._user = user
+        self.user = user
         self._settings = settings
         self._transport: asyncio.Transport | None = None
         self._fault: PeerFault | None = None
@@ -59,10 +59,7 @@ class Wire(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing() or not self._tls.secured:
             return
         self._tls.send(data)
-        self._transport.write(self._tls.take())
-        # Data is held back at `send_buffer`; the rest of this is what answers to a peer may take.
-        if self._transport.get_write_buffer_size() > 3 * self._settings.send_buffer + self._settings.control_bytes:
-            self._fail(PeerFault("the peer does not read what it asks for", code="does_not_read"))
+        self._pump()
 
     def close(self) -> None:
         """Ends it once everything is written, or when the peer does not take it in time."""
@@ -70,7 +67,7 @@ class Wire(asyncio.Protocol):
             return
         if self._tls.secured:
             self._tls.end()
-        self._transport.write(self._tls.take())
+        self._pump()
         self._transport.close()
         loop = asyncio.get_running_loop()
         self._linger = loop.call_later(self._settings.handshake_seconds, self._transport.abort)
@@ -85,7 +82,7 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         transport.set_write_buffer_limits(high=self._settings.send_buffer)
-        self._user.connected()
+        self.user.connected()
         self._tls.handshake()
         self._pump()
 
@@ -99,9 +96,9 @@ class Wire(asyncio.Protocol):
             return
         self._pump()  # TLS has things to say of its own
         if self._tls.secured and not was_secured:
-            self._user.secured()
+            self.user.secured()
         if plain:
-            self._user.received(plain)
+            self.user.received(plain)
         if self._tls.over:
             self.close()
 
@@ -110,17 +107,21 @@ class Wire(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.full = False
-        self._user.resumed()
+        self.user.resumed()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self._linger is not None:
             self._linger.cancel()
-        self._user.lost(self._fault or exc)
+        self.user.lost(self._fault or exc)
 
     def _pump(self) -> None:
-        if self._transport is not None and (data := self._tls.take()):
-            self._transport.write(data)
+        if self._transport is None or not (data := self._tls.take()):
+            return
+        self._transport.write(data)
+        # Data is held back at `send_buffer`; the rest of this is room for control messages and for what answers the peer.
+        if self._transport.get_write_buffer_size() > 3 * self._settings.send_buffer + self._settings.control_bytes:
+            self._fail(PeerFault("the peer does not read what it asks for", code="does_not_read"))
 
     def _fail(self, fault: PeerFault) -> None:
         self._fault = self._fault or fault
