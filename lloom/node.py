@@ -7,18 +7,23 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lloom.actors import cluster
+from lloom.actors.place import Office
 from lloom.adapters import keyagent, relay
 from lloom.adapters.daemon import DaemonThread
 from lloom.adapters.guard import STOP
 from lloom.adapters.home import only_one
 from lloom.adapters.terminal import Terminal
-from lloom.core.errors import LloomError
+from lloom.core.errors import ConfigError, LloomError
 from lloom.core.identity import Identity, checksum
 from lloom.core.settings import Settings
+
+if TYPE_CHECKING:
+    from lloom.actors.supervisor import Part, Supervised
 
 INTERRUPTED: Final = 130
 STOP_SECONDS: Final = 5.0
@@ -33,6 +38,8 @@ class Node:
 
     settings: Settings
     identity: Identity
+    label: str = ""
+    """Tells nodes of one process apart on the terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +57,8 @@ class Stopped(LloomError):
     """Raised when a signal asks the node to stop while it is still starting."""
 
 
-Then = Callable[[Running], Awaitable[int]]
-"""What to do with the running nodes before they stop again; its result is the exit status."""
+Then = Callable[[Running], Awaitable[int | None]]
+"""What to do with the running nodes before they stop again; its result is the exit status. None: stay until a signal comes."""
 
 
 def run(nodes: Sequence[Node], folder: Path, then: Then | None = None) -> int:
@@ -90,86 +97,99 @@ class House:
         self._ray = nodes[0].settings.ray
         self._thread = DaemonThread("ray")
         self._agents: list[asyncio.Server] = []
-        self._stages: list[list[Any]] = []
-        self._ledgers: list[Any] = []
+        self._actors: list[Supervised] = []
         self._running = Running(None, None, folder / cluster.TOKEN_FILE)
         self._cluster_up = False
 
     async def open(self) -> None:
-        """Starts the cluster, then each node's actors, stage by stage."""
+        """Starts the cluster, then the actors of all nodes: those of the first before the others, who may need it."""
         cluster.prepare(self._ray, self._folder, os.environ)
-        from lloom.actors.roles import plan  # imports Ray, which reads its environment then
+        from lloom.actors.roles import plan  # Ray reads its environment when it is imported
 
-        plans = [plan(node.settings, node.identity.address, *await self._sockets(node)) for node in self._nodes]
+        plans = [plan(await self._office(node), node.label) for node in self._nodes]
         where = self._ray.address or "a cluster of its own, on loopback"
         with self.terminal.step(f"starting Ray ({where})"):
-            dashboard = await asyncio.wait_for(
-                self._thread.run(lambda: cluster.start(self._ray, self._folder)), self._ray.start_seconds
-            )
-        self._cluster_up = True
+            dashboard = await self._start_cluster()
         gateway = next((found.gateway for found in plans if found.gateway), None)
         self._running = Running(gateway, dashboard, self._folder / cluster.TOKEN_FILE)
-        await self._start(plans)
-        who = ", ".join(f"{node.settings.role} {checksum(node.identity.address)}" for node in self._nodes)
-        self.terminal.say(f"{who} is up" if len(self._nodes) == 1 else "the whole network is up")
+        first, *others = plans
+        await self._start(first.parts)
+        await self._start([part for other in others for part in other.parts])
+        roles = ", ".join(f"{node.settings.role} {checksum(node.identity.address)}" for node in self._nodes)
+        self.terminal.say(f"{roles} is up" if len(self._nodes) == 1 else "the whole network is up")
 
     async def until_done(self, stop: asyncio.Event, then: Then | None) -> int:
         """Waits for a signal, for `then`, or for an actor that gives up; the exit status."""
-        waiting = asyncio.create_task(stop.wait())
-        task = asyncio.create_task(then(self._running)) if then else waiting  # type: ignore[arg-type]
-        work = [actor.work for stage in [*self._stages, self._ledgers] for actor in stage]
+        signal = asyncio.create_task(stop.wait())
+        task = asyncio.ensure_future(then(self._running)) if then else None
         try:
-            await asyncio.wait([waiting, task, *work], return_when=asyncio.FIRST_COMPLETED)
-            for done in (done for done in work if done.done()):
-                await done
-                raise LloomError(f"{done.get_name()} ended by itself")
-            if waiting.done():
-                return INTERRUPTED if then and not task.done() else 0
-            return int(await task)
+            if task is not None:
+                await self._first(signal, task)
+                if not task.done():
+                    return INTERRUPTED
+                if (status := task.result()) is not None:
+                    return status
+            await self._first(signal)
+            return 0
         finally:
-            for pending in (waiting, task):
-                pending.cancel()
-            await asyncio.gather(waiting, task, return_exceptions=True)
+            await _give_up(signal, *([task] if task else []))
 
     async def close(self) -> None:
         """Goodbyes first, then the workers drain, then the ledgers, at last the cluster."""
         drain = max(max(n.settings.bridge.drain_seconds, n.settings.gateway.drain_seconds) for n in self._nodes)
-        if any(self._stages):
+        if self._actors:
             self.terminal.say("stopping: saying goodbye and letting open requests end")
-        for stage in [*self._stages, self._ledgers]:
+        for _, stage in groupby(sorted(self._actors, key=_stage), key=_stage):
             await asyncio.gather(*(actor.stop(drain + STOP_SECONDS) for actor in stage))
         for agent in self._agents:
             agent.close()
         if self._cluster_up:
             await self._thread.run(cluster.stop)
 
-    async def _sockets(self, node: Node) -> tuple[Path, Path]:
-        """Where the node's actors get its key, and where they log to."""
+    async def _office(self, node: Node) -> Office:
+        """What the node's actors have in common; from now on they can have its key."""
         key_socket = self._folder / f"{node.identity.address.hex()}.key"
         self._agents.append(await keyagent.serve(key_socket, node.identity))
-        return key_socket, self._folder / "log"
+        return Office(node.settings, node.identity.address, str(key_socket), str(self._folder / "log"))
 
-    async def _start(self, plans: Sequence[Any]) -> None:
-        """Every node's actors at once, each node's stage by stage; the first node before the others, who may need it."""
-        first, *others = plans
-        await self._start_node(first)
-        await asyncio.gather(*(self._start_node(other) for other in others))
+    async def _start_cluster(self) -> str | None:
+        """The dashboard's URL, if there is one."""
+        seconds = self._ray.start_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                found = await self._thread.run(lambda: cluster.start(self._ray, self._folder))
+        except TimeoutError:
+            raise ConfigError(f"Ray did not start within {seconds:g} s (ray.start_seconds)") from None
+        self._cluster_up = True
+        return found
 
-    async def _start_node(self, plan: Any) -> None:
+    async def _start(self, parts: Sequence[Part]) -> None:
+        """Spawns all of `parts` at once and waits until each does its work; raises what keeps the first one from it."""
         from lloom.actors.supervisor import Supervised
 
-        def spawn(parts: Sequence[Any]) -> list[Any]:
-            return [Supervised(part, self.terminal.say) for part in parts]
+        actors = [Supervised(part, self.terminal.say) for part in parts]
+        self._actors += actors
+        try:
+            async with asyncio.TaskGroup() as group:
+                for actor in actors:
+                    group.create_task(self._introduce(actor))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
-        ledgers = spawn(plan.ledger)
-        self._ledgers += ledgers
-        stages = [spawn(parts) for parts in plan.stages]
-        for number, stage in enumerate(stages):
-            while len(self._stages) <= number:
-                self._stages.append([])
-            self._stages[number] += stage
-        for actor in (actor for stage in [ledgers, *stages] for actor in stage):
-            self.terminal.say(f"{actor.part.place.name} {await actor.ready()}")
+    async def _introduce(self, actor: Supervised) -> None:
+        self.terminal.say(f"{actor.part.place.title} {await actor.ready()}")
+
+    async def _first(self, *tasks: asyncio.Future[Any]) -> None:
+        """Waits for one of `tasks`; raises what made an actor give up, should that come first."""
+        work = [actor.work for actor in self._actors]
+        await asyncio.wait([*tasks, *work], return_when=asyncio.FIRST_COMPLETED)
+        for ended in (each for each in work if each.done()):
+            await ended
+            raise LloomError(f"{ended.get_name()} ended by itself")
+
+
+def _stage(actor: Supervised) -> int:
+    return actor.part.stops
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
@@ -181,6 +201,11 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
             raise Stopped("asked to stop")
         return task.result()
     finally:
-        for pending in (task, waiting):
-            pending.cancel()
-        await asyncio.gather(task, waiting, return_exceptions=True)
+        await _give_up(task, waiting)
+
+
+async def _give_up(*tasks: asyncio.Future[Any]) -> None:
+    """Cancels what of `tasks` is not done, and waits for its end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

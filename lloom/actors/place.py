@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from lloom.adapters import keyagent, log, relay
@@ -19,19 +18,27 @@ class FellowAway(RetryElsewhere):
     """Raised when another actor of this node does not answer: it is being restarted, or the node stops."""
 
 
-class Place(Struct, frozen=True):
-    """Passed to every actor of a node as its first argument; holds names of secrets only."""
+class Office(Struct, frozen=True):
+    """What all actors of one node have in common; holds names of secrets only."""
 
     settings: Settings
     node: NodeId
-    name: str
-    """The actor's own name: log prefix, and its name in Ray and its dashboard."""
     key_socket: str
     log_socket: str
 
-    def named(self, name: str) -> Place:
-        """The place of the actor `name` of the same node."""
-        return msgspec.structs.replace(self, name=name)
+
+class Place(Office, frozen=True):
+    """Passed to every actor of a node as its first argument."""
+
+    name: str
+    """The actor's own name, in Ray and its dashboard too."""
+    label: str = ""
+    """Tells nodes of one process apart."""
+
+    @property
+    def title(self) -> str:
+        """How the actor is called on the terminal."""
+        return f"{self.label}: {self.name}" if self.label else self.name
 
     @property
     def namespace(self) -> str:
@@ -49,7 +56,7 @@ class Place(Struct, frozen=True):
 
     def open_log(self) -> None:
         """Sends this process's log lines to the node's own terminal or file."""
-        log.configure(self.settings.log, self.name, relay.sink(self.log_socket))
+        log.configure(self.settings.log, self.title, relay.sink(self.log_socket))
 
     def restarted(self) -> bool:
         """Whether Ray started this actor's process again after it was killed."""

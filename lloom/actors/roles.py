@@ -7,95 +7,94 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
-from lloom.actors.place import Place
+from lloom.actors.place import Office, Place
 from lloom.actors.supervisor import Part
 from lloom.adapters import ports
-from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
-from lloom.core.settings import Settings
+
+GOODBYES, WORK, LEDGER = range(3)
+"""Stages of stopping: first the network is told, then open requests end, and their receipts still reach the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The actors of one node in the order of their start; each stage waits for the one before.
+    """The actors of one node."""
 
-    They stop in the same order, but `ledger` last: the receipts of what is drained still go there.
-    """
-
-    ledger: tuple[Part, ...]
-    stages: tuple[tuple[Part, ...], ...]
+    parts: tuple[Part, ...]
     gateway: str | None = None
     """`http://host:port` of a client."""
 
 
-def plan(settings: Settings, node: NodeId, key_socket: Path, log_socket: Path) -> Plan:
-    """The actors of `settings.role`, their ports chosen; ConfigError if one is taken."""
-    place = Place(settings=settings, node=node, name="", key_socket=str(key_socket), log_socket=str(log_socket))
-    match settings.role:
+def plan(office: Office, label: str) -> Plan:
+    """The actors of the office's role, their ports chosen; ConfigError if one is taken."""
+    match office.settings.role:
         case "validator":
-            return _validator(place)
+            return _validator(office, label)
         case "executor":
-            return _executor(place)
+            return _executor(office, label)
         case "client":
-            return _client(place)
-    raise AssertionError(f"the role {settings.role} has no actors of its own")
+            return _client(office, label)
+    raise AssertionError(f"the role {office.settings.role} has no actors of its own")
 
 
-def _validator(place: Place) -> Plan:
+def _validator(office: Office, label: str) -> Plan:
     from lloom.actors.validator import ValidatorNode
 
-    place = _at_port(place, ports.DHT)
-    return Plan((), ((Part(place.named("validator"), ValidatorNode),),))
+    office = _at_port(office, ports.DHT)
+    return Plan((Part(_place(office, "validator", label), ValidatorNode, stops=GOODBYES),))
 
 
-def _executor(place: Place) -> Plan:
+def _executor(office: Office, label: str) -> Plan:
     from lloom.actors.executor import ExecutorNode
     from lloom.actors.worker import Worker
 
-    settings = place.settings
-    workers = range(settings.executor.workers)
-    place = _at_port(place, ports.executor(settings.executor.workers))
-    network, resources = place.settings.network, settings.executor.worker
-    parts = tuple(
+    settings = office.settings
+    office = _at_port(office, ports.executor(settings.executor.workers))
+    network, resources = office.settings.network, settings.executor.worker
+    workers = (
         Part(
-            place.named(f"executor-worker-{worker}"),
+            _place(office, f"executor-worker-{number}", label),
             Worker,
-            (network.port + worker, Endpoint(network.advertise or network.host, network.port + worker)),
+            (network.port + number, Endpoint(network.advertise or network.host, network.port + number)),
             num_cpus=resources.num_cpus,
             num_gpus=resources.num_gpus,
+            stops=WORK,
             at_home=False,
         )
-        for worker in workers
+        for number in range(settings.executor.workers)
     )
-    return Plan((_ledger(place),), ((Part(place.named("executor"), ExecutorNode),), parts))
+    head = Part(_place(office, "executor", label), ExecutorNode, stops=GOODBYES)
+    return Plan((_ledger(office, label), head, *workers))
 
 
-def _client(place: Place) -> Plan:
+def _client(office: Office, label: str) -> Plan:
     from lloom.actors.client import ClientNode, reachable
 
-    place = _at_port(place, ports.DHT)
-    gateway = place.settings.gateway
+    office = _at_port(office, ports.DHT)
+    gateway = office.settings.gateway
     port = ports.first_port(gateway.host, gateway.port, ports.GATEWAY, "gateway.port")
-    chosen = msgspec.structs.replace(place.settings, gateway=msgspec.structs.replace(gateway, port=port))
-    place = msgspec.structs.replace(place, settings=chosen)
-    return Plan(
-        (_ledger(place),), ((Part(place.named("client"), ClientNode),),), f"http://{reachable(gateway.host)}:{port}"
-    )
+    chosen = replace(office.settings, gateway=replace(gateway, port=port))
+    office = replace(office, settings=chosen)
+    head = Part(_place(office, "client", label), ClientNode, stops=GOODBYES)
+    return Plan((_ledger(office, label), head), f"http://{reachable(gateway.host)}:{port}")
 
 
-def _ledger(place: Place) -> Part:
+def _ledger(office: Office, label: str) -> Part:
     from lloom.actors.accounting import Accounting
 
-    return Part(place.named("accounting"), Accounting)
+    return Part(_place(office, "accounting", label), Accounting, stops=LEDGER)
 
 
-def _at_port(place: Place, needs: Sequence[ports.Need]) -> Place:
-    """`place` with the first port chosen: actors that Ray restarts have to find it unchanged."""
-    network = place.settings.network
+def _place(office: Office, name: str, label: str) -> Place:
+    return Place(**msgspec.structs.asdict(office), name=name, label=label)
+
+
+def _at_port(office: Office, needs: Sequence[ports.Need]) -> Office:
+    """`office` with the first port chosen: actors that Ray restarts have to find it unchanged."""
+    network = office.settings.network
     port = ports.first_port(network.host, network.port, needs, "network.port")
-    chosen = msgspec.structs.replace(place.settings, network=msgspec.structs.replace(network, port=port))
-    return msgspec.structs.replace(place, settings=chosen)
+    return replace(office, settings=replace(office.settings, network=replace(network, port=port)))

@@ -35,6 +35,8 @@ class Part:
     arguments: tuple[Any, ...] = ()
     num_cpus: float = 0
     num_gpus: float = 0
+    stops: int = 0
+    """Actors stop in the order of this number; equal ones together."""
     at_home: bool = True
     """Whether it has to run on the driver's machine, because it needs the node's key or its folder."""
 
@@ -46,7 +48,7 @@ class Supervised:
         self.part = part
         self._tell = tell
         self._handle: Any = self._spawn()
-        self.work = asyncio.create_task(self._keep(), name=part.place.name)
+        self.work = asyncio.create_task(self._keep(), name=part.place.title)
 
     async def ready(self) -> str:
         """The actor's own summary once it does its work; raises what made it give up."""
@@ -56,7 +58,7 @@ class Supervised:
             return str(asked.result())
         asked.cancel()
         await self.work
-        raise ActorFailed(f"{self.part.place.name} stopped before it was ready")
+        raise ActorFailed(f"{self.part.place.title} stopped before it was ready")
 
     async def stop(self, seconds: float) -> None:
         """Asks the actor to end and waits for it, at most `seconds`."""
@@ -104,7 +106,7 @@ class Supervised:
         cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
         if isinstance(cause, ConfigError):
             raise cause
-        name = self.part.place.name
+        name = self.part.place.title
         reason = f"{type(cause).__name__}: {cause}".strip().splitlines()[0]
         if failures > self.part.place.settings.ray.restarts:
             raise ActorFailed(f"{name} failed {failures} times in a row: {reason}") from error

@@ -17,6 +17,8 @@ from types import FrameType
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_LONGEST_PLACE: Final = 20
+"""Ray puts sockets into the folder, and their paths must not exceed 107 bytes (unix(7))."""
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP: Final = signal.SIGUSR1
 """What the child gets for each of them: Ray installs a handler of its own for TERM, which prints a stack and dies."""
@@ -27,7 +29,8 @@ def guarded(work: Callable[[Path], int]) -> int:
 
     The first INT, TERM or HUP reaches the child as STOP; a second one kills it. Call it before any thread is started: it forks.
     """
-    folder = Path(tempfile.mkdtemp(prefix="lloom-"))
+    place = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="lloom-", dir=place if len(place) <= _LONGEST_PLACE else "/tmp"))
     guard = os.getpid()
     child = os.fork()
     if child == 0:

@@ -25,13 +25,13 @@ def run(settings: Settings) -> int:
 
     keystore.forget(settings.identity, os.environ)
 
-    async def then(running: Running) -> int:
+    async def then(running: Running) -> int | None:
         answer = await asyncio.to_thread(_ask, settings, running)
         show(f"\n{report(answer)}\n")
-        if settings.demo.stay:
-            show(_invitation(running, answer.model))
-            await asyncio.Event().wait()
-        return 0
+        if not settings.demo.stay:
+            return 0
+        show(_invitation(running, answer.model))
+        return None
 
     return nodes.run(lambda folder: network(settings, folder), then)
 
@@ -44,14 +44,19 @@ def network(settings: Settings, folder: Path) -> Sequence[Node]:
     validator = replace(settings, network=replace(local, port=port, bootstrap=()))
     few = {name: backend for name, backend in settings.llm.items() if not isinstance(backend, MockBackend)}
     executors = [
-        _node(replace(ready, llm=settings.llm if index == 0 else few), "executor", folder / str(index))
-        for index in range(settings.demo.executors)
+        _node(
+            replace(ready, llm=few if number > 1 else settings.llm),
+            "executor",
+            folder / str(number),
+            f"executor {number}",
+        )
+        for number in range(1, settings.demo.executors + 1)
     ]
-    return [_node(validator, "validator", folder), *executors, _node(ready, "client", folder)]
+    return [_node(validator, "validator", folder, "validator"), *executors, _node(ready, "client", folder, "client")]
 
 
-def _node(settings: Settings, role: Role, home: Path) -> Node:
-    return Node(replace(settings, role=role, home=str(home)), Identity.generate())
+def _node(settings: Settings, role: Role, home: Path, label: str) -> Node:
+    return Node(replace(settings, role=role, home=str(home)), Identity.generate(), label)
 
 
 def _ask(settings: Settings, running: Running) -> Answer:
