@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
 
 from lloom.actors import cluster
 from lloom.actors.place import Office
@@ -38,6 +40,8 @@ class Node:
 
     settings: Settings
     identity: Identity
+    provider_keys: Mapping[str, str]
+    """The API keys of its backends, by the name of the variable they come from."""
     label: str = ""
     """Tells nodes of one process apart on the terminal."""
 
@@ -114,7 +118,8 @@ class House:
         self._running = Running(gateway, dashboard, self._folder / cluster.TOKEN_FILE)
         first, *others = plans
         await self._start(first.parts)
-        await self._start([part for other in others for part in other.parts])
+        if others:
+            await self._start([part for other in others for part in other.parts])
         roles = ", ".join(f"{node.settings.role} {checksum(node.identity.address)}" for node in self._nodes)
         self.terminal.say(f"{roles} is up" if len(self._nodes) == 1 else "the whole network is up")
 
@@ -148,9 +153,11 @@ class House:
 
     async def _office(self, node: Node) -> Office:
         """What the node's actors have in common; from now on they can have its key."""
-        key_socket = self._folder / f"{node.identity.address.hex()}.key"
-        self._agents.append(await keyagent.serve(key_socket, node.identity))
-        return Office(node.settings, node.identity.address, str(key_socket), str(self._folder / "log"))
+        name = node.identity.address.hex()
+        key, providers = self._folder / f"{name}.key", self._folder / f"{name}.providers"
+        self._agents.append(await keyagent.serve(key, node.identity.secret))
+        self._agents.append(await keyagent.serve(providers, msgspec.json.encode(node.provider_keys)))
+        return Office(node.settings, node.identity.address, str(key), str(providers), str(self._folder / "log"))
 
     async def _start_cluster(self) -> str | None:
         """The dashboard's URL, if there is one."""
@@ -167,6 +174,7 @@ class House:
         """Spawns all of `parts` at once and waits until each does its work; raises what keeps the first one from it."""
         from lloom.actors.supervisor import Supervised
 
+        self.terminal.say(f"starting {', '.join(part.place.title for part in parts)} ...")
         actors = [Supervised(part, self.terminal.say) for part in parts]
         self._actors += actors
         try:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from lloom.adapters import keyagent, log, relay
@@ -24,6 +25,7 @@ class Office(Struct, frozen=True):
     settings: Settings
     node: NodeId
     key_socket: str
+    provider_socket: str
     log_socket: str
 
 
@@ -52,7 +54,13 @@ class Place(Office, frozen=True):
 
     def identity(self) -> Identity:
         """The node's key; only where the node's own process runs on this machine."""
-        return keyagent.fetch(self.key_socket)
+        return Identity(keyagent.fetch(self.key_socket))
+
+    def provider_keys(self) -> dict[str, str]:
+        """The API keys of the backends by variable; none on another machine, whose own environment has to have them."""
+        if not Path(self.provider_socket).exists():
+            return {}
+        return msgspec.json.decode(keyagent.fetch(self.provider_socket), type=dict[str, str])
 
     def open_log(self) -> None:
         """Sends this process's log lines to the node's own terminal or file."""

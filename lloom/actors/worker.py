@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,7 @@ class Worker(Actor):
     async def _start_engines(self, stack: AsyncExitStack) -> dict[str, tuple[Engine, ModelOffer]]:
         """Every engine by the models it serves."""
         found: dict[str, tuple[Engine, ModelOffer]] = {}
+        os.environ.update(self.place.provider_keys())
         for engine in engines(self.place.settings.llm):
             stack.push_async_callback(engine.close)
             for offer in await engine.start():

@@ -30,7 +30,7 @@ def guarded(work: Callable[[Path], int]) -> int:
     The first INT, TERM or HUP reaches the child as STOP; a second one kills it. Call it before any thread is started: it forks.
     """
     place = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="lloom-", dir=place if len(place) <= _LONGEST_PLACE else "/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="lloom-", dir=place if len(place) <= _LONGEST_PLACE else "/tmp"))  # noqa: S108 (a new folder)
     guard = os.getpid()
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Hands the node's key to the node's own actors over a Unix socket, so that it never stands in Ray's store or an environment."""
+"""Hands secrets to the node's own actors over Unix sockets: they stand neither in Ray's store nor in an environment."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from typing import Final
 from loguru import logger
 
 from lloom.core.errors import ConfigError
-from lloom.core.identity import Identity
 
-_SECRET_BYTES: Final = 32
+_LIMIT: Final = 64 * 1024
 _TIMEOUT: Final = 5.0
 """Seconds; both ends are processes of one machine."""
 
 
-async def serve(path: Path, identity: Identity) -> asyncio.Server:
-    """Listens at `path` (in a folder that only the user may enter) and gives the key to processes of the same user."""
+async def serve(path: Path, secret: bytes) -> asyncio.Server:
+    """Listens at `path` (in a folder that only the user may enter) and gives `secret` to processes of the same user."""
 
     async def give(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer: socket.socket = writer.get_extra_info("socket")
         try:
             if _user(peer) == os.getuid():
-                writer.write(identity.secret)
+                writer.write(secret)
                 await asyncio.wait_for(writer.drain(), _TIMEOUT)
             else:
-                logger.warning("a process of another user asked for the node's key and was refused")
+                logger.warning("a process of another user asked for a secret of the node and was refused")
         except OSError as error:
-            logger.debug("a process went away while it was given the key: {}", error)
+            logger.debug("a process went away while it was given a secret: {}", error)
         finally:
             writer.close()
 
@@ -40,18 +39,20 @@ async def serve(path: Path, identity: Identity) -> asyncio.Server:
     return server
 
 
-def fetch(path: str) -> Identity:
-    """The node's identity from the agent at `path`; ConfigError if nobody answers there."""
+def fetch(path: str) -> bytes:
+    """The secret from the agent at `path`; ConfigError if nobody hands it out."""
     try:
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(_TIMEOUT)
             link.connect(path)
             secret = b""
-            while len(secret) < _SECRET_BYTES and (part := link.recv(_SECRET_BYTES - len(secret))):
+            while len(secret) < _LIMIT and (part := link.recv(_LIMIT)):
                 secret += part
-        return Identity(secret)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ConfigError(f"the node's process did not hand over its key ({error}); start the node again") from error
+    if not secret:
+        raise ConfigError("the node's process refused to hand over its key: another user runs this one")
+    return secret
 
 
 def _user(link: socket.socket) -> int:

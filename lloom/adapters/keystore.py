@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from loguru import logger
 
 from lloom.core.errors import ConfigError
 from lloom.core.identity import Identity, checksum
-from lloom.core.settings import IdentitySettings, KeygenSettings
+from lloom.core.settings import Backend, IdentitySettings, KeygenSettings
 
 Ask = Callable[[str], str]
 """Asks a person for a passphrase, without showing it."""
@@ -59,6 +59,12 @@ def forget(settings: IdentitySettings, environ: MutableMapping[str, str]) -> Non
     """Takes key and passphrase out of `environ` unused, where a node makes keys of its own."""
     for name in (settings.key_env, settings.passphrase_env):
         environ.pop(name, None)
+
+
+def provider_keys(backends: Mapping[str, Backend], environ: MutableMapping[str, str]) -> dict[str, str]:
+    """Takes the API keys that `backends` name out of `environ`, so that no child inherits them; by variable."""
+    names = {name for backend in backends.values() if (name := getattr(backend, "key_env", None))}
+    return {name: environ.pop(name) for name in names if name in environ}
 
 
 def create(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -24,6 +24,7 @@ def run(settings: Settings) -> int:
     """Exit status: 0 once the question was answered (and, with `demo.stay`, the user has seen enough)."""
 
     keystore.forget(settings.identity, os.environ)
+    keys = keystore.provider_keys(settings.llm, os.environ)
 
     async def then(running: Running) -> int | None:
         answer = await asyncio.to_thread(_ask, settings, running)
@@ -33,30 +34,26 @@ def run(settings: Settings) -> int:
         show(_invitation(running, answer.model))
         return None
 
-    return nodes.run(lambda folder: network(settings, folder), then)
+    return nodes.run(lambda folder: network(settings, keys, folder), then)
 
 
-def network(settings: Settings, folder: Path) -> Sequence[Node]:
+def network(settings: Settings, keys: Mapping[str, str], folder: Path) -> Sequence[Node]:
     """The nodes of the demo: validator, executors, client. The first executor also serves the mock."""
     local = settings.network
     port = ports.first_port(local.host, local.port, ports.DHT, "network.port")
     ready = replace(settings, network=replace(local, port=0, bootstrap=(f"{local.host}:{port}",)))
     validator = replace(settings, network=replace(local, port=port, bootstrap=()))
     few = {name: backend for name, backend in settings.llm.items() if not isinstance(backend, MockBackend)}
+    backends = [settings.llm, *[few] * (settings.demo.executors - 1)]
+
+    def node(role: Role, label: str, chosen: Settings) -> Node:
+        own = replace(chosen, role=role, home=str(folder / label))
+        return Node(own, Identity.generate(), keys if role == "executor" else {}, label)
+
     executors = [
-        _node(
-            replace(ready, llm=few if number > 1 else settings.llm),
-            "executor",
-            folder / str(number),
-            f"executor {number}",
-        )
-        for number in range(1, settings.demo.executors + 1)
+        node("executor", f"executor {number}", replace(ready, llm=llm)) for number, llm in enumerate(backends, start=1)
     ]
-    return [_node(validator, "validator", folder, "validator"), *executors, _node(ready, "client", folder, "client")]
-
-
-def _node(settings: Settings, role: Role, home: Path, label: str) -> Node:
-    return Node(replace(settings, role=role, home=str(home)), Identity.generate(), label)
+    return [node("validator", "validator", validator), *executors, node("client", "client", ready)]
 
 
 def _ask(settings: Settings, running: Running) -> Answer:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lloom import node
+from lloom.adapters import title
 from lloom.adapters.guard import guarded
 from lloom.adapters.terminal import show
 from lloom.core.errors import ConfigError, LloomError
@@ -19,10 +20,12 @@ def run(make: Callable[[Path], Sequence[Node]], then: Then | None = None) -> int
     """
 
     def work(folder: Path) -> int:
+        title.show("lloom")
         try:
             return node.run(make(folder), folder, then)
         except LloomError as error:
             show(f"lloom: {error}\n")
             return 2 if isinstance(error, ConfigError) else 1
 
+    title.show("lloom")
     return guarded(work)

@@ -16,5 +16,6 @@ def run(settings: Settings) -> int:
         from lloom.commands import demo
 
         return demo.run(settings)
-    node = Node(settings, keystore.load(settings.identity, os.environ))
+    identity = keystore.load(settings.identity, os.environ)
+    node = Node(settings, identity, keystore.provider_keys(settings.llm, os.environ))
     return nodes.run(lambda _: [node])

@@ -1,4 +1,4 @@
-"""What an answer amounts to: takes usage and end marks out of a backend's event stream. It never parses a content chunk on the way."""
+"""What an answer amounts to: takes usage and end marks out of a backend's events. It parses no content chunk on the way."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from msgspec import Struct
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.sse import DONE, END, Splitter, payload
 
+MAX_USAGE: Final = 4096
+"""Bytes, as `messages.Done` takes."""
+
 KEPT_BYTES: Final = 8 * 1024 * 1024
 """Text kept for counting when a backend reports no usage; beyond it, four bytes count as a token."""
 
-# Within a JSON string a quote is escaped, so these bytes cannot come from the text of an answer, but for [DONE]: hence the second look.
+# Within a JSON string a quote is escaped, so an answer's text cannot contain these, but for [DONE]: hence the second look.
 _NOTABLE: Final = re.compile(rb'"usage"\s*:\s*\{|\[DONE\]|"error"\s*:\s*[{"]')
 
 
@@ -24,6 +27,7 @@ _NULL: Final = msgspec.Raw(b"null")
 class _Usage(Struct, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    total_tokens: int = 0
 
 
 class _Chunk(Struct, frozen=True):
@@ -143,5 +147,7 @@ class Meter:
             _usage.decode(usage)
         except msgspec.DecodeError as error:
             raise PeerFault("the backend reports a usage that is none", code="bad_usage") from error
-        self.usage, self.ended = usage, True
+        # A backend's details are passed on, unless there are more than a message takes.
+        self.usage = usage if len(usage) <= MAX_USAGE else msgspec.json.encode(_usage.decode(usage))
+        self.ended = True
         self._kept.clear()

@@ -25,7 +25,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_a_second_node_in_the_same_folder_is_refused(settings: Settings) -> None:
-    with home.only_one(settings), pytest.raises(ConfigError, match="already runs .*home="), home.only_one(settings):
+    with home.only_one(settings), pytest.raises(ConfigError, match=r"already runs .*home="), home.only_one(settings):
         pass
     with home.only_one(settings):
         pass

@@ -1,0 +1,126 @@
+"""Lloom beside the mock it asks and LiteLLM's proxy, in one run: `just bench` prints a table. See `just bench --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from tests.bench import load, table
+from tests.bench.figures import LOADS, Load, Round
+from tests.bench.load import Incomplete, Job, Sample
+from tests.bench.proxy import install, proxy
+from tests.bench.systems import NotStarted, System, lloom, mock
+
+CORES = 2
+ROUNDS, SECONDS = 7, 2.0
+QUICK_ROUNDS, QUICK_SECONDS = 3, 0.7
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} short rounds: rough figures in a minute")
+    parser.add_argument("--rounds", type=_count, help=f"rounds in which all systems take turns ({ROUNDS})")
+    parser.add_argument(
+        "--no-litellm", action="store_true", help="leave out LiteLLM's proxy, which has to be installed"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures, round by round, to a file")
+    return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1000:
+        raise argparse.ArgumentTypeError("must be from 1 to 1000")
+    return number
+
+
+def say(message: str) -> None:
+    """Progress, for whoever waits."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def start(stack: ExitStack, wanted: argparse.Namespace) -> list[System]:
+    """All systems, running; `stack` stops them."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lloom-bench-", ignore_cleanup_errors=True)))
+    if not wanted.no_litellm:
+        say("preparing LiteLLM's proxy in .venv-bench (700 MB at the first run) ...")
+        install()
+    say("starting the mock, and a network of four nodes ...")
+    upstream = stack.enter_context(mock())
+    systems = [upstream, *stack.enter_context(lloom(upstream.port, folder))]
+    if not wanted.no_litellm:
+        say("starting LiteLLM's proxy ...")
+        systems.append(stack.enter_context(proxy(upstream.port, folder)))
+    return systems
+
+
+def measure(system: System, load_: Load, seconds: float) -> Sample:
+    """One system under one load."""
+    job = Job(system.port, system.model, load_.stream, load_.clients, load_.tokens, seconds, system.key)
+    try:
+        return load.run(job)
+    except Incomplete as error:
+        raise Incomplete(f"{system.name}, {load_.name}: {error}") from None
+
+
+def play(systems: Sequence[System], rounds: int, seconds: float) -> list[Round]:
+    """All rounds. Each begins with another system, so that none is always the first after a pause."""
+    for system in systems:
+        say(f"warming up {system.name} ...")
+        for each in LOADS:
+            measure(system, each, seconds / 2)
+    played: list[Round] = []
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds} ...")
+        turn = [*systems[number % len(systems) :], *systems[: number % len(systems)]]
+        played.append({(system.name, each.name): measure(system, each, seconds) for each in LOADS for system in turn})
+    return played
+
+
+def main() -> int:
+    wanted = arguments()
+    signal.signal(signal.SIGTERM, _stop)
+    if hasattr(os, "sched_setaffinity"):
+        # Every process started from here has the same two.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    rounds = wanted.rounds or (QUICK_ROUNDS if wanted.quick else ROUNDS)
+    try:
+        with ExitStack() as stack:
+            systems = start(stack, wanted)
+            played = play(systems, rounds, QUICK_SECONDS if wanted.quick else SECONDS)
+            memory = {system.name: system.memory() for system in systems}
+            say("stopping ...")
+    except NotStarted as error:
+        say(f"a system did not start: {error}")
+        return 1
+    except Incomplete as error:
+        say(
+            "\n".join(
+                [f"nothing is compared, because an answer was not complete: {error}", *getattr(error, "__notes__", [])]
+            )
+        )
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    names = [system.name for system in systems]
+    print(table.text(names, played, memory))
+    if wanted.json is not None:
+        wanted.json.write_bytes(msgspec.json.format(msgspec.json.encode(table.tree(names, played, memory)), indent=2))
+    return 0
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

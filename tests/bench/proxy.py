@@ -1,0 +1,95 @@
+"""LiteLLM's proxy with one worker, in an environment of its own that is made at the first run. It is not tuned either way."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from tests.bench.systems import MODEL, NotStarted, System, process
+from tests.e2e.support import ROOT, environment, free_port
+
+ENVIRONMENT = ROOT / ".venv-bench"
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+START_SECONDS = 120
+INSTALL_SECONDS = 900
+
+CONFIG = """
+model_list:
+  - model_name: {model}
+    litellm_params:
+      model: hosted_vllm/{model}
+      api_base: http://127.0.0.1:{upstream}/v1
+      api_key: none
+litellm_settings:
+  telemetry: false
+"""
+
+
+def install() -> None:
+    """Makes the environment if it is not there, or not of these requirements. NotStarted if that fails."""
+    stamp, wanted = ENVIRONMENT / "stamp", hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    packages = ["--require-hashes", "--compile-bytecode", "--python", str(_binary("python")), "-r", str(REQUIREMENTS)]
+    for command in (
+        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)],
+        [uv, "pip", "install", "--quiet", *packages],
+    ):
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+        except subprocess.CalledProcessError as error:
+            raise NotStarted(
+                f"LiteLLM's proxy cannot be installed (--no-litellm leaves it out): {error.stderr.strip()}"
+            ) from None
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NotStarted(f"LiteLLM's proxy cannot be installed (--no-litellm leaves it out): {error}") from None
+    stamp.write_text(wanted)
+
+
+@contextmanager
+def proxy(upstream: int, folder: Path) -> Iterator[System]:
+    """The proxy before `upstream` (a port), its files in `folder`."""
+    key, port, config, log = f"sk-{secrets.token_hex(32)}", free_port(), folder / "config.yaml", folder / "log"
+    config.write_text(CONFIG.format(model=MODEL, upstream=upstream))
+    command = [str(_binary("litellm")), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    settings = {
+        "HOME": str(folder),
+        "LITELLM_MASTER_KEY": key,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_MODE": "PRODUCTION",
+        "LITELLM_LOG": "ERROR",
+    }
+    options = {"env": environment(**settings), "cwd": folder, "stderr": subprocess.STDOUT}
+    command += ["--num_workers", "1", "--telemetry", "False"]
+    with log.open("wb") as output, process(command, stdout=output, **options) as popen:
+        if not _answers(port, popen):
+            raise NotStarted(f"LiteLLM's proxy does not start: {log.read_text(errors='replace')[-2000:]}")
+        yield System("LiteLLM proxy", port, MODEL, {"proxy": lambda: psutil.Process(popen.pid)}, key)
+
+
+def _answers(port: int, popen: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and popen.poll() is None:
+        link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(link):
+            link.request("GET", "/health/liveliness")
+            if link.getresponse().status == http.client.OK:
+                return True
+        time.sleep(0.25)
+    return False
+
+
+def _binary(name: str) -> Path:
+    return ENVIRONMENT / "bin" / name

@@ -1,0 +1,161 @@
+"""The systems under comparison as real processes, and the memory they take. It starts and stops; it measures no speed."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.support import ROOT, STOP_SECONDS, Process, environment, free_port, gone
+
+MODEL = "bench"
+VIA_LITELLM = "bench-litellm"
+MEGABYTE = 1_000_000
+
+# One Worker's backends. The same server, once as bytes through, once through LiteLLM.
+RAW = "+llm.vllm.models={bench:{context:8192}}"
+LITELLM = (
+    "+llm.litellm={{kind:litellm,provider:hosted_vllm,base_url:'{url}',key_env:null,parallel:64,idle_seconds:60,options:{{}},"
+    "models:{{bench-litellm:{{context:8192,name:bench}}}}}}"
+)
+
+
+class NotStarted(Exception):
+    """Raised when a system cannot be installed or does not come up."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Megabytes."""
+
+    resident: float
+    """Pages that processes share count for each of them."""
+    proportional: float
+    """They are divided among them (Linux; elsewhere as `resident`)."""
+
+
+@dataclass(frozen=True)
+class System:
+    """Something to load. `parts` are its processes by name, for the memory they take with all their children."""
+
+    name: str
+    port: int
+    model: str
+    parts: dict[str, Callable[[], psutil.Process]]
+    key: str = "none"
+
+    def memory(self) -> dict[str, Memory]:
+        """What each part takes, with all its children."""
+        return {name: _memory(find()) for name, find in self.parts.items()}
+
+
+@contextmanager
+def mock() -> Iterator[System]:
+    """The upstream of all others, alone."""
+    command = [sys.executable, str(ROOT / "scripts/mock_llm_server.py"), "--port", "0"]
+    with process(command, stdout=subprocess.PIPE) as popen:
+        assert popen.stdout is not None
+        with popen.stdout as stdout:
+            url = stdout.readline().decode().strip()
+            port = int(url.removesuffix("/v1").rpartition(":")[2])
+            yield System("mock alone", port, MODEL, {"mock": lambda: psutil.Process(popen.pid)})
+
+
+@contextmanager
+def lloom(upstream: int, homes: Path) -> Iterator[tuple[System, System]]:
+    """A network of a client and two executors that reach `upstream` (a port) as bytes and through LiteLLM."""
+    entry, gateway = free_port(), free_port()
+    url = f"http://127.0.0.1:{upstream}/v1"
+    common = [
+        f"network.bootstrap=[127.0.0.1:{entry}]",
+        "network.name=bench",
+        "ray.dashboard=false",
+        "log.level=WARNING",
+    ]
+    roles = {
+        "validator": ["role=validator", f"network.port={entry}", *common[1:]],
+        "executor": ["role=executor", "llm=[vllm]", f"llm.vllm.base_url={url}", RAW, "network.port=0", *common],
+        "executor (LiteLLM)": ["role=executor", "llm=[]", LITELLM.format(url=url), "network.port=0", *common],
+        "client": ["role=client", f"gateway.port={gateway}", *common],
+    }
+    with ExitStack() as stack:
+        nodes = {
+            name: stack.enter_context(node(*words, f"home={homes / name.replace(' ', '-')}"))
+            for name, words in roles.items()
+        }
+        for name, each in nodes.items():
+            try:
+                each.wait_for(" is up")
+            except AssertionError as error:
+                raise NotStarted(f"{name}: {error}") from None
+        stack.push(lambda _kind, error, _trace: _annotate(error, nodes))
+        found = {name: _finder(each.popen.pid) for name, each in nodes.items()}
+        raw = {name: found[name] for name in ("client", "executor", "validator")}
+        through = {name: found[name] for name in ("client", "executor (LiteLLM)", "validator")}
+        yield (
+            System("Lloom", gateway, MODEL, raw),
+            System("Lloom + LiteLLM", gateway, VIA_LITELLM, through),
+        )
+
+
+@contextmanager
+def node(*words: str) -> Iterator[Process]:
+    """A `python -m lloom` that is starting, stopped at the end of the block."""
+    started = Process.start(*words, env=environment())
+    try:
+        yield started
+    finally:
+        family = started.family()
+        try:
+            started.stop()
+        except subprocess.TimeoutExpired:
+            started.popen.kill()
+        for member in gone(family):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+
+
+@contextmanager
+def process(command: list[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A running command, ended with its children at the end of the block."""
+    popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)  # type: ignore[call-overload]
+    try:
+        yield popen
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = [psutil.Process(popen.pid), *psutil.Process(popen.pid).children(recursive=True)]
+            popen.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                popen.wait(STOP_SECONDS)
+            for member in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+        popen.wait(STOP_SECONDS)
+
+
+def _annotate(error: BaseException | None, nodes: dict[str, Process]) -> None:
+    """The nodes' last words belong to whatever went wrong while they ran."""
+    if error is not None:
+        for name, each in nodes.items():
+            last = [line for line in [*each.lines, *each._queue.queue] if line][-3:]
+            error.add_note(f"{name} (exit status {each.popen.poll()}): " + " | ".join(last))
+
+
+def _finder(pid: int) -> Callable[[], psutil.Process]:
+    return lambda: psutil.Process(pid)
+
+
+def _memory(process: psutil.Process) -> Memory:
+    resident = proportional = 0
+    for member in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            found = member.memory_full_info()
+            resident += found.rss
+            proportional += getattr(found, "pss", found.rss)
+    return Memory(resident / MEGABYTE, proportional / MEGABYTE)
