@@ -21,6 +21,7 @@ from lloom.adapters.llm import Engine
 from lloom.core import tokens
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
+from lloom.core.frames import MAX_DATA
 from lloom.core.identity import ADDRESS_BYTES
 from lloom.core.messages import ChatCall, Done, OfferCall
 from lloom.core.metering import Meter
@@ -79,7 +80,8 @@ class Gate:
             raise _busy("This executor is busy and its queue is full.")
         self._waiting += 1
         try:
-            await asyncio.wait_for(self._free.acquire(), self._settings.queue_seconds)
+            async with asyncio.timeout(self._settings.queue_seconds):  # wait_for can swallow a CANCEL
+                await self._free.acquire()
         except TimeoutError:
             raise _busy("This executor stayed busy for too long.") from None
         finally:
@@ -98,16 +100,25 @@ class Book:
     """The offers that still bind: the newest, and those before it until they expire, because clients hold their quotes."""
 
     def __init__(self) -> None:
-        self.sealed = b""
+        self._sealed = b""
+        self._expires = 0
         self._terms: dict[bytes, Terms] = {}
 
     def publish(self, sealed: bytes, offer: Offer, now: float) -> None:
         """Makes `offer` the newest."""
-        self.sealed = sealed
+        self._sealed, self._expires = sealed, offer.expires
         self._terms = {key: terms for key, terms in self._terms.items() if terms.quote.valid_until > now}
         for model in offer.models:
             quote = quote_of(offer, model)
             self._terms[quote_hash(quote)] = Terms(quote, model)
+
+    def sealed(self, now: float) -> bytes:
+        """The newest offer, signed; RetryElsewhere (503) while there is none that holds: the executor's head is away."""
+        if self._expires <= now:
+            raise RetryElsewhere(
+                "This executor has no offer right now; it is starting.", status=503, code="starting", retry_after=1.0
+            )
+        return self._sealed
 
     def terms(self, quote: bytes, now: float) -> Terms:
         """The terms that the hash `quote` names; RetryElsewhere if they are not this executor's, or no longer."""
@@ -149,23 +160,21 @@ class Serving:
         """One call, from OPEN to END; what it raises becomes a RESET."""
         match stream.call:
             case OfferCall():
-                await stream.send(self.book.sealed)
-                await stream.finish()
+                async with _deadline(self._settings.request_seconds):
+                    await stream.send(self.book.sealed(time.time()))
+                    await stream.finish()
             case ChatCall() as call:
                 await self._chat(stream, call)
 
     async def _chat(self, stream: Stream, call: ChatCall) -> None:
         checked, terms = self._check(stream, call)
-        try:
-            async with self._client_share(stream.connection.peer), asyncio.timeout(self._seconds(checked)):
-                body = await self._body(stream)
-                if checked.request.request_hash != request_hash(call.salt, call.model, body):
-                    raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
-                engine, _ = self.engines[call.model]
-                async with self._gates[engine.name].place():
-                    await Run(stream, call, checked, terms, self._window).answer(engine, body, self._receipt)
-        except TimeoutError:
-            raise RetryElsewhere("The answer took too long.", status=504, code="deadline") from None
+        async with self._client_share(stream.connection.peer), _deadline(self._seconds(checked)):
+            body = await self._body(stream)
+            if checked.request.request_hash != request_hash(call.salt, call.model, body):
+                raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
+            engine, _ = self.engines[call.model]
+            async with self._gates[engine.name].place():
+                await Run(stream, call, checked, terms, self._window).answer(engine, body, self._receipt)
         self.served += 1
 
     def _check(self, stream: Stream, call: ChatCall) -> tuple[CheckedRequest, Terms]:
@@ -220,81 +229,106 @@ class Run:
         self._call = call
         self._checked = checked
         self._terms = terms
-        self._hash = ResponseHash(call.salt, window)
+        self._hash = ResponseHash(call.salt, window + MAX_DATA)  # what is hashed and being sent is still to come
         self._meter = Meter()
-        self._started = _milliseconds()
+        self._started = time.time_ns() // 1_000_000
+        self._clock = time.monotonic()
 
     async def answer(self, engine: Engine, body: bytes, receipt: Callable[[Connection, Draft], None]) -> None:
         """Streams the answer and hands the receipt's draft to `receipt`; errors pass through after that."""
-        status = Status.FAILED
+        status, counted = Status.FAILED, (0, 0)
         try:
             async with contextlib.aclosing(engine.stream(self._call.model, body)) as source:
                 await self._pump(source)
-            inputs, outputs = await self._count(body)
-            await self._stream.finish(Done(inputs, outputs, self._usage(inputs, outputs)))
+            counted = await self._count(body, self._hash.length)
+            await self._stream.finish(Done(*counted, self._usage(*counted)))
             status = Status.COMPLETE
         except asyncio.CancelledError:
-            status = Status.CANCELLED if self._stream.cancelled is not None else Status.FAILED
+            if self._stream.cancelled is not None:
+                status = Status.CANCELLED
             raise
         finally:
             if self._hash.length:  # who got nothing owes nothing
                 with contextlib.suppress(PeerFault):  # a CANCEL that lies about its bytes earns no receipt
-                    receipt(self._stream.connection, self._draft(status, body))
+                    receipt(self._stream.connection, await self._draft(status, body, counted))
 
     async def _pump(self, source: AsyncGenerator[bytes, None]) -> None:
         async for data in source:
             block = self._meter.feed(data)
-            if block:
-                self._hash.update(block)
-                await self._stream.send(block)
+            for start in range(0, len(block), MAX_DATA):
+                piece = block[start : start + MAX_DATA]
+                self._hash.update(piece)
+                await self._stream.send(piece)
         if not self._meter.ended:
             raise RetryElsewhere("The backend broke off its answer.", code="backend_cut")
 
-    async def _count(self, body: bytes) -> tuple[int, int]:
-        """Tokens of prompt and answer: the backend's own numbers, or ours where it gave none."""
-        if self._meter.usage:
+    async def _count(self, body: bytes, length: int) -> tuple[int, int]:
+        """Tokens of the prompt and of the answer's first `length` bytes.
+
+        The backend's own numbers, or ours where it gave none; of an answer that did not all arrive at most what we count.
+        """
+        whole = length == self._hash.length
+        if self._meter.usage and whole:
             return self._meter.tokens()
-        return await asyncio.to_thread(self._count_text, body, self._hash.length)
+        inputs, outputs = await asyncio.to_thread(self._count_text, body, length)
+        if self._meter.usage:
+            reported = self._meter.tokens()
+            return reported[0], min(reported[1], outputs)
+        return inputs, outputs
 
     def _count_text(self, body: bytes, length: int) -> tuple[int, int]:
         encoding = self._terms.model.encoding
-        outputs = tokens.count(self._meter.text(length), encoding) + self._meter.unkept // BYTES_PER_TOKEN
-        prompt = _prompt.decode(body)
-        return tokens.count_messages(prompt.messages, prompt.tools or [], encoding), outputs
+        outputs = tokens.count(self._meter.text(length), encoding) + self._meter.unkept(length) // BYTES_PER_TOKEN
+        try:
+            prompt = _prompt.decode(body)
+            return tokens.count_messages(prompt.messages, prompt.tools or [], encoding), outputs
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the backend took it all the same
+            return len(body) // BYTES_PER_TOKEN, outputs
 
     def _usage(self, inputs: int, outputs: int) -> bytes:
         return self._meter.usage or (
             b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}' % (inputs, outputs, inputs + outputs)
         )
 
-    def _draft(self, status: Status, body: bytes) -> Draft:
-        """The receipt of what was delivered: a cancelled answer up to the byte its client received, a failed one for nothing."""
-        cancelled = self._stream.cancelled
-        length = cancelled.received if cancelled is not None and status is Status.CANCELLED else self._hash.length
-        inputs, outputs = (0, 0) if status is Status.FAILED else self._billed(body, length)
-        request = self._checked.request
+    async def _draft(self, status: Status, body: bytes, counted: tuple[int, int]) -> Draft:
+        """The receipt of what was delivered: a cancelled answer up to the byte its client received, a failed one for nothing.
+
+        More tokens than were ordered are not charged: no client accepts that.
+        """
+        cancel, length = self._stream.cancelled, self._hash.length
+        if cancel is not None and status is Status.CANCELLED:
+            length = cancel.received
+        response_hash = self._hash.digest(length)
+        if status is Status.CANCELLED:
+            counted = await self._count(body, length)
+        request, quote = self._checked.request, self._terms.quote
+        ordered = (request.max_input_tokens, request.max_output_tokens)
+        inputs, outputs = (0, 0) if status is Status.FAILED else map(min, counted, ordered)
         return Draft(
             lane=Lane(client=request.client, token=bytes(ADDRESS_BYTES), number=request.lane),
             request_digest=self._checked.digest,
-            model=self._terms.quote.model,
-            response_hash=self._hash.digest(length),
+            model=quote.model,
+            response_hash=response_hash,
             response_bytes=length,
             input_tokens=inputs,
             cached_tokens=0,
             output_tokens=outputs,
-            cost=0 if status is Status.FAILED else cost(self._terms.quote, inputs, 0, outputs),
+            cost=0 if status is Status.FAILED else cost(quote, inputs, 0, outputs),
             started_at=self._started,
-            finished_at=_milliseconds(),
+            finished_at=self._started + int(1000 * (time.monotonic() - self._clock)),  # the wall clock may be set back
             status=status,
         )
 
-    def _billed(self, body: bytes, length: int) -> tuple[int, int]:
-        return self._meter.tokens() if self._meter.usage else self._count_text(body, length)
+
+@contextlib.asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    """Bounds a whole call; RetryElsewhere (504) if it takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise RetryElsewhere("The answer took too long.", status=504, code="deadline") from None
 
 
 def _busy(message: str) -> RetryElsewhere:
     return RetryElsewhere(message, status=429, code="busy", retry_after=1.0)
-
-
-def _milliseconds() -> int:
-    return time.time_ns() // 1_000_000

@@ -9,24 +9,28 @@ import msgspec
 from msgspec import Struct
 
 from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.messages import Tokens
 from lloom.core.sse import DONE, END, Splitter, payload
 
 MAX_USAGE: Final = 4096
 """Bytes, as `messages.Done` takes."""
 
 KEPT_BYTES: Final = 8 * 1024 * 1024
-"""Text kept for counting when a backend reports no usage; beyond it, four bytes count as a token."""
+"""Bytes kept for counting when a backend reports no usage, or not all of an answer arrives; beyond it, four count as a token."""
 
 # Within a JSON string a quote is escaped, so an answer's text cannot contain these, but for [DONE]: hence the second look.
 _NOTABLE: Final = re.compile(rb'"usage"\s*:\s*\{|\[DONE\]|"error"\s*:\s*[{"]')
 
 
+_MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises when a backend sends nonsense."""
+
 _NULL: Final = msgspec.Raw(b"null")
 
 
 class _Usage(Struct, frozen=True):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens = 0
     total_tokens: int = 0
 
 
@@ -95,7 +99,7 @@ class Meter:
         if not self.usage:
             return 0, 0
         found = _usage.decode(self.usage)
-        return max(0, found.prompt_tokens), max(0, found.completion_tokens)
+        return found.prompt_tokens, found.completion_tokens
 
     def text(self, length: int) -> str:
         """What the model wrote in the first `length` bytes passed on, tool calls included, for a count of our own."""
@@ -103,7 +107,7 @@ class Meter:
         for event in Splitter().feed(b"".join(self._kept)[:length]):
             try:
                 chunk = _content.decode(payload(event))
-            except msgspec.DecodeError:
+            except _MALFORMED:
                 continue
             for choice in chunk.choices:
                 delta = choice.delta
@@ -112,15 +116,13 @@ class Meter:
                     parts.append(bytes(delta.tool_calls).decode(errors="replace"))
         return "".join(parts)
 
-    @property
-    def unkept(self) -> int:
-        """Bytes of the answer that `text` leaves out because there were too many."""
-        return max(0, self._kept_bytes - KEPT_BYTES)
+    def unkept(self, length: int) -> int:
+        """How many of the first `length` bytes `text` leaves out because there were too many."""
+        return max(0, length - self._kept_bytes)
 
     def _keep(self, block: bytes) -> None:
-        if not self.usage:
-            if self._kept_bytes < KEPT_BYTES:
-                self._kept.append(block)
+        if self._kept_bytes < KEPT_BYTES:
+            self._kept.append(block)
             self._kept_bytes += len(block)
 
     def _look(self, event: bytes) -> bytes:
@@ -133,7 +135,7 @@ class Meter:
             return event
         try:
             chunk = _chunk.decode(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except _MALFORMED as error:
             raise PeerFault("the backend sent a chunk that is no JSON", code="bad_stream") from error
         if bytes(chunk.error) != b"null":
             raise RetryElsewhere("the backend failed in the middle of its answer", code="backend_failed")
@@ -145,9 +147,8 @@ class Meter:
     def _take_usage(self, usage: bytes) -> None:
         try:
             _usage.decode(usage)
-        except msgspec.DecodeError as error:
+        except _MALFORMED as error:
             raise PeerFault("the backend reports a usage that is none", code="bad_usage") from error
         # A backend's details are passed on, unless there are more than a message takes.
         self.usage = usage if len(usage) <= MAX_USAGE else msgspec.json.encode(_usage.decode(usage))
         self.ended = True
-        self._kept.clear()

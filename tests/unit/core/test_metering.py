@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lloom.core import metering
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.metering import Meter
 from lloom.core.sse import event
@@ -57,7 +58,17 @@ def test_an_error_in_the_stream_asks_for_another_executor() -> None:
         Meter().feed(event(b'{"error": {"message": "out of memory"}}'))
 
 
-@pytest.mark.parametrize("usage", [b'{"prompt_tokens": "many"}', b'{"prompt_tokens": 1.5}', b'{"completion_tokens": null}'])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        b'{"prompt_tokens": "many"}',
+        b'{"prompt_tokens": 1.5}',
+        b'{"prompt_tokens": -1}',
+        b'{"completion_tokens": null}',
+        b'{"completion_tokens": 4294967296}',
+        b'{"x": ' + b"[" * 100_000,
+    ],
+)
 def test_a_usage_that_is_none_blames_the_backend(usage: bytes) -> None:
     with pytest.raises(PeerFault):
         Meter().feed(event(b'{"choices": [], "usage": %s}' % usage))
@@ -68,6 +79,28 @@ def test_without_usage_the_text_is_kept_for_counting_up_to_the_byte_that_arrived
     out = meter.feed(chunk("Hello") + chunk(" world"))
     assert meter.text(len(out)) == "Hello world"
     assert meter.text(len(chunk("Hello")) + 3) == "Hello"
+
+
+def test_the_text_is_kept_beyond_the_usage_for_an_answer_that_does_not_arrive_whole() -> None:
+    meter = Meter()
+    meter.feed(chunk("Hello") + chunk(" world") + chunk(usage=USAGE))
+    assert meter.text(len(chunk("Hello"))) == "Hello"
+
+
+def test_beyond_a_limit_nothing_is_kept_and_what_is_missing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metering, "KEPT_BYTES", 1)
+    meter = Meter()
+    kept, lost = len(meter.feed(chunk("Hello"))), len(meter.feed(chunk(" world")))
+    assert meter.text(kept + lost) == "Hello"
+    assert meter.unkept(kept + lost) == lost
+    assert meter.unkept(kept) == 0
+
+
+def test_what_cannot_be_read_counts_as_no_text() -> None:
+    meter = Meter()
+    nonsense = event(b'{"choices": [{"delta": {"content": "\xff"}}]}')
+    length = len(meter.feed(chunk("a") + nonsense + event(b"[" * 100_000) + chunk("b")))
+    assert meter.text(length) == "ab"
 
 
 @given(st.lists(st.text(max_size=20), max_size=8), st.data())
