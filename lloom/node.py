@@ -144,12 +144,14 @@ class House:
         drain = max(max(n.settings.bridge.drain_seconds, n.settings.gateway.drain_seconds) for n in self._nodes)
         if self._actors:
             self.terminal.say("stopping: saying goodbye and letting open requests end")
-        for _, stage in groupby(sorted(self._actors, key=_stage), key=_stage):
-            await asyncio.gather(*(actor.stop(drain + STOP_SECONDS) for actor in stage))
-        for agent in self._agents:
-            agent.close()
-        if self._cluster_up:
-            await self._thread.run(cluster.stop)
+        try:
+            for _, stage in groupby(sorted(self._actors, key=_stage), key=_stage):
+                await asyncio.gather(*(actor.stop(drain + STOP_SECONDS) for actor in stage))
+        finally:
+            for agent in self._agents:
+                agent.close()
+            if self._cluster_up:
+                await self._thread.run(cluster.stop)
 
     async def _office(self, node: Node) -> Office:
         """What the node's actors have in common; from now on they can have its key."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Final
 
 from loguru import logger
@@ -12,6 +13,8 @@ from lloom.actors.place import Place
 
 JOIN_SECONDS: Final = 5.0
 """How long an actor's first word to the user waits for the network."""
+NAP_SECONDS: Final = 30.0
+"""Timers stand still while a machine sleeps: how late after that is noticed what the wall clock says."""
 
 
 class Actor:
@@ -26,6 +29,7 @@ class Actor:
         self.stopping = asyncio.Event()
         self._up = asyncio.Event()
         self._summary = ""
+        self._work: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         """Ray's log prefix and dashboard show this."""
@@ -34,9 +38,14 @@ class Actor:
     async def serve(self) -> None:
         """The actor's whole life; returns after `stop()`. What it raises, the node's process judges."""
         self.place.open_log()
-        self._up.clear()
+        if self.stopping.is_set():
+            return
+        self._work = asyncio.create_task(self.run(), name=self.place.name)
         try:
-            await self.run()
+            await self._work
+        except asyncio.CancelledError:
+            if not self.stopping.is_set():
+                raise
         finally:
             self._up.clear()
             logger.debug("{} has stopped", self.place.name)
@@ -58,11 +67,22 @@ class Actor:
         return self._summary
 
     async def stop(self) -> None:
-        """Asks the actor to say goodbye, drain and end; `serve()` returns when that is done."""
+        """Asks the actor to say goodbye, drain and end; `serve()` returns when that is done.
+
+        One that is still starting is cancelled: what it waits for may have stopped before it.
+        """
         self.stopping.set()
+        if self._work is not None and not self._up.is_set():
+            self._work.cancel()
 
 
 async def patience(event: asyncio.Event, seconds: float) -> None:
     """Waits for `event`, but no longer than `seconds`: a node goes on before it is in the network."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def worn(began: float, lifetime: float) -> bool:
+    """Whether what began then (Unix seconds) is to be renewed: half its lifetime is over, or the clock was set back."""
+    return not 0 <= time.time() - began < lifetime / 2

@@ -9,7 +9,7 @@ from typing import Final
 from loguru import logger
 
 from lloom import __version__
-from lloom.actors.base import JOIN_SECONDS, Actor, patience
+from lloom.actors.base import JOIN_SECONDS, Actor, patience, worn
 from lloom.actors.place import Place
 from lloom.adapters.dht import Dht
 from lloom.core import certificate
@@ -33,6 +33,7 @@ class ExecutorNode(Actor):
         self._roster = Roster(PATIENCE_SECONDS)
         self._sealed = b""
         self._seq = 0
+        self._signed = 0.0
         self._stale = asyncio.Event()
         self._renewed = asyncio.Condition()
 
@@ -57,56 +58,60 @@ class ExecutorNode(Actor):
 
     async def enlist(self, worker: str, endpoint: Endpoint, models: tuple[ModelOffer, ...]) -> None:
         """Takes a worker in; the offer changes at once if that changes what is served."""
-        if self._roster.enlist(worker, endpoint, models, time.time()):
+        if self._roster.enlist(worker, endpoint, models, time.monotonic()):
             self._stale.set()
 
     async def offer(self, worker: str, seen: int) -> tuple[int, bytes] | None:
-        """The sealed offer and its number once it is newer than `seen`, or after a while anyway; None: enlist first."""
-        if not self._roster.heard(worker, time.time()):
+        """Number and sealed form of an offer other than number `seen`; after a while `seen` and nothing. None: enlist first."""
+        if not self._roster.heard(worker, time.monotonic()):
             return None
         try:
             async with asyncio.timeout(POLL_SECONDS), self._renewed:
-                await self._renewed.wait_for(lambda: self._seq > seen)
+                # Not "greater": after a restart the wall clock, and the numbers with it, may be behind.
+                await self._renewed.wait_for(lambda: self._seq not in (0, seen) and not self._expired)
         except TimeoutError:
-            self._roster.heard(worker, time.time())
+            self._roster.heard(worker, time.monotonic())
+            return seen, b""
         return self._seq, self._sealed
 
     async def _announce(self, dht: Dht) -> None:
         """Signs and announces the offer whenever it changes, and before it would expire."""
         await patience(dht.ready, JOIN_SECONDS)
-        half_life = self.place.settings.dht.record_ttl_seconds
-        due = 0.0
         while True:
-            silent = self._roster.expire(time.time())
+            silent = self._roster.expire(time.monotonic())
             for worker in silent:
                 logger.warning("{} fell silent and is no longer offered", worker)
-            if self._roster.endpoints() and (silent or self._stale.is_set() or time.monotonic() >= due):
-                self._stale.clear()
-                await self._publish(dht, lifetime=2 * half_life)
-                due = time.monotonic() + half_life
-            await self._next_change()
+            changed = bool(silent) or self._stale.is_set()
+            self._stale.clear()
+            if self._roster.endpoints():
+                if changed or worn(self._signed, self._lifetime):
+                    await self._publish(dht)
+            elif changed:  # nobody works here now
+                await dht.withdraw()
+            await patience(self._stale, POLL_SECONDS)
 
-    async def _next_change(self) -> None:
-        try:
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._stale.wait()
-        except TimeoutError:
-            return
+    @property
+    def _lifetime(self) -> float:
+        return 2 * self.place.settings.dht.record_ttl_seconds
 
-    async def _publish(self, dht: Dht, lifetime: float) -> None:
+    @property
+    def _expired(self) -> bool:
+        return time.time() >= self._signed + self._lifetime - 1
+
+    async def _publish(self, dht: Dht) -> None:
         now = time.time()
         models, endpoints = self._roster.models(), self._roster.endpoints()
         offer = Offer(
             executor=self.place.node,
-            seq=int(now * 1000),
-            expires=int(now + lifetime),
+            seq=max(self._seq + 1, int(now * 1000)),
+            expires=int(now + self._lifetime),
             endpoints=endpoints,
             models=models,
             software=f"lloom/{__version__}",
         )
         sealed = seal(offer, self._key(), self.place.settings.network.name)
         async with self._renewed:
-            self._seq, self._sealed = offer.seq, sealed
+            self._seq, self._sealed, self._signed = offer.seq, sealed, now
             self._renewed.notify_all()
         stored = await dht.announce([model.id for model in models], endpoints, fingerprint(sealed))
         names = ", ".join(model.id for model in models)

@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 from loguru import logger
 
-from lloom.core.errors import RetryElsewhere
+from lloom.core.errors import PeerFault, RetryElsewhere
 
 T = TypeVar("T")
 
@@ -21,6 +21,7 @@ class Outbox(Generic[T]):
     """Hands at most `batch` items at a time to `deliver`, again and again until it does not raise RetryElsewhere.
 
     So `deliver` must bear to get the same items twice. Beyond `backlog` waiting items new ones are dropped, and that is logged.
+    What `deliver` raises besides loses the batch, PeerFault included: the same items would fail for ever.
     """
 
     def __init__(self, what: str, deliver: Callable[[list[T]], Awaitable[None]], batch: int, backlog: int) -> None:
@@ -28,6 +29,7 @@ class Outbox(Generic[T]):
         self._deliver = deliver
         self._batch = batch
         self._items: asyncio.Queue[T] = asyncio.Queue(backlog)
+        self._in_hand = 0
         self._work = asyncio.create_task(self._run(), name=what)
 
     def put(self, item: T) -> None:
@@ -40,18 +42,23 @@ class Outbox(Generic[T]):
     async def close(self) -> None:
         """Waits until everything is delivered, at most CLOSE_SECONDS."""
         try:
-            await asyncio.wait_for(self._items.join(), CLOSE_SECONDS)
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._items.join()
         except TimeoutError:
-            logger.error("{}: {} were not delivered before the end", self._what, self._items.qsize())
-        self._work.cancel()
-        await asyncio.gather(self._work, return_exceptions=True)
+            left = self._items.qsize() + self._in_hand
+            logger.error("{}: {} were not delivered before the end", self._what, left)
+        finally:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
             batch = [await self._items.get()]
             while len(batch) < self._batch and not self._items.empty():
                 batch.append(self._items.get_nowait())
+            self._in_hand = len(batch)
             await self._insist(batch)
+            self._in_hand = 0
             for _ in batch:
                 self._items.task_done()
 
@@ -59,9 +66,9 @@ class Outbox(Generic[T]):
         while True:
             try:
                 return await self._deliver(batch)
-            except RetryElsewhere as error:
+            except Exception as error:  # noqa: BLE001 - the boundary of this task: the next batch may be well
+                if not isinstance(error, RetryElsewhere) or isinstance(error, PeerFault):
+                    logger.exception("{}: a batch of {} was lost", self._what, len(batch))
+                    return None
                 logger.debug("{}: {}; trying again", self._what, error)
                 await asyncio.sleep(RETRY_SECONDS)
-            except Exception:  # noqa: BLE001 - the boundary of this task: the next batch may be well
-                logger.exception("{}: a batch of {} was lost", self._what, len(batch))
-                return None

@@ -77,8 +77,8 @@ class Place(Office, frozen=True):
         import ray
 
         try:
-            handle = await asyncio.to_thread(ray.get_actor, fellow, self.namespace)
             async with asyncio.timeout(seconds):
+                handle = await asyncio.to_thread(ray.get_actor, fellow, self.namespace)
                 return await getattr(handle, method).remote(*arguments)
         except (ValueError, TimeoutError, ray.exceptions.RayError) as error:
             if isinstance(error, ray.exceptions.RayTaskError):

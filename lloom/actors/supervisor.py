@@ -63,9 +63,10 @@ class Supervised:
     async def stop(self, seconds: float) -> None:
         """Asks the actor to end and waits for it, at most `seconds`."""
         if not self.work.done():
-            with contextlib.suppress(ray.exceptions.RayError):
+            with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._handle.stop.remote()
+                    # With retries one that is just being restarted hears of it, too.
+                    await self._handle.stop.options(max_task_retries=-1).remote()
             await asyncio.wait((self.work,), timeout=seconds)
         self.work.cancel()
         await asyncio.gather(self.work, return_exceptions=True)
@@ -103,7 +104,9 @@ class Supervised:
 
     def _judge(self, error: ray.exceptions.RayError, failures: int) -> None:
         """Raises if nothing is won by another try; else says what happened."""
-        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        cause: BaseException = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        while isinstance(cause, BaseExceptionGroup):  # of a TaskGroup: its first error ended the others
+            cause = cause.exceptions[0]
         if isinstance(cause, ConfigError):
             raise cause
         name = self.part.place.title

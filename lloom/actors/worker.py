@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from loguru import logger
 
-from lloom.actors.base import Actor
+from lloom.actors.base import NAP_SECONDS, Actor, worn
 from lloom.actors.outbox import Outbox
 from lloom.actors.place import FellowAway, Place
 from lloom.adapters.bridge import Certificate, Connection, Listener, Service
@@ -30,8 +30,6 @@ ASK_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 0.25
 RECEIPTS_PER_MESSAGE: Final = 14
 """So that a control message stays under what any peer takes (messages.MIN_CONTROL)."""
-RENEW_SHARE: Final = 0.5
-"""A certificate is renewed at this share of its life."""
 
 T = TypeVar("T")
 Bill = tuple[Connection, Draft]
@@ -89,9 +87,13 @@ class Worker(Actor):
 
     async def _renew(self, listener: Listener) -> None:
         """A new certificate well before the old one expires."""
+        lifetime = self.place.settings.bridge.certificate_seconds
+        began = time.time()
         while True:
-            await asyncio.sleep(RENEW_SHARE * self.place.settings.bridge.certificate_seconds)
-            listener.renew(await self._certificate())
+            await asyncio.sleep(min(NAP_SECONDS, lifetime / 4))
+            if worn(began, lifetime):
+                began = time.time()
+                listener.renew(await self._certificate())
 
     async def _follow_offer(self, serving: Serving) -> None:
         """Has the executor's newest offer at hand, and shows the executor that this worker lives."""
@@ -102,13 +104,11 @@ class Worker(Actor):
                 models = tuple(offer for _, offer in serving.engines.values())
                 await self._patiently("enlist", self.place.name, self._endpoint, models)
                 continue
-            number, sealed = answer
-            if number > seen:
+            seen, sealed = answer
+            if sealed:
                 now = time.time()
-                serving.book.publish(
-                    sealed, unseal(sealed, self.place.node, self.place.settings.network.name, now), now
-                )
-                seen = number
+                offer = unseal(sealed, self.place.node, self.place.settings.network.name, now)
+                serving.book.publish(sealed, offer, now)
                 self.up(f"serves {', '.join(sorted(serving.engines))} at {self._endpoint} (TCP)")
 
     async def _patiently(self, method: str, *arguments: Any) -> Any:

@@ -54,7 +54,11 @@ def settings(home: Path, backlog: int = 10_000, ready_seconds: float = 30.0, bat
 def place(home: Path, identity: Identity = EXECUTOR, **limits: Any) -> Place:
     """As much of an actor's place as accounting needs."""
     found = SimpleNamespace(
-        name="accounting", settings=settings(home, **limits), identity=lambda: identity, open_log=lambda: None
+        name="accounting",
+        settings=settings(home, **limits),
+        identity=lambda: identity,
+        open_log=lambda: None,
+        restarted=lambda: False,
     )
     return cast(Place, found)
 
