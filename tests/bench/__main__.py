@@ -27,7 +27,9 @@ QUICK_ROUNDS, QUICK_SECONDS = 3, 0.7
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} short rounds: rough figures in a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_ROUNDS} short rounds: rough figures in two minutes"
+    )
     parser.add_argument("--rounds", type=_count, help=f"rounds in which all systems take turns ({ROUNDS})")
     parser.add_argument(
         "--no-litellm", action="store_true", help="leave out LiteLLM's proxy, which has to be installed"
