@@ -40,8 +40,7 @@ class ClientNode(Actor):
         settings = self.place.settings
         identity = self.place.identity()
         async with AsyncExitStack() as stack:
-            ledger = settings.accounting
-            receipts: Outbox[Receipt] = Outbox("receipts to keep", self._keep, ledger.batch, ledger.backlog)
+            receipts: Outbox[Receipt] = Outbox("receipts to keep", self._keep, settings.accounting)
             stack.push_async_callback(receipts.close)
             dht = await Dht.start(identity, settings.network, settings.dht, client=True)
             stack.push_async_callback(dht.stop)

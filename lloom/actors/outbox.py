@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
 from loguru import logger
 
 from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.settings import AccountingSettings
 
 T = TypeVar("T")
 
@@ -18,17 +20,18 @@ CLOSE_SECONDS: Final = 10.0
 
 
 class Outbox(Generic[T]):
-    """Hands at most `batch` items at a time to `deliver`, again and again until it does not raise RetryElsewhere.
+    """Hands items to `deliver` in batches, each again and again until it does not raise RetryElsewhere.
 
-    So `deliver` must bear to get the same items twice. Beyond `backlog` waiting items new ones are dropped, and that is logged.
-    What `deliver` raises besides loses the batch, PeerFault included: the same items would fail for ever.
+    So `deliver` must bear to get the same items twice. Beyond the backlog of the settings new items are dropped, and that is
+    logged. What `deliver` raises besides loses the batch, PeerFault included: the same items would fail for ever.
     """
 
-    def __init__(self, what: str, deliver: Callable[[list[T]], Awaitable[None]], batch: int, backlog: int) -> None:
+    def __init__(self, what: str, deliver: Callable[[list[T]], Awaitable[None]], settings: AccountingSettings) -> None:
         self._what = what
         self._deliver = deliver
-        self._batch = batch
-        self._items: asyncio.Queue[T] = asyncio.Queue(backlog)
+        self._settings = settings
+        self._items: asyncio.Queue[T] = asyncio.Queue(settings.backlog)
+        self._closing = asyncio.Event()
         self._in_hand = 0
         self._work = asyncio.create_task(self._run(), name=what)
 
@@ -41,6 +44,7 @@ class Outbox(Generic[T]):
 
     async def close(self) -> None:
         """Waits until everything is delivered, at most CLOSE_SECONDS."""
+        self._closing.set()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._items.join()
@@ -54,7 +58,12 @@ class Outbox(Generic[T]):
     async def _run(self) -> None:
         while True:
             batch = [await self._items.get()]
-            while len(batch) < self._batch and not self._items.empty():
+            self._in_hand = 1
+            # A call of another actor costs both processes milliseconds, whether it carries one item or a hundred.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.report_seconds):
+                    await self._closing.wait()
+            while len(batch) < self._settings.batch and not self._items.empty():
                 batch.append(self._items.get_nowait())
             self._in_hand = len(batch)
             await self._insist(batch)

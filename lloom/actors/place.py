@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,18 @@ class Place(Office, frozen=True):
 
         try:
             async with asyncio.timeout(seconds):
-                handle = await asyncio.to_thread(ray.get_actor, fellow, self.namespace)
+                handle = await asyncio.to_thread(_handle, fellow, self.namespace)
                 return await getattr(handle, method).remote(*arguments)
         except (ValueError, TimeoutError, ray.exceptions.RayError) as error:
             if isinstance(error, ray.exceptions.RayTaskError):
                 raise
+            _handle.cache_clear()  # the node may have put another actor in its place
             raise FellowAway(f"{fellow} does not answer", status=503, code="restarting", retry_after=2.0) from error
+
+
+@lru_cache(maxsize=16)
+def _handle(name: str, namespace: str) -> Any:
+    """A fellow actor. It asks the cluster, so it blocks; the handle outlives restarts of the actor."""
+    import ray
+
+    return ray.get_actor(name, namespace)

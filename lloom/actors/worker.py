@@ -47,8 +47,7 @@ class Worker(Actor):
         settings = self.place.settings
         async with AsyncExitStack() as stack:
             served = await self._start_engines(stack)
-            ledger = settings.accounting
-            bills: Outbox[Bill] = Outbox("receipts to sign", self._issue, ledger.batch, ledger.backlog)
+            bills: Outbox[Bill] = Outbox("receipts to sign", self._issue, settings.accounting)
             stack.push_async_callback(bills.close)
             serving = Serving(settings.executor, settings.bridge, Domain(), served, lambda *bill: bills.put(bill))
             listener = await self._listen(serving)

@@ -249,6 +249,8 @@ class AccountingSettings(Group, frozen=True):
     """Receipts signed and committed together, at most."""
     batch_seconds: Seconds
     """How long the first of a batch waits for company."""
+    report_seconds: Seconds
+    """How long the receipt of a finished request waits for others before all of them go to the journal's process."""
     ready_seconds: Seconds
     """How long a call waits for a journal that is not open yet (start, restart)."""
     backlog: Count

@@ -145,7 +145,9 @@ def example() -> tuple[Request, Delivery, Draft]:
 
 def place(home: Path) -> Place:
     """As much of an actor's place as accounting needs, with the values of conf/config.yaml."""
-    accounting = AccountingSettings(mode="off", batch=32, batch_seconds=0.003, ready_seconds=30, backlog=10_000)
+    accounting = AccountingSettings(
+        mode="off", batch=32, batch_seconds=0.003, report_seconds=0.05, ready_seconds=30, backlog=10_000
+    )
     tree = SimpleNamespace(home=str(home), role="executor", accounting=accounting, chain=ChainSettings(name="off"))
     found = SimpleNamespace(name="accounting", settings=tree, identity=lambda: EXECUTOR, open_log=lambda: None)
     return cast(Place, found)

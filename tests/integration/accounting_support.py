@@ -45,7 +45,12 @@ def sign(receipt: Receipt) -> SignedReceipt:
 def settings(home: Path, backlog: int = 10_000, ready_seconds: float = 30.0, batch_seconds: float = 0.003) -> Settings:
     """As much of the tree as accounting reads."""
     accounting = AccountingSettings(
-        mode="off", batch=32, batch_seconds=batch_seconds, ready_seconds=ready_seconds, backlog=backlog
+        mode="off",
+        batch=32,
+        batch_seconds=batch_seconds,
+        report_seconds=0.05,
+        ready_seconds=ready_seconds,
+        backlog=backlog,
     )
     tree = SimpleNamespace(home=str(home), role="executor", accounting=accounting, chain=ChainSettings(name="off"))
     return cast(Settings, tree)

@@ -35,7 +35,9 @@ sys.exit(guarded(work))
 
 
 @contextmanager
-def guard(status: int = 0, handler: str = "stop") -> Iterator[tuple[subprocess.Popen[str], psutil.Process, psutil.Process, Path]]:
+def guard(
+    status: int = 0, handler: str = "stop"
+) -> Iterator[tuple[subprocess.Popen[str], psutil.Process, psutil.Process, Path]]:
     """The guard, its child, the child's daemon, and their folder."""
     program = PROGRAM.format(status=status, handler=handler)
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)

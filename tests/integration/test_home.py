@@ -34,9 +34,7 @@ def test_a_second_node_in_the_same_folder_is_refused(settings: Settings) -> None
 def test_the_folder_of_a_killed_node_is_free_again(settings: Settings) -> None:
     hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
     path = home.folder(settings) / "lock"
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
+    with subprocess.Popen([sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         with pytest.raises(ConfigError), home.only_one(settings):

@@ -11,6 +11,7 @@ from loguru import logger
 from lloom.actors import outbox
 from lloom.actors.outbox import Outbox
 from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.settings import AccountingSettings
 from tests.unit.actors.actor_support import until
 
 
@@ -26,6 +27,12 @@ def errors() -> Iterator[list[str]]:
     sink = logger.add(lambda message: found.append(message.record["message"]), level="ERROR")
     yield found
     logger.remove(sink)
+
+
+def settings(batch: int, backlog: int) -> AccountingSettings:
+    return AccountingSettings(
+        mode="off", batch=batch, backlog=backlog, batch_seconds=1e-9, report_seconds=1e-9, ready_seconds=1
+    )
 
 
 class Fellow:
@@ -48,7 +55,7 @@ class Fellow:
 
 async def test_everything_comes_in_order_and_in_batches() -> None:
     fellow = Fellow()
-    box = Outbox("things", fellow.deliver, 3, 100)
+    box = Outbox("things", fellow.deliver, settings(batch=3, backlog=100))
     for number in range(8):
         box.put(number)
     await box.close()
@@ -57,7 +64,7 @@ async def test_everything_comes_in_order_and_in_batches() -> None:
 
 async def test_nothing_waits_for_company() -> None:
     fellow = Fellow()
-    box = Outbox("things", fellow.deliver, 3, 100)
+    box = Outbox("things", fellow.deliver, settings(batch=3, backlog=100))
     box.put(1)
     await until(lambda: fellow.got == [[1]])
     await box.close()
@@ -65,7 +72,7 @@ async def test_nothing_waits_for_company() -> None:
 
 async def test_while_the_fellow_is_away_the_same_batch_is_tried_again() -> None:
     fellow = Fellow(RetryElsewhere("away"), RetryElsewhere("still away"))
-    box = Outbox("things", fellow.deliver, 3, 100)
+    box = Outbox("things", fellow.deliver, settings(batch=3, backlog=100))
     box.put(1)
     box.put(2)
     await box.close()
@@ -77,7 +84,7 @@ async def test_what_would_fail_for_ever_is_lost_and_does_not_hold_up_the_rest(
     error: Exception, errors: list[str]
 ) -> None:
     fellow = Fellow(error)
-    box = Outbox("things", fellow.deliver, 1, 100)
+    box = Outbox("things", fellow.deliver, settings(batch=1, backlog=100))
     box.put(1)
     box.put(2)
     await box.close()
@@ -88,7 +95,7 @@ async def test_what_would_fail_for_ever_is_lost_and_does_not_hold_up_the_rest(
 async def test_beyond_the_backlog_new_ones_are_dropped(errors: list[str]) -> None:
     fellow = Fellow()
     fellow.there.clear()
-    box = Outbox("things", fellow.deliver, 1, 2)
+    box = Outbox("things", fellow.deliver, settings(batch=1, backlog=2))
     box.put(0)
     await until(lambda: fellow.calls == 1)
     for number in (1, 2, 3):
@@ -103,7 +110,7 @@ async def test_what_is_left_at_the_end_is_counted_whole(errors: list[str], monke
     monkeypatch.setattr(outbox, "CLOSE_SECONDS", 0)
     fellow = Fellow()
     fellow.there.clear()
-    box = Outbox("things", fellow.deliver, 2, 100)
+    box = Outbox("things", fellow.deliver, settings(batch=2, backlog=100))
     for number in range(5):
         box.put(number)
     await until(lambda: fellow.calls == 1)
@@ -115,7 +122,7 @@ async def test_a_close_that_is_cancelled_leaves_no_task_behind() -> None:
     fellow = Fellow()
     fellow.there.clear()
     before = asyncio.all_tasks()
-    box = Outbox("things", fellow.deliver, 2, 100)
+    box = Outbox("things", fellow.deliver, settings(batch=2, backlog=100))
     box.put(1)
     await until(lambda: fellow.calls == 1)
     closing = asyncio.create_task(box.close())
