@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal, NewType
 
 import coincurve
-from eth_hash.backends.pycryptodome import keccak256
+import sha3
 
 from lloom.core.errors import PeerFault
 
@@ -21,7 +21,7 @@ ADDRESS_BYTES: Final = 20
 
 def keccak(data: bytes) -> bytes:
     """Keccak-256 of `data`, 32 bytes (Ethereum's hash, not SHA3-256)."""
-    return keccak256(data)
+    return bytes(sha3.keccak_256(data).digest())
 
 
 def digest(purpose: Purpose, network: str, data: bytes) -> bytes:
