@@ -20,8 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lloom import __version__, commands
-from lloom.adapters import log
-from lloom.core import argv, checks, wording
+from lloom.adapters.machine import log
+from lloom.core.configuration import argv, checks, wording
 from lloom.core.errors import ConfigError, LloomError
 from lloom.core.settings import Settings
 

@@ -15,11 +15,11 @@ import msgspec
 
 from lloom.actors import cluster
 from lloom.actors.place import Office
-from lloom.adapters import keyagent, relay
-from lloom.adapters.daemon import DaemonThread
-from lloom.adapters.guard import STOP
-from lloom.adapters.home import only_one
-from lloom.adapters.terminal import Terminal
+from lloom.adapters.machine import keyagent, relay
+from lloom.adapters.machine.daemon import DaemonThread
+from lloom.adapters.machine.guard import STOP
+from lloom.adapters.machine.home import only_one
+from lloom.adapters.machine.terminal import Terminal
 from lloom.core.errors import ConfigError, LloomError
 from lloom.core.identity import Identity, checksum
 from lloom.core.settings import Settings

@@ -10,16 +10,16 @@ from typing import Final
 from lloom import __version__
 from lloom.actors.base import JOIN_SECONDS, Actor, patience
 from lloom.actors.outbox import Outbox
-from lloom.adapters import home
-from lloom.adapters.answer import Keeping
 from lloom.adapters.bridge import Connection, Link, dial
-from lloom.adapters.deliveries import Deliveries
 from lloom.adapters.dht import Dht
-from lloom.adapters.directory import Directory
 from lloom.adapters.gateway import Gateway, Health, Server
-from lloom.adapters.offers import Scope
-from lloom.adapters.pool import Pool
-from lloom.adapters.router import Router
+from lloom.adapters.machine import home
+from lloom.adapters.routing.answer import Keeping
+from lloom.adapters.routing.deliveries import Deliveries
+from lloom.adapters.routing.directory import Directory
+from lloom.adapters.routing.offers import Scope
+from lloom.adapters.routing.pool import Pool
+from lloom.adapters.routing.router import Router
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, NodeId, checksum, parse_address
 from lloom.core.messages import SignedReceipt

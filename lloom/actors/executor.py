@@ -12,8 +12,8 @@ from lloom import __version__
 from lloom.actors.base import JOIN_SECONDS, Actor, patience, worn
 from lloom.actors.place import Place
 from lloom.adapters.dht import Dht
-from lloom.core import certificate
-from lloom.core.certificate import Endorsement
+from lloom.core.bridge import certificate
+from lloom.core.bridge.certificate import Endorsement
 from lloom.core.identity import Identity
 from lloom.core.offer import Endpoint, ModelOffer, Offer, fingerprint, seal
 from lloom.core.roster import Roster

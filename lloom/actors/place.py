@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from lloom.adapters import keyagent, log, relay
+from lloom.adapters.machine import keyagent, log, relay
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.settings import Settings

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from lloom.actors.place import Office, Place
 from lloom.actors.supervisor import Part
-from lloom.adapters import ports
+from lloom.adapters.machine import ports
 from lloom.core.offer import Endpoint
 
 GOODBYES, WORK, LEDGER = range(3)

@@ -18,7 +18,7 @@ from lloom.actors.place import FellowAway, Place
 from lloom.adapters.bridge import Certificate, Connection, Listener, Service
 from lloom.adapters.llm import Engine, engines
 from lloom.adapters.serving import Serving
-from lloom.core import certificate
+from lloom.core.bridge import certificate
 from lloom.core.eip712 import Domain
 from lloom.core.errors import ConfigError
 from lloom.core.messages import Control, Receipts, SignedReceipt

@@ -19,9 +19,9 @@ from msgspec import Struct
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
 from lloom.core import tokens
+from lloom.core.bridge.frames import MAX_DATA
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
-from lloom.core.frames import MAX_DATA
 from lloom.core.identity import ADDRESS_BYTES
 from lloom.core.messages import ChatCall, Done, OfferCall
 from lloom.core.metering import Meter

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from lloom.adapters import home, keystore
 from lloom.adapters.asking import Answer, Gateway, only_model
-from lloom.adapters.terminal import show
+from lloom.adapters.machine import home, keystore
+from lloom.adapters.machine.terminal import show
 from lloom.commands import nodes
 from lloom.core.errors import ConfigError
 from lloom.core.settings import Settings

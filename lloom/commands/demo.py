@@ -10,9 +10,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from lloom.adapters import keystore, ports
 from lloom.adapters.asking import Answer, Gateway
-from lloom.adapters.terminal import show
+from lloom.adapters.machine import keystore, ports
+from lloom.adapters.machine.terminal import show
 from lloom.commands import nodes
 from lloom.commands.ask import report
 from lloom.core.identity import Identity

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from lloom.adapters import keystore
+from lloom.adapters.machine import keystore
 from lloom.core.identity import checksum
 from lloom.core.settings import Settings
 

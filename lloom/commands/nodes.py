@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lloom import node
-from lloom.adapters import title
-from lloom.adapters.guard import guarded
-from lloom.adapters.terminal import show
+from lloom.adapters.machine import title
+from lloom.adapters.machine.guard import guarded
+from lloom.adapters.machine.terminal import show
 from lloom.core.errors import ConfigError, LloomError
 from lloom.node import Node, Then
 

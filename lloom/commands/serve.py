@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from lloom.adapters import keystore
+from lloom.adapters.machine import keystore
 from lloom.commands import nodes
 from lloom.core.settings import Settings
 from lloom.node import Node

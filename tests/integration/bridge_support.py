@@ -15,9 +15,10 @@ from msgspec import structs
 
 from lloom.adapters.bridge import Certificate, Connection, Link, Listener, Service, Stream, dial
 from lloom.adapters.bridge.tls import client_context
-from lloom.core import hello, messages
-from lloom.core.certificate import endorse, issue, new_key, public_hash
-from lloom.core.frames import Decoder, Frame, Kind, encode
+from lloom.core import messages
+from lloom.core.bridge import hello
+from lloom.core.bridge.certificate import endorse, issue, new_key, public_hash
+from lloom.core.bridge.frames import Decoder, Frame, Kind, encode
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import Control, Limits
 from lloom.core.offer import Endpoint

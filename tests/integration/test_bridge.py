@@ -9,9 +9,9 @@ import time
 import pytest
 
 from lloom.adapters.bridge import Connection, Link, Stream, dial
-from lloom.core.certificate import check
+from lloom.core.bridge.certificate import check
+from lloom.core.bridge.frames import Frame, Kind, encode
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
-from lloom.core.frames import Frame, Kind, encode
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import Done, OfferCall, Receipts, Refusal, SignedReceipt, decode, decoder
 from lloom.core.messages import encode as pack

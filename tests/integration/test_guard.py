@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A node in miniature: a daemon in a process group of its own, as Ray's workers are, and a loop that ends at STOP.
 PROGRAM = """
 import os, pathlib, signal, subprocess, sys, time
-from lloom.adapters.guard import STOP, guarded
+from lloom.adapters.machine.guard import STOP, guarded
 
 def work(folder):
     def stop(*_):

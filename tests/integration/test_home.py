@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lloom.adapters import home
+from lloom.adapters.machine import home
 from lloom.core.errors import ConfigError
 from lloom.core.settings import Settings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lloom.adapters import keyagent
+from lloom.adapters.machine import keyagent
 from lloom.core.errors import ConfigError
 from lloom.core.identity import Identity
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from lloom.adapters import ports
+from lloom.adapters.machine import ports
 from lloom.core.errors import ConfigError
 
 

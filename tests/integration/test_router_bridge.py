@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from lloom.adapters.answer import Keeping
 from lloom.adapters.bridge import Connection, Link, Listener, Service, Stream, dial
-from lloom.adapters.deliveries import Deliveries
-from lloom.adapters.directory import Directory
 from lloom.adapters.gateway import Gateway, Health, Server
-from lloom.adapters.offers import Scope
-from lloom.adapters.pool import Pool
-from lloom.adapters.router import Router
+from lloom.adapters.routing.answer import Keeping
+from lloom.adapters.routing.deliveries import Deliveries
+from lloom.adapters.routing.directory import Directory
+from lloom.adapters.routing.offers import Scope
+from lloom.adapters.routing.pool import Pool
+from lloom.adapters.routing.router import Router
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId, checksum

@@ -9,7 +9,9 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = "import sys; from lloom.adapters import title; title.show('lloom'); print(flush=True); sys.stdin.read()"
+PROGRAM = (
+    "import sys; from lloom.adapters.machine import title; title.show('lloom'); print(flush=True); sys.stdin.read()"
+)
 
 
 def test_a_prompt_leaves_the_command_line() -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from lloom.__main__ import CONF, compose
-from lloom.core import argv, checks, wording
+from lloom.core.configuration import argv, checks, wording
 from lloom.core.settings import Command, LiteLLMBackend, OpenAIBackend, Role, Settings
 
 PROVIDERS = sorted(file.stem for file in (CONF / "llm").glob("*.yaml"))

@@ -9,7 +9,7 @@ import pytest
 
 from lloom import commands
 from lloom.__main__ import main
-from lloom.adapters import log
+from lloom.adapters.machine import log
 from lloom.core.errors import CallerFault, ConfigError, RetryElsewhere
 from lloom.core.settings import Settings
 

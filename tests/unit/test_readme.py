@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lloom.__main__ import compose
-from lloom.core import argv, checks
+from lloom.core.configuration import argv, checks
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text()

@@ -1,12 +1,12 @@
 """The bridge: authenticated, encrypted, multiplexed connections between nodes. It never looks into a request or an answer.
 
-`dial` and `Listener` make `Connection`s, a `Connection` makes `Stream`s. What is said on the wire stands in core/session.py.
+`dial` and `Listener` make `Connection`s, a `Connection` makes `Stream`s. What is said on the wire stands in core/bridge/session.py.
 """
 
 from lloom.adapters.bridge.connection import Connection
 from lloom.adapters.bridge.dialler import Link, dial
 from lloom.adapters.bridge.listener import Listener, Service
 from lloom.adapters.bridge.stream import Stream
-from lloom.core.certificate import Certificate
+from lloom.core.bridge.certificate import Certificate
 
 __all__ = ["Certificate", "Connection", "Link", "Listener", "Service", "Stream", "dial"]

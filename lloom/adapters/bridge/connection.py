@@ -1,4 +1,4 @@
-"""One bridge connection: drives core/session.py over a wire and hands streams to whoever opens or answers them.
+"""One bridge connection: drives core/bridge/session.py over a wire and hands streams to whoever opens or answers them.
 
 It decides nothing about the protocol; who may connect is decided by its two heirs, in dialler.py and listener.py.
 """
@@ -14,13 +14,13 @@ from loguru import logger
 
 from lloom.adapters.bridge.stream import GIVEN_UP, Stream
 from lloom.adapters.bridge.wire import Wire
-from lloom.core import events
+from lloom.core.bridge import events
+from lloom.core.bridge.session import CLOSING, Session
+from lloom.core.bridge.states import Side
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Call, Control, Hello, Refusal
-from lloom.core.session import CLOSING, Session
 from lloom.core.settings import BridgeSettings
-from lloom.core.states import Side
 
 INTERNAL: Final = Refusal(500, "internal", "the executor failed in a way that it did not expect")
 UNANSWERED: Final = Refusal(500, "unanswered", "the executor left the request without an answer")

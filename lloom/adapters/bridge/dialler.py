@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from lloom.adapters.bridge.connection import Connection, OnControl
 from lloom.adapters.bridge.tls import Tls, client_context
 from lloom.adapters.bridge.wire import Wire
-from lloom.core import certificate, hello
+from lloom.core.bridge import certificate, hello
+from lloom.core.bridge.states import Side
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import Identity, NodeId, checksum
 from lloom.core.offer import Endpoint
 from lloom.core.settings import BridgeSettings
-from lloom.core.states import Side
 
 
 @dataclass(frozen=True, slots=True)

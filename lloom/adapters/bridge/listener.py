@@ -13,14 +13,14 @@ from loguru import logger
 from lloom.adapters.bridge.connection import Connection, Handler, OnControl
 from lloom.adapters.bridge.tls import Tls, server_context
 from lloom.adapters.bridge.wire import Wire
-from lloom.core import hello
-from lloom.core.certificate import Certificate
+from lloom.core.bridge import hello
+from lloom.core.bridge.certificate import Certificate
+from lloom.core.bridge.session import CLOSING
+from lloom.core.bridge.states import Side
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Hello, Refusal
-from lloom.core.session import CLOSING
 from lloom.core.settings import BridgeSettings
-from lloom.core.states import Side
 
 
 @dataclass(frozen=True, slots=True)

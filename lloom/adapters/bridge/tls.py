@@ -15,7 +15,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from lloom.core.certificate import Certificate
+from lloom.core.bridge.certificate import Certificate
 
 _READ: Final = 64 * 1024
 

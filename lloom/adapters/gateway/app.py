@@ -32,7 +32,7 @@ _Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class Backend(chat.Router, Protocol):
-    """What is needed of `lloom.adapters.router.Router`."""
+    """What is needed of `lloom.adapters.routing.router.Router`."""
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]: ...
 

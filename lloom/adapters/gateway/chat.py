@@ -25,7 +25,7 @@ _WAITING: Final = b"waiting"
 
 
 class Answer(Protocol):
-    """What is needed of `lloom.adapters.answer.Answer`."""
+    """What is needed of `lloom.adapters.routing.answer.Answer`."""
 
     executor: NodeId
     attempts: int
@@ -38,7 +38,7 @@ class Answer(Protocol):
 
 
 class Router(Protocol):
-    """What is needed of `lloom.adapters.router.Router`."""
+    """What is needed of `lloom.adapters.routing.router.Router`."""
 
     async def chat(self, request: ChatRequest) -> Answer: ...
 

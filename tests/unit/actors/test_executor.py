@@ -12,7 +12,7 @@ import pytest
 
 from lloom.actors import base, executor
 from lloom.actors.executor import PATIENCE_SECONDS, ExecutorNode
-from lloom.core import certificate
+from lloom.core.bridge import certificate
 from lloom.core.offer import Endpoint, Offer, fingerprint, unseal
 from tests.unit.actors.actor_support import (
     CERTIFICATE_SECONDS,

@@ -13,8 +13,8 @@ import pytest
 from lloom.actors import base, worker
 from lloom.actors.place import FellowAway
 from lloom.actors.worker import RECEIPTS_PER_MESSAGE, Worker
-from lloom.core import certificate
-from lloom.core.certificate import Certificate
+from lloom.core.bridge import certificate
+from lloom.core.bridge.certificate import Certificate
 from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import Control, SignedReceipt
 from lloom.core.offer import Offer, seal

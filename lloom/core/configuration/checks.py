@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
+from lloom.core.configuration.wording import invalid_value, listed
 from lloom.core.errors import ConfigError
 from lloom.core.identity import parse_address
 from lloom.core.offer import canonical
 from lloom.core.settings import Backend, Model, NetworkSettings, RoutingSettings, Settings
-from lloom.core.wording import invalid_value, listed
 
 _LAST_PORT: Final = 65_535
 

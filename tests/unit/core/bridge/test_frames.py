@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lloom.core.bridge.frames import HEADER, MAX_DATA, MAX_STREAM, Decoder, Frame, Kind, encode, header
 from lloom.core.errors import PeerFault
-from lloom.core.frames import HEADER, MAX_DATA, MAX_STREAM, Decoder, Frame, Kind, encode, header
 
 LIMIT = 1000
 

@@ -12,9 +12,9 @@ from typing import Final
 
 from loguru import logger
 
-from lloom.adapters.answer import Answer, Keeping
-from lloom.adapters.directory import Directory
-from lloom.adapters.pool import Pool
+from lloom.adapters.routing.answer import Answer, Keeping
+from lloom.adapters.routing.directory import Directory
+from lloom.adapters.routing.pool import Pool
 from lloom.core.chat import ChatRequest
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
-from lloom.adapters.terminal import show
+from lloom.adapters.machine.terminal import show
 
 LINE_BYTES: Final = 16 * 1024
 """Longer lines are cut."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from lloom.core.bridge.hello import Audience, check, greet
 from lloom.core.errors import PeerFault
-from lloom.core.hello import Audience, check, greet
 from lloom.core.identity import Identity
 from lloom.core.messages import Limits
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lloom.core import argv
+from lloom.core.configuration import argv
 from lloom.core.errors import ConfigError
 
 HOSTILE = st.text(st.sampled_from("'\"\\${}[](),=:!#~*@ \n\t\x00é🙂aA1-.") | st.characters(exclude_categories=["Cs"]))

@@ -1,6 +1,6 @@
 """One bridge connection as a state machine: bytes in, events and bytes out. It never does I/O, waits, or reads a clock.
 
-Rules (core/states.py has them as tables; every frame, in or out, walks the same ones)
+Rules (core/bridge/states.py has them as tables; every frame, in or out, walks the same ones)
 
  1. The dialler greets with HELLO; once that is verified the acceptor answers WELCOME; only then may anything else be said. Both
     carry limits (streams, windows, control bytes), and each side keeps within the limits of the other.
@@ -25,12 +25,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from lloom.core import events
-from lloom.core.credit import Credit, Window
+from lloom.core.bridge import events
+from lloom.core.bridge.credit import Credit, Window
+from lloom.core.bridge.events import Event
+from lloom.core.bridge.frames import HEADER, MAX_DATA, Decoder, Frame, Kind, header, violation
+from lloom.core.bridge.liveness import Due, Liveness
+from lloom.core.bridge.states import BEGIN, CONNECTION, GREETINGS, Half, Part, Phase, Side
+from lloom.core.bridge.streams import Streams, StreamState
 from lloom.core.errors import LocalProtocolError, PeerFault
-from lloom.core.events import Event
-from lloom.core.frames import HEADER, MAX_DATA, Decoder, Frame, Kind, header, violation
-from lloom.core.liveness import Due, Liveness
 from lloom.core.messages import (
     MIN_CONTROL,
     VERSION,
@@ -48,8 +50,6 @@ from lloom.core.messages import (
     encode,
 )
 from lloom.core.settings import BridgeSettings
-from lloom.core.states import BEGIN, CONNECTION, GREETINGS, Half, Part, Phase, Side
-from lloom.core.streams import Streams, StreamState
 
 CLOSING: Final = Refusal(503, "closing", "the node takes no more requests on this connection")
 IDLE: Final = Refusal(503, "idle", "the connection was not used for a while")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lloom.adapters.pool import Pool
+from lloom.adapters.routing.pool import Pool
 from lloom.core.errors import RetryElsewhere
 from tests.unit.adapters.routing_support import FakeDht, FakeExecutor, until
 

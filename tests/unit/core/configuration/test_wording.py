@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lloom.core import wording
+from lloom.core.configuration import wording
 
 
 def no_choices(group: str) -> list[str]:

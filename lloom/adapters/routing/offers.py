@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 from lloom.adapters.bridge import Stream
-from lloom.adapters.pool import Pool
+from lloom.adapters.routing.pool import Pool
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import OfferCall

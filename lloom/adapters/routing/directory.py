@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from loguru import logger
 
-from lloom.adapters.offers import Dht, Offers, Scope, remember
-from lloom.adapters.pool import Pool
+from lloom.adapters.routing.offers import Dht, Offers, Scope, remember
+from lloom.adapters.routing.pool import Pool
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.offer import ModelOffer

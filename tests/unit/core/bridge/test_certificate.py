@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lloom.core.certificate import (
+from lloom.core.bridge.certificate import (
     BACKDATE,
     MAX_LIFETIME,
     Certificate,

@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 from loguru import logger
 
-from lloom.adapters import log
+from lloom.adapters.machine import log
 from lloom.core.errors import ConfigError, PeerFault
 from lloom.core.settings import LogSettings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from lloom.core.frames import violation
+from lloom.core.bridge.frames import violation
 
 
 @final

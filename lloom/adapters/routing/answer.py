@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
-from lloom.adapters.deliveries import Deliveries, Expected
+from lloom.adapters.routing.deliveries import Deliveries, Expected
 from lloom.core.chat import ChatRequest
 from lloom.core.completion import finishes, has_content
 from lloom.core.errors import PeerFault, RetryElsewhere

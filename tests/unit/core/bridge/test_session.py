@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lloom.core import events, messages
+from lloom.core import messages
+from lloom.core.bridge import events
+from lloom.core.bridge.events import Event
+from lloom.core.bridge.frames import MAX_DATA, Decoder, Frame, Kind, encode
+from lloom.core.bridge.session import Session
+from lloom.core.bridge.states import CONNECTION, STREAM, Half, Part, Phase, Side
 from lloom.core.errors import LocalProtocolError, PeerFault
-from lloom.core.events import Event
-from lloom.core.frames import MAX_DATA, Decoder, Frame, Kind, encode
 from lloom.core.messages import MIN_CONTROL, VERSION, Cancel, Done, Hello, Limits, OfferCall, Receipts, Refusal
-from lloom.core.session import Session
 from lloom.core.settings import BridgeSettings
-from lloom.core.states import CONNECTION, STREAM, Half, Part, Phase, Side
 
 SETTINGS: dict[str, Any] = {
     "connect_seconds": 5,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lloom.__main__ import compose
-from lloom.core import argv, checks
+from lloom.core.configuration import argv, checks
 from lloom.core.errors import ConfigError
 
 ADDRESS = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"

@@ -1,6 +1,6 @@
 """Who may say what, and when, on a bridge connection and on a stream: the state machines as tables. It holds no state itself.
 
-core/session.py walks them, the same way for what is sent and for what is heard; its docstring gives the reasons.
+core/bridge/session.py walks them, the same way for what is sent and for what is heard; its docstring gives the reasons.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from lloom.core.frames import Kind
+from lloom.core.bridge.frames import Kind
 
 
 class Side(StrEnum):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lloom.core.credit import Credit, Window
+from lloom.core.bridge.credit import Credit, Window
+from lloom.core.bridge.frames import MAX_STREAM, Kind, violation
+from lloom.core.bridge.states import LATE, START, STREAM, Half, Part, Side
 from lloom.core.errors import LocalProtocolError
-from lloom.core.frames import MAX_STREAM, Kind, violation
 from lloom.core.messages import Limits
-from lloom.core.states import LATE, START, STREAM, Half, Part, Side
 
 
 class StreamState:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from lloom.adapters import keystore
+from lloom.adapters.machine import keystore
 from lloom.core.errors import ConfigError
 from lloom.core.identity import Identity
 from lloom.core.settings import IdentitySettings, KeygenSettings

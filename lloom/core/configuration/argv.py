@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Final, get_args
 
+from lloom.core.configuration.wording import listed
 from lloom.core.errors import ConfigError
 from lloom.core.settings import Role
-from lloom.core.wording import listed
 
 TEXTS: Final = frozenset({"prompt", "model", "demo.prompt", "home", "identity.path", "log.file", "network.name"})
 """Taken literally: no comma, quote, brace or letter in them means anything to Hydra."""

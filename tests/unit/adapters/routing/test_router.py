@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lloom.adapters.answer import Answer
+from lloom.adapters.routing.answer import Answer
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.messages import Receipts, SignedReceipt
 from lloom.core.receipt import (
