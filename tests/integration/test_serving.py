@@ -17,7 +17,8 @@ import pytest
 from msgspec.structs import replace
 
 from lloom.adapters.bridge import Connection, Link, Stream, dial
-from lloom.adapters.serving import Gate, Serving
+from lloom.adapters.serving import Serving
+from lloom.adapters.serving.gate import Gate
 from lloom.core import tokens
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, LloomError, RetryElsewhere

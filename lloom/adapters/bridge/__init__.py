@@ -1,6 +1,6 @@
 """The bridge: authenticated, encrypted, multiplexed connections between nodes. It never looks into a request or an answer.
 
-`dial` and `Listener` make `Connection`s, a `Connection` makes `Stream`s. What is said on the wire stands in core/bridge/session.py.
+`dial` and `Listener` make `Connection`s, a `Connection` makes `Stream`s. The rules of the wire stand in core/bridge/session.py.
 """
 
 from lloom.adapters.bridge.connection import Connection

@@ -1,0 +1,122 @@
+"""One Worker's counter: takes calls from the bridge, checks and admits them. It knows nothing of where receipts go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from lloom.adapters.bridge import Connection, Stream
+from lloom.adapters.llm import Engine
+from lloom.adapters.serving.book import Book, Terms
+from lloom.adapters.serving.gate import Gate, busy
+from lloom.adapters.serving.run import Run
+from lloom.core.eip712 import Domain
+from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
+from lloom.core.messages import ChatCall, OfferCall
+from lloom.core.offer import ModelOffer
+from lloom.core.receipt import CheckedRequest, Draft, check_request, request_hash
+from lloom.core.settings import BridgeSettings, ExecutorSettings
+
+
+class Serving:
+    """Answers the calls of all connections of one Worker. `engines` maps canonical model ids."""
+
+    def __init__(
+        self,
+        settings: ExecutorSettings,
+        bridge: BridgeSettings,
+        domain: Domain,
+        engines: Mapping[str, tuple[Engine, ModelOffer]],
+        receipt: Callable[[Connection, Draft], None],
+    ) -> None:
+        self.book = Book()
+        self.served = 0
+        self._settings = settings
+        self._window = bridge.stream_window
+        self._domain = domain
+        self.engines = engines
+        self._gates = {engine.name: Gate(offer.parallel, settings) for engine, offer in engines.values()}
+        self._clients: Counter[bytes] = Counter()
+        self._receipt = receipt
+
+    @property
+    def running(self) -> int:
+        """Requests that are being answered now."""
+        return sum(gate.running for gate in self._gates.values())
+
+    async def handle(self, stream: Stream) -> None:
+        """One call, from OPEN to END; what it raises becomes a RESET."""
+        match stream.call:
+            case OfferCall():
+                async with _deadline(self._settings.request_seconds):
+                    await stream.send(self.book.sealed(time.time()))
+                    await stream.finish()
+            case ChatCall() as call:
+                await self._chat(stream, call)
+
+    async def _chat(self, stream: Stream, call: ChatCall) -> None:
+        checked, terms = self._check(stream, call)
+        async with self._client_share(stream.connection.peer), _deadline(self._seconds(checked)):
+            body = await self._body(stream)
+            if checked.request.request_hash != request_hash(call.salt, call.model, body):
+                raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
+            engine, _ = self.engines[call.model]
+            async with self._gates[engine.name].place():
+                await Run(stream, call, checked, terms, self._window).answer(engine, body, self._receipt)
+        self.served += 1
+
+    def _check(self, stream: Stream, call: ChatCall) -> tuple[CheckedRequest, Terms]:
+        """The signed request, if it is its sender's, for a model served here, under terms that still bind."""
+        now = time.time()
+        checked = check_request(call.request, call.signature, self._domain, now)
+        if checked.request.client != stream.connection.peer:
+            raise PeerFault("The request was signed by somebody else than its sender.", code="bad_signature")
+        if call.model not in self.engines:
+            raise RetryElsewhere(f"The model {call.model} is not served here.", status=404, code="model_not_found")
+        terms = self.book.terms(checked.request.quote_hash, now)
+        if terms.model.id != call.model:
+            raise PeerFault("The quote is for another model.", code="quote")
+        return checked, terms
+
+    @contextlib.asynccontextmanager
+    async def _client_share(self, client: bytes) -> AsyncIterator[None]:
+        """Bounds what one client may have open at once."""
+        if self._clients[client] >= self._settings.requests_per_client:
+            raise busy("You have too many requests open at this executor.")
+        self._clients[client] += 1
+        try:
+            yield
+        finally:
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
+
+    def _seconds(self, checked: CheckedRequest) -> float:
+        return min(self._settings.request_seconds, max(0.0, checked.request.deadline - time.time()))
+
+    async def _body(self, stream: Stream) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while (part := await stream.receive()) is not None:
+            size += len(part)
+            if size > self._settings.max_body:
+                raise CallerFault(
+                    f"The request is larger than the {self._settings.max_body} bytes this executor takes.",
+                    status=413,
+                    code="request_too_large",
+                )
+            parts.append(part)
+        return b"".join(parts)
+
+
+@contextlib.asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    """Bounds a whole call; RetryElsewhere (504) if it takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise RetryElsewhere("The answer took too long.", status=504, code="deadline") from None
