@@ -9,7 +9,15 @@ from typing import NoReturn
 
 import pytest
 
+from lloom.actors.base import RECURSION_LIMIT
+
 UNIT = Path(__file__).parent / "unit"
+
+
+@pytest.fixture(autouse=True)
+def _stack() -> None:
+    """As in a node: eth-account, used as an oracle, allows a hundred times the recursion that the stack can bear."""
+    sys.setrecursionlimit(RECURSION_LIMIT)
 
 
 @pytest.fixture(autouse=True)

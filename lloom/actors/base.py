@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from typing import Final
 
@@ -11,6 +12,9 @@ from loguru import logger
 
 from lloom.actors.place import Place
 
+RECURSION_LIMIT: Final = 1000
+"""Python's own. py_ecc, which web3 brings, sets 100,000 when it is imported: then a deeply nested message of a stranger would
+overflow the stack and end the process, where it is a RecursionError otherwise."""
 JOIN_SECONDS: Final = 5.0
 """How long an actor's first word to the user waits for the network."""
 NAP_SECONDS: Final = 30.0
@@ -37,6 +41,7 @@ class Actor:
 
     async def serve(self) -> None:
         """The actor's whole life; returns after `stop()`. What it raises, the node's process judges."""
+        sys.setrecursionlimit(RECURSION_LIMIT)
         self.place.open_log()
         if self.stopping.is_set():
             return

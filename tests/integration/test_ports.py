@@ -30,7 +30,7 @@ def test_the_port_of_a_further_worker_counts_too() -> None:
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"cannot listen on 192\\.0\\.2\\.1"):
+    with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1"):
         ports.first_port("192.0.2.1", 9000, ports.DHT, "network.port")
 
 

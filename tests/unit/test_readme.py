@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def test_the_readme_has_such_command_lines() -> None:
 
 @pytest.mark.parametrize("words", list(commands("./scripts/just")), ids=" ".join)
 def test_a_recipe_of_the_readme_is_in_the_justfile(words: list[str]) -> None:
-    recipes = subprocess.run(["just", "--summary"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    recipes = subprocess.run(
+        [Path(sys.executable).parent / "just", "--summary"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
     assert words[0] in recipes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
@@ -128,3 +129,12 @@ def test_what_lives_for_a_time_is_renewed_at_half_of_it_or_when_the_clock_was_se
 ) -> None:
     monkeypatch.setattr(base, "time", FakeTime(wall=500.0 + passed))
     assert worn(500.0, 100.0) is expected
+
+
+async def test_a_limit_of_recursion_that_the_stack_cannot_bear_is_taken_back() -> None:
+    """msgspec would end the whole process at a deeply nested message."""
+    sys.setrecursionlimit(100_000)
+    actor = Scripted()
+    await actor.stop()
+    await actor.serve()
+    assert sys.getrecursionlimit() == base.RECURSION_LIMIT
