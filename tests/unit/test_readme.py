@@ -43,9 +43,8 @@ def test_the_readme_has_such_command_lines() -> None:
 
 @pytest.mark.parametrize("words", list(commands("./scripts/just")), ids=" ".join)
 def test_a_recipe_of_the_readme_is_in_the_justfile(words: list[str]) -> None:
-    recipes = subprocess.run(
-        [Path(sys.executable).parent / "just", "--summary"], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout.split()
+    command = [Path(sys.executable).parent / "just", "--summary"]
+    recipes = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
     assert words[0] in recipes
 
 
