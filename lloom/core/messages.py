@@ -167,5 +167,5 @@ def decode(data: bytes, using: msgspec.msgpack.Decoder[T]) -> T:
     """`data` as a message; PeerFault if it is none of the expected ones."""
     try:
         return using.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerFault(f"a malformed message: {error}", code="bad_message") from error

@@ -88,7 +88,7 @@ def unseal(sealed: bytes, executor: NodeId, network: str, now: float) -> Offer:
     verify("offer", network, payload, signature, executor)
     try:
         offer = _decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerFault(f"a malformed offer of {checksum(executor)}: {error}", code="bad_offer") from error
     if offer.executor != executor:
         raise PeerFault(f"{checksum(executor)} signed somebody else's offer", code="bad_offer")

@@ -240,7 +240,7 @@ def _key(network: str, *parts: bytes) -> Key:
 def _strict(data: bytes, decoder: msgspec.msgpack.Decoder[T]) -> T:
     try:
         value = decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(f"a malformed record: {error}") from error
     if _encode(value) != data:
         raise _bad("a record in an encoding that is not the canonical one")

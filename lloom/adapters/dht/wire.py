@@ -128,5 +128,5 @@ def decode(body: bytes, using: msgspec.msgpack.Decoder[T]) -> T:
     """`body` as what `using` expects; PeerFault if it is something else."""
     try:
         return using.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerFault(f"a malformed datagram: {error}") from error

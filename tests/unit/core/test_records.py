@@ -138,8 +138,24 @@ def test_nobody_writes_under_a_key_that_is_not_his() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"\x00", b"\x92\xa1M\x00", b"\x92\xa0\x00", b"\x92\xa1m\xcc\x00", b"\x93\xa1m\x00\x00", b"\x92\xa1m\xcd\x01\x00"],
-    ids=["no array", "capital letter", "empty model", "overlong integer", "too many fields", "no such shard"],
+    [
+        b"\x00",
+        b"\x92\xa1M\x00",
+        b"\x92\xa0\x00",
+        b"\x92\xa1m\xcc\x00",
+        b"\x93\xa1m\x00\x00",
+        b"\x92\xa1m\xcd\x01\x00",
+        b"\x92\xa1\xff\x00",
+    ],
+    ids=[
+        "no array",
+        "capital letter",
+        "empty model",
+        "overlong integer",
+        "too many fields",
+        "no such shard",
+        "no UTF-8",
+    ],
 )
 def test_a_malformed_index_body_is_refused(body: bytes) -> None:
     with pytest.raises(PeerFault):

@@ -134,6 +134,11 @@ def test_nothing_else_can_be_called(name: object) -> None:
         wire.decode_call(msgspec.msgpack.encode([name, [ID]]))
 
 
+def test_a_name_that_is_no_utf8_is_refused() -> None:
+    with pytest.raises(PeerFault):
+        wire.decode_call(b"\x92\xa4\xff\xff\xff\xff\x90")
+
+
 def test_the_largest_answers_fit_a_safe_datagram() -> None:
     neighbour = (ID, bytes(16), 65_535)
     assert len(wire.encode([neighbour] * wire.MAX_NEIGHBOURS)) <= MAX_ANSWER

@@ -173,6 +173,17 @@ def test_limits_that_leave_no_room_for_a_refusal_are_refused() -> None:
         wire.to_acceptor()
 
 
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [(Kind.OPEN, b"\x91\xa3\xff\xff\xff"), (Kind.GOAWAY, PAYLOADS[Kind.GOAWAY].replace(b"busy", b"\xff" * 4))],
+)
+def test_text_that_is_no_utf8_is_a_violation(kind: Kind, payload: bytes) -> None:
+    wire = Wire()
+    with pytest.raises(PeerFault, match="malformed"):
+        list(wire.acceptor.receive(frame(kind, 1 if kind is Kind.OPEN else 0, payload), 0))
+    assert wire.acceptor.closed
+
+
 # Streams
 
 
