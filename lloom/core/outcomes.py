@@ -67,7 +67,8 @@ class Outcomes:
         """No answer, or a broken one. `shut`: do not even try before the rest is over, because there is nobody or a liar."""
         record = self._faded(place, now)
         record.bad += 1
-        record.failures += 1
+        if record.until <= now:  # who fails while it rests was on its way before: many streams, one broken connection
+            record.failures += 1
         record.shut = shut
         doubled = self._rest * 2 ** min(record.failures - 1, _MAX_DOUBLINGS)
         record.until = now + (doubled if retry_after is None else retry_after)

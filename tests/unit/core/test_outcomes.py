@@ -31,21 +31,29 @@ def test_old_outcomes_fade() -> None:
 
 def test_every_further_failure_doubles_the_rest_until_a_success_ends_it() -> None:
     book = outcomes()
-    rests = []
+    now, rests = 0.0, []
     for _ in range(3):
-        book.failed(HERE, 0.0, shut=True, retry_after=None)
-        rests.append(book.rests(HERE, 0.0))
+        book.failed(HERE, now, shut=True, retry_after=None)
+        rests.append(book.rests(HERE, now))
+        now += rests[-1]
     assert rests == [5.0, 10.0, 20.0]
-    book.succeeded(HERE, 1.0)
-    assert book.rests(HERE, 1.0) == 0
-    assert not book.is_shut(HERE, 1.0)
+    book.succeeded(HERE, now)
+    assert book.rests(HERE, now) == 0
+    assert not book.is_shut(HERE, now)
+
+
+def test_many_requests_that_fail_of_one_thing_are_one_failure() -> None:
+    book = outcomes()
+    for _ in range(20):
+        book.failed(HERE, 1.0, shut=True, retry_after=None)
+    assert book.rests(HERE, 1.0) == 5.0
 
 
 def test_the_rest_has_a_longest_length() -> None:
     book = outcomes()
-    for _ in range(1000):
-        book.failed(HERE, 0.0, shut=True, retry_after=None)
-    assert book.rests(HERE, 0.0) == 5.0 * 64
+    for number in range(1000):
+        book.failed(HERE, 1000.0 * number, shut=True, retry_after=None)
+    assert book.rests(HERE, 999_000.0) == 5.0 * 64
 
 
 def test_an_executor_may_say_how_long_it_wants_to_rest() -> None:
