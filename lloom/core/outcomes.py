@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from lloom.core.identity import NodeId
@@ -16,6 +17,14 @@ _MAX_PLACES: Final = 4096
 _MAX_DOUBLINGS: Final = 6
 
 
+class Failure(Enum):
+    """How an executor failed: what that says of trying it again."""
+
+    REFUSED = "it answered, and is only passed over for others"
+    SILENT = "it did not answer or was lost; it may be back"
+    LIED = "it broke the protocol; it is not asked before its rest is over"
+
+
 @dataclass(slots=True)
 class _Record:
     at: float
@@ -25,7 +34,7 @@ class _Record:
     first_token: float = 0.0
     failures: int = 0
     until: float = 0.0
-    shut: bool = False
+    how: Failure = Failure.REFUSED
 
 
 class Outcomes:
@@ -63,13 +72,13 @@ class Outcomes:
         record.good += 1
         record.failures, record.until = 0, now
 
-    def failed(self, place: Place, now: float, *, shut: bool, retry_after: float | None) -> None:
-        """No answer, or a broken one. `shut`: do not even try before the rest is over, because there is nobody or a liar."""
+    def failed(self, place: Place, now: float, how: Failure, retry_after: float | None) -> None:
+        """No answer, or a broken one. It rests for `retry_after` seconds, or the longer the more often it failed."""
         record = self._faded(place, now)
         record.bad += 1
         if record.until <= now:  # who fails while it rests was on its way before: many streams, one broken connection
             record.failures += 1
-        record.shut = shut
+        record.how = how
         doubled = self._rest * 2 ** min(record.failures - 1, _MAX_DOUBLINGS)
         record.until = now + (doubled if retry_after is None else retry_after)
 
@@ -79,9 +88,14 @@ class Outcomes:
         return max(0.0, record.until - now) if record is not None else 0.0
 
     def is_shut(self, place: Place, now: float) -> bool:
-        """Whether the place rests and must not be tried at all."""
+        """Whether the place rests and should not be tried while there are others."""
         record = self._records.get(place)
-        return record is not None and record.shut and record.until > now
+        return record is not None and record.how is not Failure.REFUSED and record.until > now
+
+    def lied(self, place: Place, now: float) -> bool:
+        """Whether the place rests because it broke the protocol."""
+        record = self._records.get(place)
+        return record is not None and record.how is Failure.LIED and record.until > now
 
     def success(self, place: Place, now: float) -> float:
         """Share of answers that came to their end, from 0 to 1; one lucky answer does not beat a hundred good ones.

@@ -73,13 +73,11 @@ class Selection:
         fit = self._fit(candidates, request)
         if isinstance(fit, Nobody):
             return fit
-        awake = [candidate for candidate in fit if not self.outcomes.is_shut(candidate.place, now)]
-        if not awake:
-            return self._all_shut(fit, now)
-        left = [candidate for candidate in awake if candidate.place not in tried]
-        if not left:
-            return Nobody(f"Everybody who offers {request.model} was asked.")
-        return self._pick(self._best_tier(left, tried, now), now, rng)
+        left = [candidate for candidate in fit if candidate.place not in tried]
+        awake = [candidate for candidate in left if not self.outcomes.is_shut(candidate.place, now)]
+        if awake:
+            return self._pick(self._best_tier(awake, tried, now), now, rng)
+        return self._last_resort(left, now) or self._all_shut(fit, now)
 
     def _fit(self, candidates: Sequence[Candidate], request: ChatRequest) -> list[Candidate] | Nobody:
         allowed = [each for each in candidates if self.policy != "pinned" or each.executor in self.pinned]
@@ -88,6 +86,15 @@ class Selection:
         misfits = [(each, _misfit(each.terms, request)) for each in allowed]
         fit = [each for each, misfit in misfits if misfit is None]
         return fit or _nobody_fits({each.executor: misfit for each, misfit in misfits if misfit}, request)
+
+    def _last_resort(self, shut: Sequence[Candidate], now: float) -> Candidate | None:
+        """Of those that should rest the one with the least rest left: it may be back, and the caller has nobody else.
+
+        One request at a time finds that out (the half-open state of a circuit breaker); the others are not made to wait for it.
+        """
+        outcomes = self.outcomes
+        idle = [each for each in shut if not outcomes.load(each.place) and not outcomes.lied(each.place, now)]
+        return min(idle, key=lambda each: outcomes.rests(each.place, now), default=None)
 
     def _all_shut(self, fit: Sequence[Candidate], now: float) -> Nobody:
         wait = min(self.outcomes.rests(candidate.place, now) for candidate in fit)

@@ -15,7 +15,7 @@ from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
 from lloom.core.order import Order
-from lloom.core.outcomes import Outcomes
+from lloom.core.outcomes import Failure, Outcomes
 from lloom.core.receipt import ResponseHash
 from lloom.core.selection import Candidate
 from lloom.core.settings import RoutingSettings
@@ -120,8 +120,8 @@ class Answer:
 
     async def failed(self, error: RetryElsewhere, *, gone: bool = True) -> RetryElsewhere:
         """Closes the answer and remembers the failure. `gone`: the executor is silent or away, it did not refuse."""
-        shut = gone or isinstance(error, PeerFault)
-        self._keeping.outcomes.failed(self._place, self._loop.time(), shut=shut, retry_after=error.retry_after)
+        how = Failure.LIED if isinstance(error, PeerFault) else Failure.SILENT if gone else Failure.REFUSED
+        self._keeping.outcomes.failed(self._place, self._loop.time(), how, error.retry_after)
         await self.close()
         return error
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
-from lloom.core.outcomes import Outcomes
+from lloom.core.outcomes import Failure, Outcomes
 
 HERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 1), "m")
 THERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 2), "m")
@@ -25,7 +25,7 @@ def test_a_hundred_good_answers_beat_a_lucky_one() -> None:
 
 def test_old_outcomes_fade() -> None:
     book = outcomes()
-    book.failed(HERE, 0.0, shut=True, retry_after=None)
+    book.failed(HERE, 0.0, how=Failure.SILENT, retry_after=None)
     assert book.success(HERE, 0.0) < book.success(HERE, 100.0) < book.success(HERE, 1000.0) < 0.5
 
 
@@ -33,7 +33,7 @@ def test_every_further_failure_doubles_the_rest_until_a_success_ends_it() -> Non
     book = outcomes()
     now, rests = 0.0, []
     for _ in range(3):
-        book.failed(HERE, now, shut=True, retry_after=None)
+        book.failed(HERE, now, how=Failure.SILENT, retry_after=None)
         rests.append(book.rests(HERE, now))
         now += rests[-1]
     assert rests == [5.0, 10.0, 20.0]
@@ -45,34 +45,34 @@ def test_every_further_failure_doubles_the_rest_until_a_success_ends_it() -> Non
 def test_many_requests_that_fail_of_one_thing_are_one_failure() -> None:
     book = outcomes()
     for _ in range(20):
-        book.failed(HERE, 1.0, shut=True, retry_after=None)
+        book.failed(HERE, 1.0, how=Failure.SILENT, retry_after=None)
     assert book.rests(HERE, 1.0) == 5.0
 
 
 def test_the_rest_has_a_longest_length() -> None:
     book = outcomes()
     for number in range(1000):
-        book.failed(HERE, 1000.0 * number, shut=True, retry_after=None)
+        book.failed(HERE, 1000.0 * number, how=Failure.SILENT, retry_after=None)
     assert book.rests(HERE, 999_000.0) == 5.0 * 64
 
 
 def test_an_executor_may_say_how_long_it_wants_to_rest() -> None:
     book = outcomes()
-    book.failed(HERE, 10.0, shut=False, retry_after=1.5)
+    book.failed(HERE, 10.0, how=Failure.REFUSED, retry_after=1.5)
     assert book.rests(HERE, 10.0) == 1.5
     assert not book.is_shut(HERE, 10.0)
 
 
 def test_a_rest_ends_by_itself() -> None:
     book = outcomes()
-    book.failed(HERE, 0.0, shut=True, retry_after=None)
+    book.failed(HERE, 0.0, how=Failure.SILENT, retry_after=None)
     assert book.is_shut(HERE, 4.9)
     assert not book.is_shut(HERE, 5.0)
 
 
 def test_one_worker_failing_says_nothing_of_the_other() -> None:
     book = outcomes()
-    book.failed(HERE, 0.0, shut=True, retry_after=None)
+    book.failed(HERE, 0.0, how=Failure.SILENT, retry_after=None)
     assert (book.rests(THERE, 0.0), book.success(THERE, 0.0)) == (0.0, 0.5)
 
 

@@ -10,7 +10,7 @@ import pytest
 from lloom.core.chat import ChatRequest, parse
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Offer
-from lloom.core.outcomes import Outcomes
+from lloom.core.outcomes import Failure, Outcomes
 from lloom.core.receipt import quote_hash, quote_of
 from lloom.core.selection import Candidate, Nobody, Policy, Selection
 
@@ -75,7 +75,7 @@ def test_one_that_fails_half_the_time_gets_less() -> None:
     chosen = selection()
     for _ in range(10):
         chosen.outcomes.succeeded(B.place, 0.0)
-        chosen.outcomes.failed(A.place, 0.0, shut=False, retry_after=None)
+        chosen.outcomes.failed(A.place, 0.0, how=Failure.REFUSED, retry_after=None)
         chosen.outcomes.succeeded(A.place, 0.0)
     assert draws(chosen, [A, B])[A] == 0
 
@@ -125,14 +125,23 @@ def test_the_tried_are_not_asked_again_and_another_executor_comes_first() -> Non
 
 def test_one_that_refused_lately_is_the_last_resort() -> None:
     chosen = selection()
-    chosen.outcomes.failed(A.place, 0.0, shut=False, retry_after=None)
+    chosen.outcomes.failed(A.place, 0.0, how=Failure.REFUSED, retry_after=None)
     assert set(draws(chosen, [A, B])) == {B}
     assert set(draws(chosen, [A])) == {A}
 
 
-def test_one_that_was_silent_is_not_tried_until_its_rest_is_over() -> None:
+def test_one_that_was_silent_is_not_tried_while_there_are_others() -> None:
+    chosen = selection()
+    chosen.outcomes.failed(A.place, 0.0, how=Failure.SILENT, retry_after=None)
+    assert set(draws(chosen, [A, B])) == {B}
+    assert chosen.choose([A, B], request(), {B.place}, 2.0, Random(0)) == A
+
+
+def test_if_it_is_the_only_one_a_single_request_finds_out_whether_it_is_back() -> None:
     chosen, rng = selection(), Random(0)
-    chosen.outcomes.failed(A.place, 0.0, shut=True, retry_after=None)
+    chosen.outcomes.failed(A.place, 0.0, how=Failure.SILENT, retry_after=None)
+    assert chosen.choose([A], request(), (), 2.0, rng) == A
+    chosen.outcomes.began(A.place)
     nobody = chosen.choose([A], request(), (), 2.0, rng)
     assert isinstance(nobody, Nobody)
     assert (nobody.code, nobody.retry_after) == ("no_executor", 3.0)
@@ -169,3 +178,9 @@ def test_what_is_too_long_for_one_goes_to_the_other() -> None:
     long = request(messages=[{"role": "user", "content": "x" * 100_000}], max_tokens=1000)
     chosen, rng = selection(), Random(0)
     assert {chosen.choose([A, large], long, (), 0.0, rng) for _ in range(20)} == {large}
+
+
+def test_a_liar_is_no_last_resort() -> None:
+    chosen = selection()
+    chosen.outcomes.failed(A.place, 0.0, Failure.LIED, None)
+    assert isinstance(chosen.choose([A], request(), (), 2.0, Random(0)), Nobody)
