@@ -28,7 +28,7 @@ def _show(settings: Settings, gateway: Gateway) -> int:
     elif models:
         sys.stdout.write(table([COLUMNS, *(_row(model) for model in models)]))
     else:
-        sys.stdout.write("nobody on this network serves a model right now\n")
+        sys.stdout.write(f"nobody on this network serves {settings.model or 'a model'} right now\n")
     return 0
 
 

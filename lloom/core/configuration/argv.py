@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Final, get_args
 
+from msgspec.structs import fields
+
 from lloom.core.configuration.wording import listed
 from lloom.core.errors import ConfigError
-from lloom.core.settings import Role
+from lloom.core.settings import Role, Settings
 
 TEXTS: Final = frozenset({"prompt", "model", "demo.prompt", "home", "identity.path", "log.file", "network.name"})
 """Taken literally: no comma, quote, brace or letter in them means anything to Hydra."""
@@ -101,6 +103,8 @@ def _flags(words: Sequence[str]) -> set[int]:
 def _unknown_flag(flag: str) -> str:
     if flag.startswith("--m") or flag == "-m":
         return f"{flag}: a node runs once; for several, start several (or role=demo)"
+    if flag.lstrip("-") in {field.name for field in fields(Settings)}:
+        return f"{flag}: settings have no dashes; write {flag.lstrip('-')}=…"
     near = difflib.get_close_matches(flag, _FLAGS, n=1)
     return f"{flag}: there is no such flag" + (f"; did you mean {near[0]}?" if near else "; --help tells what there is")
 
@@ -115,8 +119,11 @@ def _parts(word: str) -> tuple[str, str, str | None]:
         ) from None
     found = re.fullmatch(r"(?s)(\+{0,2})([^=+~][^=]*)=(.*)", word)
     if found is None and not word.startswith("~"):
+        if word in get_args(Role):
+            raise ConfigError(f"{word!r} is no setting=value; did you mean role={word}?")
         raise ConfigError(
-            f"{word[:40]!r} is no setting=value; put a value that has blanks in quotes: prompt='Why is …?'"
+            f"{word[:40]!r} is no setting=value: no blanks around the =, "
+            "and quotes around a value that has some: prompt='Why is …?'"
         )
     mark, key, value = found.groups() if found else ("", word, None)
     if key.lstrip("~").startswith(("hydra.", "hydra/")):

@@ -84,8 +84,14 @@ def test_an_unknown_flag_is_told_with_the_nearest_one() -> None:
         argv.rewrite(["--hepl"])
 
 
+@pytest.mark.parametrize(("word", "meant"), [("--role=client", "write role="), ("client", "did you mean role=client")])
+def test_a_setting_in_the_style_of_other_programs_is_told_as_it_is_here(word: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=meant):
+        argv.rewrite([word])
+
+
 def test_a_prompt_torn_apart_by_the_shell_is_explained() -> None:
-    with pytest.raises(ConfigError, match="put a value that has blanks in quotes"):
+    with pytest.raises(ConfigError, match="quotes around a value that has some"):
         argv.rewrite(["role=client", "prompt=Why", "is", "the", "sky", "blue?"])
 
 
