@@ -7,7 +7,6 @@ import importlib.util
 import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,11 +48,9 @@ class SmolLM2Engine:
         self._upstream = Upstream(target)
         return offers(self.name, self._models, backend.parallel)
 
-    async def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        async with aclosing(self._upstream.stream(rewrite(body, model, self._models[model]))) as answer:
-            async for data in answer:
-                yield data
+        return self._upstream.stream(rewrite(body, model, self._models[model]))
 
     async def close(self) -> None:
         if self._upstream is not None:
@@ -109,6 +106,8 @@ def _load(weights: Path, backend: SmolLM2Backend, key: str) -> Any:
     params.n_ctx = backend.parallel * max(model.context for model in backend.models.values())  # divided among the slots
     # What its makers recommend, for requests that do not say; at llama.cpp's 0.8 so small a model rambles.
     params.sampling.temp, params.sampling.top_p = 0.2, 0.9
+    # Without it some answers repeat one sentence until their limit.
+    params.sampling.penalty_repeat, params.sampling.penalty_last_n = 1.1, 256
     params.cpuparams.n_threads = backend.threads or os.cpu_count() or 1
     try:
         return xllamacpp.Server(params)
