@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 
 from lloom.adapters.llm.engine import catalogue, offers
 from lloom.adapters.llm.mock_server import Behaviour, MockServer
@@ -40,11 +39,9 @@ class MockEngine:
         self._upstream = Upstream(target)
         return offers(self.name, self._models, backend.parallel)
 
-    async def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        async with aclosing(self._upstream.stream(rewrite(body, model, self._models[model]))) as answer:
-            async for data in answer:
-                yield data
+        return self._upstream.stream(rewrite(body, model, self._models[model]))
 
     async def close(self) -> None:
         if self._upstream is not None and self._server is not None:
