@@ -48,11 +48,6 @@ class Place(Office, frozen=True):
         """Ray's namespace of the node, so that one cluster can hold several nodes."""
         return self.node.hex()
 
-    @property
-    def folder(self) -> Path:
-        """The role's own folder under the node's home: journal and caches."""
-        return Path(self.settings.home).expanduser() / self.settings.role
-
     def identity(self) -> Identity:
         """The node's key; only where the node's own process runs on this machine."""
         return Identity(keyagent.fetch(self.key_socket))

@@ -302,7 +302,7 @@ class Settings(Group, frozen=True):
     """One question, literally; `-` reads standard input."""
     output: Literal["text", "json"]
     home: str
-    """Folder of keys, journals and caches; each role has its own within."""
+    """Folder of keys and journals; each role has its own within."""
     identity: IdentitySettings
     keygen: KeygenSettings
     network: NetworkSettings
