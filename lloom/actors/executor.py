@@ -117,7 +117,9 @@ class ExecutorNode(Actor):
         names = ", ".join(model.id for model in models)
         logger.debug("announced {} at {} nodes", names, stored)
         problem = f"; {dht.status.problem}" if dht.status.problem else ""
-        self.up(f"announces {names} from port {dht.port} (UDP), {stored} other nodes hold it{problem}")
+        self.up(
+            f"announces {names} from port {dht.port} (UDP), known to {stored} other node{'s' * (stored != 1)}{problem}"
+        )
 
     def _key(self) -> Identity:
         if self._identity is None:

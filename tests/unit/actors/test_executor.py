@@ -109,7 +109,7 @@ async def test_who_enlists_is_offered_and_announced(clock: FakeTime) -> None:
         answer = await head.node.offer("a", 0)
         assert answer is not None
         assert head.dht.announced[-1][2] == fingerprint(answer[1])
-        assert await head.node.ready() == "announces m, n from port 9000 (UDP), 3 other nodes hold it"
+        assert await head.node.ready() == "announces m, n from port 9000 (UDP), known to 3 other nodes"
 
 
 @pytest.mark.usefixtures("hurried")
