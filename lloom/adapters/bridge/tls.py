@@ -1,6 +1,6 @@
 """TLS 1.3 over bytes, for whatever carries them: a socket now, a relayed stream as well. It never does I/O.
 
-Certificates are not verified by TLS: whose server it is, core/certificate.py reads from the endorsement.
+Certificates are not verified by TLS: whose server it is, core/bridge/certificate.py reads from the endorsement.
 """
 
 from __future__ import annotations
