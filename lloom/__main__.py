@@ -6,7 +6,12 @@ Exit status: 0; 1 for a command that failed; 2 for a configuration that cannot w
 from __future__ import annotations
 
 import os
+import signal
 import sys
+
+if __name__ == "__main__":  # an interrupted import would print a stack
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -104,4 +109,5 @@ def _fail(error: LloomError, status: int) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

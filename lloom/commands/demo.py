@@ -24,7 +24,7 @@ def run(settings: Settings) -> int:
     """Exit status: 0 once the question was answered (and, with `demo.stay`, the user has seen enough)."""
 
     keystore.forget(settings.identity, os.environ)
-    keys = keystore.provider_keys(settings.llm, os.environ)
+    keys = keystore.provider_keys(settings, os.environ)
 
     async def then(running: Running) -> int | None:
         answer = await asyncio.to_thread(_ask, settings, running)

@@ -17,5 +17,5 @@ def run(settings: Settings) -> int:
 
         return demo.run(settings)
     identity = keystore.load(settings.identity, os.environ)
-    node = Node(settings, identity, keystore.provider_keys(settings.llm, os.environ))
+    node = Node(settings, identity, keystore.provider_keys(settings, os.environ))
     return nodes.run(lambda _: [node])

@@ -15,6 +15,8 @@ from msgspec import Meta, Struct
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 
 VERSION: Final = 1
+FROM_EXECUTOR: Final = "x-lloom-backend"
+"""HTTP header of an executor's requests to its backends: a gateway that gets one would send it round in a circle."""
 
 MIN_CONTROL: Final = 8192
 """Bytes. Every message fits but a long batch of receipts; no peer may take less, and none may send more before it is welcome."""

@@ -12,7 +12,7 @@ import pytest_asyncio
 from lloom.adapters.gateway import Server
 from lloom.core.errors import CallerFault, ConfigError, PeerFault, RetryElsewhere
 from lloom.core.identity import checksum
-from lloom.core.messages import Done
+from lloom.core.messages import FROM_EXECUTOR, Done
 from lloom.core.sse import END, Splitter, payload
 from tests.integration.gateway_support import (
     EXECUTOR,
@@ -517,3 +517,8 @@ async def test_a_port_in_use_is_a_matter_of_configuration(gateway: Running) -> N
 
 def _fields() -> dict[str, Any]:
     return {name: getattr(SETTINGS, name) for name in SETTINGS.__struct_fields__}
+
+
+async def test_a_request_of_an_executor_would_go_round_in_a_circle(gateway: Running) -> None:
+    reply = await gateway.http(f"GET /v1/models HTTP/1.1\nhost: 127.0.0.1\n{FROM_EXECUTOR}: 1")
+    assert (reply.status, reply.error["code"]) == (508, "loop")

@@ -20,6 +20,7 @@ from lloom.adapters.gateway.metrics import Metrics
 from lloom.adapters.gateway.models import listing
 from lloom.core.errors import CallerFault, LloomError
 from lloom.core.identity import NodeId
+from lloom.core.messages import FROM_EXECUTOR
 from lloom.core.offer import ModelOffer
 from lloom.core.settings import GatewaySettings
 
@@ -94,7 +95,14 @@ class Gateway:
             logger.debug("the caller does not read the error")
 
     def _admit(self, exchange: Exchange) -> None:
-        """Keeps web pages out that the user's browser happens to show: the gateway spends in the user's name."""
+        """Keeps out circles, and web pages that the user's browser happens to show: the gateway spends in the user's name."""
+        if exchange.header(FROM_EXECUTOR.encode()) is not None:
+            raise CallerFault(
+                "An executor has this gateway as its backend, so the request would go round in a circle. Name the model's own "
+                "server in its base_url.",
+                status=508,
+                code="loop",
+            )
         host = (exchange.header(b"host") or b"").lower()
         if self._local and host and _without_port(host) not in _LOCAL_HOSTS:
             raise CallerFault(

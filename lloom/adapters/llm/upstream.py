@@ -11,6 +11,7 @@ import aiohttp
 
 from lloom.adapters.llm.failure import MAX_BODY, cut, failure, stalled, unreachable
 from lloom.core.errors import RetryElsewhere
+from lloom.core.messages import FROM_EXECUTOR
 
 KEEP_ALIVE_SECONDS: Final = 4.0
 """uvicorn, hence vLLM and many others, drops an idle connection after 5 s: let go earlier, or a request meets the end."""
@@ -40,6 +41,7 @@ class Upstream:
         self._target = target
         self._url = f"{target.base_url.rstrip('/')}/chat/completions"
         headers = {"content-type": "application/json", "accept": "text/event-stream", "accept-encoding": "identity"}
+        headers[FROM_EXECUTOR] = "1"
         if target.key is not None:
             headers["authorization"] = f"Bearer {target.key}"
         reuse = {"keepalive_timeout": KEEP_ALIVE_SECONDS} if target.reuse else {"force_close": True}

@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from loguru import logger
 
 from lloom.core.errors import ConfigError
 from lloom.core.identity import Identity, checksum
-from lloom.core.settings import Backend, IdentitySettings, KeygenSettings
+from lloom.core.settings import IdentitySettings, KeygenSettings, Settings
 
 Ask = Callable[[str], str]
 """Asks a person for a passphrase, without showing it."""
@@ -61,10 +61,21 @@ def forget(settings: IdentitySettings, environ: MutableMapping[str, str]) -> Non
         environ.pop(name, None)
 
 
-def provider_keys(backends: Mapping[str, Backend], environ: MutableMapping[str, str]) -> dict[str, str]:
-    """Takes the API keys that `backends` name out of `environ`, so that no child inherits them; by variable."""
-    names = {name for backend in backends.values() if (name := getattr(backend, "key_env", None))}
-    return {name: environ.pop(name) for name in names if name in environ}
+def provider_keys(settings: Settings, environ: MutableMapping[str, str]) -> dict[str, str]:
+    """Takes the API keys that the backends name out of `environ`, so that no child inherits them; by variable.
+
+    ConfigError if one is missing and no other machine can have it: said here, it is said before anything is started.
+    """
+    found: dict[str, str] = {}
+    for name, backend in settings.llm.items():
+        variable = getattr(backend, "key_env", None)
+        if variable is None:
+            continue
+        if key := environ.pop(variable, "") or found.get(variable, ""):
+            found[variable] = key
+        elif settings.ray.address is None:
+            raise ConfigError(f"llm={name}: {variable} is not set; it should hold the API key")
+    return found
 
 
 def create(

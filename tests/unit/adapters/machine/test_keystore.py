@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
+from lloom.__main__ import compose
 from lloom.adapters.machine import keystore
+from lloom.core.configuration import argv, checks
 from lloom.core.errors import ConfigError
 from lloom.core.identity import Identity
-from lloom.core.settings import IdentitySettings, KeygenSettings
+from lloom.core.settings import IdentitySettings, KeygenSettings, Settings
 
 SECRET = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 ADDRESS = "2c7536e3605d9c16a7a3d7b1898e529396a65c23"
@@ -197,3 +199,22 @@ def test_an_identity_shows_its_address_only() -> None:
     identity = Identity(bytes.fromhex(SECRET))
     assert SECRET not in repr(identity)
     assert ADDRESS in repr(identity).lower()
+
+
+def compose_llm(*words: str) -> Settings:
+    tree = compose(argv.rewrite(["role=executor", *words]))
+    assert tree is not None
+    return checks.settings(tree)
+
+
+def test_api_keys_leave_the_environment_and_a_missing_one_is_named_before_anything_starts() -> None:
+    settings = compose_llm("llm=[smollm2,openai,anthropic]")
+    environ = {"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b", "OTHER": "c"}
+    assert keystore.provider_keys(settings, environ) == {"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}
+    assert environ == {"OTHER": "c"}
+    with pytest.raises(ConfigError, match="llm=openai: OPENAI_API_KEY is not set"):
+        keystore.provider_keys(settings, environ)
+
+
+def test_workers_on_other_machines_may_have_keys_of_their_own() -> None:
+    assert keystore.provider_keys(compose_llm("llm=[openai]", "ray.address=auto"), {}) == {}
