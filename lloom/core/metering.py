@@ -19,7 +19,8 @@ KEPT_BYTES: Final = 8 * 1024 * 1024
 """Bytes kept for counting when a backend reports no usage, or not all of an answer arrives; beyond it, four count as a token."""
 
 # Within a JSON string a quote is escaped, so an answer's text cannot contain these, but for [DONE]: hence the second look.
-_NOTABLE: Final = re.compile(rb'"usage"\s*:\s*\{|\[DONE\]|"error"\s*:\s*[{"]')
+# One pattern each: a search that begins with fixed bytes runs twice as fast as one with alternatives.
+_NOTABLE: Final = tuple(map(re.compile, (rb'"usage"\s*:\s*\{', rb"\[DONE\]", rb'"error"\s*:\s*[{"]')))
 
 
 _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -89,7 +90,7 @@ class Meter:
         if not events:
             return b""
         block = END.join(events) + END
-        if _NOTABLE.search(block):
+        if any(pattern.search(block) for pattern in _NOTABLE):
             block = b"".join(kept + END for event in events if (kept := self._look(event)))
         self._keep(block)
         return block

@@ -134,10 +134,10 @@ class Answer:
             if len(head) > _MAX_HEAD:
                 raise PeerFault("the executor sends everything but content", code="bad_stream")
             chunks = [chunk for event in splitter.feed(data) if (chunk := payload(event)) and chunk != DONE]
-            finished = finished or any(map(finishes, chunks))
             if any(map(has_content, chunks)):
                 self.first = bytes(head)
                 return
+            finished = finished or any(map(finishes, chunks))
         if not finished:
             raise PeerFault("the executor ended without an answer", code="empty_answer")
         self.first = bytes(head)
