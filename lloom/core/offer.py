@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from typing import Annotated, Final
 
@@ -10,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from lloom.core.errors import PeerFault
-from lloom.core.identity import SIGNATURE_BYTES, Identity, NodeId, checksum, verify
+from lloom.core.identity import ADDRESS_BYTES, SIGNATURE_BYTES, Identity, NodeId, checksum, verify
 
 MAX_OFFER_BYTES: Final = 256 * 1024
 
@@ -18,15 +19,29 @@ ModelId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._:/@+-]{0,127}$")]
 Amount = Annotated[int, Meta(ge=0, le=1 << 62)]
 
 
-class Endpoint(Struct, frozen=True, array_like=True, order=True):
-    """Where one Worker's bridge listens."""
+class Endpoint(Struct, frozen=True, array_like=True, order=True, forbid_unknown_fields=True):
+    """Where one Worker's bridge is reached: where it listens, or (`via`) where the validator listens that relays to it."""
 
     host: Annotated[str, Meta(min_length=1, max_length=45)]
     """A literal IPv4 or IPv6 address."""
     port: Annotated[int, Meta(ge=1, le=65_535)]
+    via: Annotated[bytes, Meta(max_length=ADDRESS_BYTES)] = b""
+    """The address (20 bytes) of the validator that relays; empty where the Worker itself listens."""
+    worker: Annotated[int, Meta(ge=0, lt=1 << 16)] = 0
+    """Which of the executor's Workers a relay is asked for; 0 where the Worker itself listens."""
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{where} (relay)" if self.via else where
+
+    def check(self) -> None:
+        """PeerFault unless the host is a literal address and `via` an address or empty."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError as error:
+            raise PeerFault("an endpoint without a literal address", code="bad_offer") from error
+        if len(self.via) not in (0, ADDRESS_BYTES):
+            raise PeerFault("an endpoint behind something that is no address", code="bad_offer")
 
 
 class ModelOffer(Struct, frozen=True, kw_only=True):
@@ -52,6 +67,11 @@ class Offer(Struct, frozen=True, kw_only=True):
     endpoints: Annotated[tuple[Endpoint, ...], Meta(max_length=64)]
     models: Annotated[tuple[ModelOffer, ...], Meta(max_length=1024)]
     software: Annotated[str, Meta(max_length=64)]
+
+    @property
+    def goodbye(self) -> bool:
+        """Whether the executor takes back what it offered: nothing is served any more."""
+        return not self.models
 
     def model(self, model: str) -> ModelOffer | None:
         """The terms of `model` (a canonical id), None if it is not offered."""
@@ -92,6 +112,8 @@ def unseal(sealed: bytes, executor: NodeId, network: str, now: float) -> Offer:
         raise PeerFault(f"a malformed offer of {checksum(executor)}: {error}", code="bad_offer") from error
     if offer.executor != executor:
         raise PeerFault(f"{checksum(executor)} signed somebody else's offer", code="bad_offer")
+    for endpoint in offer.endpoints:
+        endpoint.check()
     if offer.expires <= now:
         raise PeerFault(f"the offer of {checksum(executor)} has expired", code="bad_offer")
     return offer

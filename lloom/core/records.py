@@ -38,8 +38,8 @@ MAX_LIFETIME: Final = 3600
 MAX_SKEW: Final = 60
 # The rest of a large node's endpoints stand in its signed offer.
 MAX_ENDPOINTS: Final = 8
-MAX_BODY: Final = 256
-# Head of at most 68 bytes, body, signature: two of these and eight neighbours fit one datagram.
+MAX_BODY: Final = 320
+# Head of at most 68 bytes, body, signature: one of these and eight neighbours fit one datagram in any case.
 MAX_RECORD: Final = 68 + MAX_BODY + SIGNATURE_BYTES
 
 
@@ -99,13 +99,17 @@ class OfferBody:
     fingerprint: bytes
 
 
+class _PackedEndpoint(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    host: Annotated[bytes, Meta(min_length=4, max_length=16)]
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+    via: Annotated[bytes, Meta(max_length=ADDRESS_BYTES)]
+    worker: Annotated[int, Meta(ge=0, lt=1 << 16)]
+
+
 class _PackedOffer(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """`OfferBody` on the wire: addresses as 4 or 16 bytes, so that nothing but a literal address can be written."""
 
-    endpoints: Annotated[
-        tuple[tuple[Annotated[bytes, Meta(min_length=4, max_length=16)], Annotated[int, Meta(ge=1, le=65_535)]], ...],
-        Meta(max_length=MAX_ENDPOINTS),
-    ]
+    endpoints: Annotated[tuple[_PackedEndpoint, ...], Meta(max_length=MAX_ENDPOINTS)]
     fingerprint: Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
@@ -131,9 +135,13 @@ def index_record(network: str, model: str, stamp: Stamp, shard: int = 0) -> Reco
 
 
 def offer_record(network: str, body: OfferBody, stamp: Stamp) -> Record:
-    """ "Here I listen, and this is the hash of my offer." ValueError if an endpoint's host is no literal address."""
-    endpoints = tuple((ipaddress.ip_address(e.host).packed, e.port) for e in body.endpoints[:MAX_ENDPOINTS])
-    packed = _encode(_PackedOffer(endpoints, body.fingerprint))
+    """ "Here I listen, and this is the hash of my offer." ValueError if an endpoint's host is no literal address.
+
+    As many endpoints are told as fit.
+    """
+    endpoints = [_packed(endpoint) for endpoint in body.endpoints[:MAX_ENDPOINTS]]
+    while len(packed := _encode(_PackedOffer(tuple(endpoints), body.fingerprint))) > MAX_BODY:
+        endpoints.pop()
     return _record(Kind.OFFER, offer_key(network, stamp.publisher), stamp, packed)
 
 
@@ -188,7 +196,7 @@ def offer_body(record: Record) -> OfferBody:
     """The body of an OFFER record that is no goodbye; PeerFault if it is malformed."""
     packed = _strict(record.body, _offer_decoder)
     try:
-        endpoints = tuple(Endpoint(str(ipaddress.ip_address(host)), port) for host, port in packed.endpoints)
+        endpoints = tuple(map(_unpacked, packed.endpoints))
     except ValueError as error:
         raise _bad("an offer record with an impossible address") from error
     return OfferBody(endpoints, packed.fingerprint)
@@ -224,6 +232,17 @@ def _rightful_key(record: Record, network: str) -> bytes:
         return record.key
     body = index_body(record)
     return index_key(network, body.model, body.shard)
+
+
+def _packed(endpoint: Endpoint) -> _PackedEndpoint:
+    host = ipaddress.ip_address(endpoint.host).packed
+    return _PackedEndpoint(host, endpoint.port, endpoint.via, endpoint.worker)
+
+
+def _unpacked(packed: _PackedEndpoint) -> Endpoint:
+    endpoint = Endpoint(str(ipaddress.ip_address(packed.host)), packed.port, packed.via, packed.worker)
+    endpoint.check()
+    return endpoint
 
 
 def _record(kind: Kind, key: Key, stamp: Stamp, body: bytes) -> Record:

@@ -52,7 +52,15 @@ class NetworkSettings(Group, frozen=True):
     advertise: str | None
     """Address told to others, where it is not `host`."""
     bootstrap: tuple[str, ...]
-    """`host:port` of nodes, usually validators, that let us in."""
+    """`[0xADDRESS@]host:port` of the validators that let us in; one with an address is pinned to it."""
+    private: bool
+    """Whether addresses of private networks (RFC 1918 and the like) make sense here."""
+    relay: Literal["auto", "only", "off"]
+    """How an executor is reached that may not be: through validators if need be, always, or never."""
+    upnp: bool
+    """Ask the router of this network to open the ports."""
+    mdns: bool
+    """Find, and be found by, nodes on the same local network without being told."""
 
 
 class DhtSettings(Group, frozen=True):
@@ -71,7 +79,19 @@ class DhtSettings(Group, frozen=True):
     """The longest pause between two tries to get into the network."""
     records_per_key: Count
     records_per_publisher: Count
+    records_per_subnet: Count
+    """Publishers of one key from one subnet."""
     records: Count
+    shards: Annotated[int, Meta(ge=1, le=255)]
+    """Further keys of a model whose first one is half full."""
+    contacts_per_subnet: Count
+    """Contacts of one subnet in one bucket of the table."""
+    clock_skew_seconds: Seconds
+    """How far the time in a datagram may lie from our clock."""
+    datagrams_per_second: Count
+    """Calls answered for one subnet; as many again in a burst."""
+    datagrams: Count
+    """The same for all subnets together: each costs a signature check."""
 
 
 class BridgeSettings(Group, frozen=True):
@@ -84,6 +104,8 @@ class BridgeSettings(Group, frozen=True):
     clock_skew_seconds: Seconds
     """How far the timestamp of a HELLO may lie from our clock."""
     connections: Count
+    connections_per_address: Count
+    """Proven connections from one address."""
     streams: Annotated[int, Meta(ge=1, le=100_000)]
     """Open streams per connection."""
     stream_window: Count
@@ -242,6 +264,46 @@ class MockBackend(Group, frozen=True, tag_field="kind", tag="mock"):
 Backend = OpenAIBackend | LiteLLMBackend | SmolLM2Backend | MockBackend
 
 
+class ValidatorSettings(Group, frozen=True):
+    """What a validator does for others."""
+
+    executors: Count
+    """Offers in the catalogue at once."""
+    page: Annotated[int, Meta(ge=1, le=1000)]
+    """Entries of one answer, at most."""
+    gossip_seconds: Seconds
+    """Pause between two exchanges with a fellow validator."""
+    probe_seconds: Seconds
+    """Pause between two probes of one executor."""
+    probe_timeout_seconds: Seconds
+    """The whole of one probe of one model."""
+    probe_tokens: Count
+    """Tokens of a probe's answer."""
+    probe_context: Count
+    """Tokens of the longest prompt of a probe, if the offer's context is not shorter."""
+    probes: Count
+    """Executors probed at once."""
+    vouch_seconds: Seconds
+    """How long a statement about an executor holds."""
+
+
+class RelaySettings(Group, frozen=True):
+    """Relaying, on both sides of it."""
+
+    validators: Annotated[int, Meta(ge=1, le=8)]
+    """Executor: through so many validators it is reached."""
+    check_seconds: Seconds
+    """Executor: pause between two checks of whether it can be reached directly."""
+    executors: Count
+    """Validator: workers that it relays for, at once."""
+    streams: Count
+    """Validator: relayed connections at once, of all."""
+    streams_per_peer: Count
+    """Validator: relayed connections of one client, or of one worker."""
+    bytes_per_second: Count
+    """Validator: to and from one peer, on average."""
+
+
 class AccountingSettings(Group, frozen=True):
     mode: Literal["off"]
     """off: receipts are numbered, signed and journaled; nothing is settled."""
@@ -311,6 +373,8 @@ class Settings(Group, frozen=True):
     gateway: GatewaySettings
     routing: RoutingSettings
     executor: ExecutorSettings
+    validator: ValidatorSettings
+    relay: RelaySettings
     llm: dict[str, Backend]
     accounting: AccountingSettings
     chain: ChainSettings

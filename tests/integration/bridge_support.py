@@ -37,6 +37,7 @@ def settings(**changes: Any) -> BridgeSettings:
         "handshakes_per_address": 64,
         "clock_skew_seconds": 60,
         "connections": 128,
+        "connections_per_address": 128,
         "streams": 256,
         "stream_window": 256 * 1024,
         "connection_window": 8 * 1024 * 1024,

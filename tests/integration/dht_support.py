@@ -34,7 +34,13 @@ SETTINGS = DhtSettings(
     bootstrap_seconds=1.0,
     records_per_key=256,
     records_per_publisher=64,
+    records_per_subnet=8,
     records=10_000,
+    shards=4,
+    contacts_per_subnet=2,
+    clock_skew_seconds=120.0,
+    datagrams_per_second=1000,
+    datagrams=10_000,
 )
 
 
@@ -68,7 +74,17 @@ class Clock:
 def network(*seeds: int, name: str = "test", port: int = 0) -> NetworkSettings:
     """Settings of a node on loopback that knows the nodes at the ports `seeds`."""
     bootstrap = tuple(f"127.0.0.1:{seed}" for seed in seeds)
-    return NetworkSettings(name=name, host="127.0.0.1", port=port, advertise=None, bootstrap=bootstrap)
+    return NetworkSettings(
+        name=name,
+        host="127.0.0.1",
+        port=port,
+        advertise=None,
+        bootstrap=bootstrap,
+        private=True,
+        relay="auto",
+        upnp=False,
+        mdns=False,
+    )
 
 
 def tuned(**changes: float) -> DhtSettings:

@@ -6,8 +6,10 @@ import socket
 from collections.abc import Iterator
 from typing import cast
 
+import dht_support
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lloom.actors.accounting import Accounting
 from lloom.actors.client import ClientNode
@@ -32,7 +34,7 @@ class Tree(Struct, frozen=True):
 
 
 def office(role: str, port: int = 0, gateway: int = 0, advertise: str | None = None) -> Office:
-    network = NetworkSettings(name="test", host="127.0.0.1", port=port, advertise=advertise, bootstrap=())
+    network = replace(dht_support.network(port=port), advertise=advertise)
     server = GatewaySettings(
         host="127.0.0.1",
         port=gateway,

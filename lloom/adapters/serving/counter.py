@@ -56,6 +56,8 @@ class Serving:
                     await stream.finish()
             case ChatCall() as call:
                 await self._chat(stream, call)
+            case _:
+                raise RetryElsewhere("An executor does not answer this.", status=501, code="wrong_role")
 
     async def _chat(self, stream: Stream, call: ChatCall) -> None:
         checked, terms = self._check(stream, call)

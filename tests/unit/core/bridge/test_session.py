@@ -26,6 +26,7 @@ SETTINGS: dict[str, Any] = {
     "handshakes_per_address": 8,
     "clock_skew_seconds": 60,
     "connections": 8,
+    "connections_per_address": 8,
     "streams": 4,
     "stream_window": 100,
     "connection_window": 250,
