@@ -14,6 +14,8 @@ from kademlia.node import Node
 from loguru import logger
 
 from lloom.adapters.dht import Dht
+from lloom.adapters.dht.addresses import Reach
+from lloom.adapters.dht.wire import Envelope
 from lloom.core.errors import ConfigError
 from lloom.core.identity import SIGNATURE_BYTES, Identity
 from lloom.core.records import (
@@ -372,13 +374,15 @@ async def test_a_port_in_use_is_a_configuration_error() -> None:
 async def test_garbage_and_hostile_answers_leave_a_node_working() -> None:
     async with swarm(3) as nodes:
         target = nodes.nodes[0]
-        header = target._swarm._envelope.close(b"")
+        stranger = Envelope.of(Identity.generate(), "test", Reach.of("127.0.0.1", True), False, nodes.clock)
+        victim = nodes.identities[target].address
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(
             asyncio.DatagramProtocol, remote_addr=("127.0.0.1", target.port)
         )
-        pings = [b"\x00" + bytes(20) + body for body in HOSTILE_CALLS]
-        for datagram in (b"", b"x", bytes(2000), header, header + bytes(21), *(header + ping for ping in pings)):
+        pings = [b"\x00" + bytes([number]) * 20 + body for number, body in enumerate(HOSTILE_CALLS)]
+        sealed = [stranger.close(message, victim) for message in (b"", bytes(21), *pings)]
+        for datagram in (b"", b"x", bytes(2000), *sealed):
             transport.sendto(datagram)
         await until(lambda: target.status.rejected >= 4 + len(HOSTILE_CALLS))
         transport.close()
@@ -391,10 +395,10 @@ HOSTILE_CALLS = [
     b"\xc1",
     msgspec.msgpack.encode(["stun", []]),
     msgspec.msgpack.encode(["ping", [b"x"]]),
-    msgspec.msgpack.encode(["ping", ["x" * 20]]),
-    msgspec.msgpack.encode(["find_node", [bytes(20), b"\0" + bytes(20)]]),
-    msgspec.msgpack.encode(["find_value", [bytes(20), bytes(20), 7]]),
-    msgspec.msgpack.encode(["store", [bytes(20), bytes(20), bytes(1000)]]),
+    msgspec.msgpack.encode(["find_node", ["x" * 20, b""]]),
+    msgspec.msgpack.encode(["find_node", [b"\0" + bytes(20), b""]]),
+    msgspec.msgpack.encode(["find_value", [bytes(20), 7, b""]]),
+    msgspec.msgpack.encode(["store", [bytes(20), bytes(1000)]]),
     msgspec.msgpack.encode(["__class__", []]),
     b"\x91" * 1000,
 ]

@@ -7,6 +7,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Final
 
+from kademlia.node import Node
+
 # Peers remembered; the ones unheard of for longest are forgotten first.
 MEMORY: Final = 4096
 # Round trips the median is taken over.
@@ -23,6 +25,9 @@ FIRST_REST: Final = 1.0
 LONGEST_REST: Final = 300.0
 
 
+Home = tuple[bytes, str, int]
+
+
 @dataclass(slots=True)
 class _Peer:
     rtt: float | None = None
@@ -32,21 +37,24 @@ class _Peer:
 
 
 class Health:
-    """The record of all peers. Times are in seconds on one monotonic clock."""
+    """The record of all peers. Times are in seconds on one monotonic clock.
+
+    A peer is an id *at an address*: who names a wrong address for somebody must not get that one rested at the right one.
+    """
 
     def __init__(self, longest_timeout: float, longest_hedge: float) -> None:
         self._longest_timeout = longest_timeout
         self._longest_hedge = longest_hedge
-        self._peers: OrderedDict[bytes, _Peer] = OrderedDict()
+        self._peers: OrderedDict[Home, _Peer] = OrderedDict()
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
-    def answered(self, peer: bytes, seconds: float) -> None:
+    def answered(self, peer: Node, seconds: float) -> None:
         """`peer` answered after `seconds`: its strikes are forgiven."""
         rtt = self._peer(peer).rtt
-        self._peers[peer] = _Peer(rtt=seconds if rtt is None else 0.7 * rtt + 0.3 * seconds)
+        self._peers[_home(peer)] = _Peer(rtt=seconds if rtt is None else 0.7 * rtt + 0.3 * seconds)
         self._recent.append(seconds)
 
-    def missed(self, peer: bytes, now: float) -> bool:
+    def missed(self, peer: Node, now: float) -> bool:
         """`peer` did not answer, or answered nonsense. True if it should leave the routing table."""
         state = self._peer(peer)
         state.strikes += 1
@@ -54,14 +62,14 @@ class Health:
         state.rest = min(2 * state.rest, LONGEST_REST)
         return state.strikes >= STRIKES
 
-    def resting(self, peer: bytes, now: float) -> bool:
+    def resting(self, peer: Node, now: float) -> bool:
         """True while `peer` is not worth asking, after it failed to answer."""
-        state = self._peers.get(peer)
+        state = self._peers.get(_home(peer))
         return state is not None and now < state.rests_until
 
-    def timeout(self, peer: bytes | None) -> float:
+    def timeout(self, peer: Node | None) -> float:
         """How long to wait for an answer of `peer` (None: of somebody unknown)."""
-        state = self._peers.get(peer) if peer is not None else None
+        state = self._peers.get(_home(peer)) if peer is not None else None
         usual = state.rtt if state is not None and state.rtt is not None else self._median()
         if usual is None:
             return self._longest_timeout
@@ -75,9 +83,14 @@ class Health:
     def _median(self) -> float | None:
         return statistics.median(self._recent) if self._recent else None
 
-    def _peer(self, peer: bytes) -> _Peer:
-        state = self._peers.setdefault(peer, _Peer())
-        self._peers.move_to_end(peer)
+    def _peer(self, peer: Node) -> _Peer:
+        home = _home(peer)
+        state = self._peers.setdefault(home, _Peer())
+        self._peers.move_to_end(home)
         if len(self._peers) > MEMORY:
             self._peers.popitem(last=False)
         return state
+
+
+def _home(peer: Node) -> Home:
+    return peer.id, peer.ip, peer.port

@@ -136,7 +136,7 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
 
     def _worth_asking(self, nodes: list[Node]) -> list[Node]:
         now = self._loop.time()
-        return [node for node in nodes if not self.protocol.health.resting(node.id, now)]
+        return [node for node in nodes if not self.protocol.health.resting(node, now)]
 
 
 class ValueLookup(NodeLookup):

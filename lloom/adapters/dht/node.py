@@ -77,8 +77,10 @@ class Dht:
         ConfigError if the address cannot be bound, or settings contradict each other.
         """
         host = await _literal(network.host)
-        reach = Reach.of(host)
-        swarm = Swarm(identity.address, network.name, settings, Envelope.of(network.name, reach, client), clock)
+        reach = Reach.of(host, network.private)
+        swarm = Swarm(
+            identity.address, network.name, settings, Envelope.of(identity, network.name, reach, client, clock), clock
+        )
         bootstrap = Bootstrap(swarm, network, settings, reach)
         announcer = Announcer(swarm, identity, network.name, settings, clock)
         try:

@@ -7,43 +7,48 @@ Its `datagram_received` starts two unowned tasks per datagram and lets any excep
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from kademlia.node import Node
 from kademlia.protocol import KademliaProtocol
+from loguru import logger
 
 from lloom.adapters.dht import wire
-from lloom.adapters.dht.addresses import pack, unpack
+from lloom.adapters.dht.addresses import is_public, pack, subnet, unpack
+from lloom.adapters.dht.gate import Arrival, Gate
+from lloom.adapters.dht.handover import Handover
 from lloom.adapters.dht.health import Health
 from lloom.adapters.dht.routing import Table
 from lloom.adapters.dht.storage import RecordStore
 from lloom.adapters.dht.tasks import Tasks
 from lloom.adapters.dht.transport import EnvelopeTransport
-from lloom.adapters.dht.wire import Envelope, Found, Neighbour, Sender
+from lloom.adapters.dht.wire import Destination, Envelope, Found, Neighbour, Sender
 from lloom.core.errors import PeerFault
-from lloom.core.records import Key, SignedRecord
+from lloom.core.identity import NodeId
+from lloom.core.records import Key
 from lloom.core.settings import DhtSettings
+from lloom.core.voices import Voices
 
 T = TypeVar("T")
 
 # Calls that wait for an answer, and strangers being pinged, at once: bounds on what strangers can make us hold.
 MAX_OUTSTANDING: Final = 2000
 MAX_INTRODUCTIONS: Final = 32
+# Of one subnet, so that strangers from elsewhere get their turn too.
+MAX_INTRODUCTIONS_PER_SUBNET: Final = 4
 # A timer that fires later than this says that the machine is busy, not that the peer is dead; then it gets this much more.
 STALL: Final = 0.05
 AFTER_STALL: Final = 0.25
-# Hand-overs to new neighbours at once, and keys looked at before others get their turn.
-MAX_HANDOVERS: Final = 4
-HANDOVER_BATCH: Final = 64
 
 
 class Reply(NamedTuple):
-    """An answer as it came, `seconds` after the question."""
+    """An answer as it came, `seconds` after the question. `body`: None if all it says is that our clock is off."""
 
     sender: Sender
-    body: bytes
+    body: bytes | None
     seconds: float
 
 
@@ -68,44 +73,84 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         self.lost = asyncio.Event()
         self.rejected = 0
         self._envelope = envelope
+        self._gate = Gate(envelope, settings)
+        self._voices = Voices(settings.clock_skew_seconds)
+        self._handover = Handover(source_node, self.router, storage, self.call_store)
+        self._contacts_per_subnet = settings.contacts_per_subnet
         self._loop = asyncio.get_running_loop()
-        self._asked: dict[bytes, tuple[str, int]] = {}
-        self._introducing: set[bytes] = set()
-        self._handovers = 0
+        self._asked: dict[bytes, Destination] = {}
+        self._introducing: dict[NodeId, str] = {}
+        # Where we found ourselves.
+        self._own: set[tuple[str, int]] = set()
+
+    @property
+    def observed(self) -> str | None:
+        """The host at which most peers see us; None until enough of them say so."""
+        return self._voices.observed
+
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds by which our clock is behind the network's; None while it serves, or nobody knows."""
+        return self._voices.clock_offset
 
     # Datagrams.
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:
-        """Send through envelopes from now on."""
-        super().connection_made(EnvelopeTransport(transport, self._envelope))
+        """Send through envelopes from now on; called once for each family of addresses."""
+        if self.transport is None:
+            super().connection_made(EnvelopeTransport(self._envelope))
+        self.transport.add(transport)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
-        """Nobody will answer any more: end all waiting calls."""
+        """When the last socket is gone nobody will answer any more: end all waiting calls."""
+        if not self.transport.is_closing():
+            return
         for message_id, (_, timer) in list(self._outstanding.items()):
             timer.cancel()
             self._give_up(message_id)
         self.lost.set()
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        """Answer a call, or hand an answer to whom it belongs; whatever is malformed is counted and dropped."""
+        """Answer a call, or hand an answer to whom it belongs; whatever is malformed or too much is counted and dropped."""
         try:
-            sender, message = self._envelope.open(data, addr)
-            kind, message_id, body = message[:1], message[1 : 1 + wire.MESSAGE_ID_BYTES], message[21:]
-            if kind == wire.CALL:
-                method, arguments = wire.decode_call(body)
-                answer = getattr(self, f"rpc_{method}")(sender, *arguments)
-                self.transport.sendto(wire.ANSWER + message_id + wire.encode(answer), sender)
-            elif kind == wire.ANSWER:
-                self._accept_response(message_id, body, sender)
+            arrival = self._gate.admit(data, addr, self._asked, self._loop.time())
+            if arrival.kind != wire.CALL:
+                self._accept_response(arrival.message_id, arrival, arrival.sender)
+            elif arrival.timely:
+                self._accept_call(arrival)
+            else:
+                self._answer(wire.CLOCK, arrival, b"")
         except PeerFault:
             self.rejected += 1
 
-    def _accept_response(self, msg_id: bytes, data: bytes, address: Sender) -> None:
-        """Complete the call `msg_id`, if it was asked of this very address."""
-        if self._asked.get(msg_id) != address[:2]:
-            raise PeerFault("an answer that nobody asked for")
+    def _accept_call(self, arrival: Arrival) -> None:
+        method, arguments = wire.decode_call(arrival.body)
+        if arrival.greeting and method != "ping":
+            raise PeerFault("a call to whoever is there that is no ping")
+        answer = getattr(self, f"rpc_{method}")(arrival.sender, *arguments)
+        self._answer(wire.ANSWER, arrival, wire.encode(answer))
+
+    def _answer(self, kind: bytes, arrival: Arrival, body: bytes) -> None:
+        sender = arrival.sender
+        self.transport.sendto(kind + arrival.message_id + body, Destination(sender.host, sender.port, sender.id))
+
+    def _accept_response(self, msg_id: bytes, data: Arrival, address: Sender) -> None:
+        """Complete the call `msg_id`. An answer is a word on our clock in any case."""
         del self._asked[msg_id]
-        super()._accept_response(msg_id, (address, data), address)
+        self._hear_clock(subnet(address.host, address.port), data.ahead)
+        super()._accept_response(msg_id, data, address)
+
+    def _hear_clock(self, voice: str, ahead: float) -> None:
+        before = self._voices.clock_offset
+        self._voices.hear_clock(voice, ahead)
+        offset = self._voices.clock_offset
+        if before is None and offset is not None:
+            side = "behind" if offset > 0 else "ahead of"
+            logger.warning(
+                "This machine's clock is about {:.0f} s {} that of the network: other nodes will refuse it; set it right (NTP)",
+                abs(offset),
+                side,
+            )
 
     def _timeout(self, msg_id: bytes) -> None:
         """No answer in time. Where it was our own loop that stood still, the answer may lie in the socket: read on, once."""
@@ -122,14 +167,14 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
 
     # What others ask of us. Lengths and types were checked by `wire`.
 
-    def rpc_ping(self, sender: Sender, nodeid: bytes) -> bytes:
-        """Our id."""
-        self._meet(sender, nodeid)
-        return bytes(self.source_node.id)
+    def rpc_ping(self, sender: Sender) -> tuple[bytes, int]:
+        """Where we see the caller."""
+        self._meet(sender)
+        return pack(sender.host), sender.port
 
-    def rpc_store(self, sender: Sender, nodeid: bytes, key: Key, value: bytes) -> bool:
+    def rpc_store(self, sender: Sender, key: Key, value: bytes) -> bool:
         """True if we now hold `value`, or something newer of the same publisher."""
-        self._meet(sender, nodeid)
+        self._meet(sender)
         if self._envelope.client:
             return False
         try:
@@ -139,43 +184,47 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
             return False
         return True
 
-    def rpc_find_node(self, sender: Sender, nodeid: bytes, key: bytes) -> list[Neighbour]:
+    def rpc_find_node(self, sender: Sender, key: bytes, padding: bytes) -> list[Neighbour]:  # noqa: ARG002
         """Contacts near `key`."""
-        self._meet(sender, nodeid)
-        return self._neighbours(sender, key, min(self.router.ksize, wire.MAX_NEIGHBOURS))
+        self._meet(sender)
+        fit = (sender.room - wire.RECORD_OVERHEAD) // wire.NEIGHBOUR_BYTES
+        return self._neighbours(sender, key, min(self.router.ksize, wire.MAX_NEIGHBOURS, fit))
 
-    def rpc_find_value(self, sender: Sender, nodeid: bytes, key: Key, after: bytes) -> Found:
+    def rpc_find_value(self, sender: Sender, key: Key, after: bytes, padding: bytes) -> Found:  # noqa: ARG002
         """A page of the records under `key`, from publisher `after` on, *and* contacts near it."""
-        self._meet(sender, nodeid)
-        neighbours = self._neighbours(sender, key, min(self.router.ksize, wire.MAX_NEIGHBOURS_BESIDE_RECORDS))
-        room = wire.MAX_ANSWER - wire.FOUND_OVERHEAD - len(wire.encode(neighbours))
-        page, total = self.storage.page(key, after, room, wire.RECORD_OVERHEAD)
+        self._meet(sender)
+        room = sender.room - wire.FOUND_OVERHEAD
+        most = min(self.router.ksize, wire.MAX_NEIGHBOURS_BESIDE_RECORDS, room // wire.NEIGHBOUR_BYTES)
+        neighbours = self._neighbours(sender, key, most)
+        page, total = self.storage.page(key, after, room - len(wire.encode(neighbours)), wire.RECORD_OVERHEAD)
         return Found(page, total, neighbours)
 
     def _neighbours(self, sender: Sender, key: bytes, count: int) -> list[Neighbour]:
+        if count < 1:
+            return []
         asker = Node(self.source_node.id, sender.host, sender.port)
         near = self.router.find_neighbors(Node(key), k=count, exclude=asker)
         now = self._loop.time()
-        return [(n.id, pack(n.ip), n.port) for n in near if not self.health.resting(n.id, now)]
+        return [(n.id, pack(n.ip), n.port) for n in near if not self.health.resting(n, now)]
 
     # What we ask of others.
 
     async def greet(self, host: str, port: int) -> bytes | None:
         """Ping somebody of whom only the address is known: its node id (maybe our own), None if nobody answered properly."""
-        reply = await self._request(Node(self.source_node.id, host, port), "ping", self.health.timeout(None))
-        node_id = _decoded(reply, wire.ping_answer)
-        if reply is not None and node_id is not None and node_id != self.source_node.id:
+        reply = await self._request(Destination(host, port, None), "ping", self.health.timeout(None))
+        if reply is None or not self._heard_ping(reply):
+            return None
+        node_id = reply.sender.id
+        if node_id == self.source_node.id:
+            self._own.add((host, port))
+        else:
             self._answered(Node(node_id, host, port), reply)
         return node_id
 
     async def call_ping(self, node_to_ask: Node) -> bytes | None:
         """The id of `node_to_ask`, if it is there and still itself."""
-        node_id = await self._call(node_to_ask, wire.ping_answer, "ping")
-        if node_id is None or node_id == node_to_ask.id:
-            return node_id
-        self._failed(node_to_ask)
-        self.router.remove_contact(node_to_ask)
-        return None
+        answer = await self._call(node_to_ask, wire.ping_answer, "ping")
+        return None if answer is None else bytes(node_to_ask.id)
 
     async def call_store(self, node_to_ask: Node, key: Key, value: bytes) -> bool:
         """True if `node_to_ask` holds the record `value` now."""
@@ -183,48 +232,81 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
 
     async def call_find_node(self, node_to_ask: Node, node_to_find: Node) -> list[Node] | None:
         """Contacts of `node_to_ask` near `node_to_find`; those that make no sense are left out."""
-        answer = await self._call(node_to_ask, wire.find_node_answer, "find_node", node_to_find.id)
+        arguments = wire.padded("find_node", node_to_find.id)
+        answer = await self._call(node_to_ask, wire.find_node_answer, "find_node", *arguments)
         return None if answer is None else self._nodes(answer)
 
     async def call_find_value(self, node_to_ask: Node, node_to_find: Node, after: bytes) -> Page | None:
         """A page of unchecked records under `node_to_find`, from publisher `after` on, and contacts near it."""
-        answer = await self._call(node_to_ask, wire.find_value_answer, "find_value", node_to_find.id, after)
+        arguments = wire.padded("find_value", node_to_find.id, after)
+        answer = await self._call(node_to_ask, wire.find_value_answer, "find_value", *arguments)
         return None if answer is None else Page(answer.records, answer.total, self._nodes(answer.neighbours))
 
     async def _call(self, node: Node, answer: msgspec.msgpack.Decoder[T], method: str, *arguments: object) -> T | None:
         """Ask a known node; its answer, or its silence, goes into the books."""
-        reply = await self._request(node, method, self.health.timeout(node.id), *arguments)
+        if self._is_own(node.ip, node.port):
+            return None
+        to = Destination(node.ip, node.port, NodeId(node.id))
+        reply = await self._request(to, method, self.health.timeout(node), *arguments)
         decoded = _decoded(reply, answer)
         if reply is None or decoded is None:
-            self._failed(node)
+            self._failed(node, reply)
             return None
+        if method == "ping":
+            self._heard_ping(reply)
         self._answered(node, reply)
         return decoded
 
-    async def _request(self, node: Node, method: str, timeout: float, *arguments: object) -> Reply | None:
+    async def _request(self, to: Destination, method: str, timeout: float, *arguments: object) -> Reply | None:
         """One exchange of datagrams. Cancelling it loses nothing but the answer."""
-        if len(self._outstanding) >= MAX_OUTSTANDING or not self._envelope.reach.accepts(node.ip, node.port):
+        if len(self._outstanding) >= MAX_OUTSTANDING or not self._envelope.reach.accepts(to.host, to.port):
             return None
         # rpcudp reads the timeout when it sends, and files the call last.
         self._wait_timeout = timeout
-        future = getattr(self, method)((node.ip, node.port), self.source_node.id, *arguments)
-        self._asked[next(reversed(self._outstanding))] = (node.ip, node.port)
+        future = getattr(self, method)(to, *arguments)
+        self._asked[next(reversed(self._outstanding))] = to
         started = self._loop.time()
         # Unshielded, a cancelled caller would leave a cancelled future where the answer is to be put.
-        answered, answer = await asyncio.shield(future)
+        answered, arrival = await asyncio.shield(future)
         if not answered:
             return None
-        sender, body = answer
-        return Reply(sender, body, self._loop.time() - started)
+        body = arrival.body if arrival.kind == wire.ANSWER else None
+        return Reply(arrival.sender, body, self._loop.time() - started)
+
+    def _heard_ping(self, reply: Reply) -> bool:
+        """Note where the answerer sees us; False if that makes no sense."""
+        seen = _decoded(reply, wire.ping_answer)
+        host = unpack(seen[0]) if seen is not None else None
+        if seen is None or host is None or not self._envelope.reach.accepts(host, seen[1]):
+            return False
+        sender = reply.sender
+        self._voices.hear_host(subnet(sender.host, sender.port), host, near=not is_public(sender.host))
+        return True
 
     def _nodes(self, neighbours: list[Neighbour]) -> list[Node]:
-        """What a peer said about others: only addresses we can reach, nobody twice, not ourselves."""
+        """What a peer said about others: only addresses we can reach, few of one subnet, nobody twice, not ourselves."""
         found: dict[bytes, Node] = {}
+        subnets: Counter[str] = Counter()
         for node_id, packed, port in neighbours:
             host = unpack(packed)
-            if host is not None and node_id != self.source_node.id and self._envelope.reach.accepts(host, port):
-                found.setdefault(node_id, Node(node_id, host, port))
+            if host is None or node_id == self.source_node.id or not self._envelope.reach.accepts(host, port):
+                continue
+            if node_id in found or self._is_own(host, port):
+                continue
+            if is_public(host):
+                subnets[subnet(host, port)] += 1
+            if subnets[subnet(host, port)] <= self._contacts_per_subnet:
+                found[node_id] = Node(node_id, host, port)
         return list(found.values())
+
+    def _is_own(self, host: str, port: int) -> bool:
+        """True if that is this very node, as far as it knows its addresses."""
+        bound = self.transport.addresses
+        return (
+            (host, port) in bound
+            or (host, port) in self._own
+            or (host == self.observed and (port in {p for _, p in bound}))
+        )
 
     # Who gets into the routing table.
 
@@ -232,71 +314,61 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         """Put `node`, which just answered from there, into the table; a new one gets the records that are now its to hold."""
         new = node.id not in self.router
         self.router.add_contact(node)
-        if new and node.id in self.router and not self._envelope.client and self._handovers < MAX_HANDOVERS:
-            self.tasks.spawn(self._hand_over(node))
+        if new and node.id in self.router and not self._envelope.client and not self._handover.busy:
+            self.tasks.spawn(self._handover.to(node))
 
     def doubt(self, node: Node) -> None:
         """Find out whether `node`, the oldest of a full bucket, is still there."""
         self.tasks.spawn(self.call_ping(node))
 
-    def _meet(self, sender: Sender, node_id: bytes) -> None:
+    def _meet(self, sender: Sender) -> None:
         """Somebody asks. A stranger, or a contact that moved, is asked back: it is known only once it answers from there."""
-        if sender.client or node_id == self.source_node.id or node_id in self._introducing:
+        if sender.client or sender.id == self.source_node.id or sender.id in self._introducing:
             return
-        known = self.router.get(node_id)
-        if known is not None and (known.ip, known.port) == sender[:2]:
+        known = self.router.get(sender.id)
+        if known is not None and (known.ip, known.port) == (sender.host, sender.port):
             return
-        if len(self._introducing) < MAX_INTRODUCTIONS:
-            self._introducing.add(node_id)
-            self.tasks.spawn(self._introduce(Node(node_id, sender.host, sender.port)))
+        stranger = Node(sender.id, sender.host, sender.port)
+        source = subnet(sender.host, sender.port)
+        if self._may_introduce(source) and not self.health.resting(stranger, self._loop.time()):
+            self._introducing[sender.id] = source
+            self.tasks.spawn(self._introduce(stranger))
+
+    def _may_introduce(self, source: str) -> bool:
+        return (
+            len(self._introducing) < MAX_INTRODUCTIONS
+            and list(self._introducing.values()).count(source) < MAX_INTRODUCTIONS_PER_SUBNET
+        )
 
     async def _introduce(self, stranger: Node) -> None:
         try:
-            await self.greet(stranger.ip, stranger.port)
+            await self.call_ping(stranger)
         finally:
-            self._introducing.discard(stranger.id)
+            self._introducing.pop(stranger.id, None)
 
     def _answered(self, node: Node, reply: Reply) -> None:
-        self.health.answered(node.id, reply.seconds)
+        self.health.answered(node, reply.seconds)
         if reply.sender.client:
             self.router.remove_contact(node)
         else:
             self.welcome_if_new(node)
 
-    def _failed(self, node: Node) -> None:
-        if self.health.missed(node.id, self._loop.time()):
+    def _failed(self, node: Node, reply: Reply | None) -> None:
+        """A strike against `node`, unless it answered that our clock is off and it seems to be right."""
+        if reply is not None and reply.body is None and self.clock_offset is not None:
+            return
+        if self.health.missed(node, self._loop.time()):
+            self._forget(node)
+
+    def _forget(self, node: Node) -> None:
+        """Take `node` out of the table, if that is where the table has it: elsewhere it may well live."""
+        known = self.router.get(node.id)
+        if known is not None and known.same_home_as(node):
             self.router.remove_contact(node)
-
-    async def _hand_over(self, node: Node) -> None:
-        """Store at `node` what we hold and it should (paper, 2.5), one record after the other, until it fails."""
-        self._handovers += 1
-        try:
-            for number, key in enumerate(self.storage.keys()):
-                if number % HANDOVER_BATCH == HANDOVER_BATCH - 1:
-                    await asyncio.sleep(0)
-                held = self.storage.records(key) if self._should_hand_over(Node(key), node) else []
-                if not await self._store_all(node, key, held):
-                    return
-        finally:
-            self._handovers -= 1
-
-    async def _store_all(self, node: Node, key: Key, held: list[SignedRecord]) -> bool:
-        for signed in held:
-            if not await self.call_store(node, key, signed.raw):
-                return False
-        return True
-
-    def _should_hand_over(self, key: Node, node: Node) -> bool:
-        """True if `node` is among the nearest to `key` and, of all others we know, we are the nearest: so that one does it."""
-        near = [n for n in self.router.find_neighbors(key, self.router.ksize + 1) if n.id != node.id]
-        if not near:
-            return True
-        is_near = len(near) < self.router.ksize or node.distance_to(key) < near[-1].distance_to(key)
-        return bool(is_near and self.source_node.distance_to(key) < near[0].distance_to(key))
 
 
 def _decoded(reply: Reply | None, using: msgspec.msgpack.Decoder[T]) -> T | None:
-    if reply is None:
+    if reply is None or reply.body is None:
         return None
     try:
         return wire.decode(reply.body, using)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from typing import Final
 
@@ -13,6 +12,7 @@ from kademlia.node import Node
 from lloom.adapters.dht.addresses import Reach
 from lloom.adapters.dht.lookup import NodeLookup, ValueLookup
 from lloom.adapters.dht.protocol import Protocol
+from lloom.adapters.dht.sockets import bind
 from lloom.adapters.dht.storage import Clock, RecordStore
 from lloom.adapters.dht.wire import Envelope
 from lloom.core import records
@@ -42,21 +42,13 @@ class Swarm(Server):  # type: ignore[misc]
         return Protocol(self.node, self.storage, self._settings, self._envelope)
 
     async def listen(self, port: int, interface: str) -> None:
-        """Bind UDP on the literal address `interface`; OSError if that cannot be. Upkeep is left to `Bootstrap`.
-
-        The socket is ours because uvloop leaks one that it failed to bind.
-        """
-        own = socket.socket(socket.AF_INET6 if self.reach.v6 else socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            own.setblocking(False)
-            if self.reach.v6:
-                own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not self.reach.v4)
-            own.bind((interface, port))
-        except OSError:
-            own.close()
-            raise
+        """Bind UDP on the literal address `interface`; OSError if that cannot be. Upkeep is left to `Bootstrap`."""
+        sockets = bind(port, interface, both=self.reach.v4 and self.reach.v6)
         loop = asyncio.get_running_loop()
-        self.transport, self.protocol = await loop.create_datagram_endpoint(self._create_protocol, sock=own)
+        self.protocol = self._create_protocol()
+        for own in sockets:
+            await loop.create_datagram_endpoint(lambda: self.protocol, sock=own)
+        self.transport = self.protocol.transport
 
     @property
     def port(self) -> int:

@@ -1,28 +1,47 @@
-"""The UDP transport as the protocol sees it: every datagram in its envelope, every destination checked. It never receives."""
+"""UDP as the protocol sees it: every datagram sealed, every destination checked. It never receives."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from lloom.adapters.dht.wire import MAX_DATAGRAM, Envelope
+from lloom.adapters.dht.wire import MAX_DATAGRAM, Destination, Envelope
 
 
 class EnvelopeTransport:
-    """Stands before asyncio's transport, which one bad port or host name would close for good."""
+    """Stands before asyncio's transports, one for each family, which one bad port or host name would close for good."""
 
-    def __init__(self, inner: asyncio.DatagramTransport, envelope: Envelope) -> None:
-        self._inner = inner
+    def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope
+        self._inner: dict[bool, asyncio.DatagramTransport] = {}
 
-    def sendto(self, message: bytes, address: tuple[Any, ...]) -> None:
-        """Send `message` to (host, port, …) if that makes sense; like UDP itself it does not say whether it did."""
-        host, port = address[:2]
-        datagram = self._envelope.close(message)
-        if len(datagram) > MAX_DATAGRAM or self._inner.is_closing() or not self._envelope.reach.accepts(host, port):
+    def add(self, inner: asyncio.DatagramTransport) -> None:
+        """Send by `inner` what is of its family."""
+        self._inner[":" in inner.get_extra_info("sockname")[0]] = inner
+
+    @property
+    def addresses(self) -> frozenset[tuple[str, int]]:
+        """Where the sockets are bound."""
+        return frozenset(inner.get_extra_info("sockname")[:2] for inner in self._inner.values())
+
+    def sendto(self, message: bytes, to: Destination) -> None:
+        """Seal and send `message` if that makes sense; like UDP itself it does not say whether it did."""
+        inner = self._inner.get(":" in to.host)
+        if inner is None or inner.is_closing() or not self._envelope.reach.accepts(to.host, to.port):
             return
-        self._inner.sendto(datagram, (self._envelope.reach.outward(host), port))
+        datagram = self._envelope.close(message, to.id)
+        if len(datagram) <= MAX_DATAGRAM:
+            inner.sendto(datagram, (to.host, to.port))
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the first socket says of itself."""
+        return next(iter(self._inner.values())).get_extra_info(name, default)
+
+    def is_closing(self) -> bool:
+        """True if no socket is open."""
+        return all(inner.is_closing() for inner in self._inner.values())
 
     def close(self) -> None:
-        """Close the socket."""
-        self._inner.close()
+        """Close the sockets."""
+        for inner in self._inner.values():
+            inner.close()

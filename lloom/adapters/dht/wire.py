@@ -1,49 +1,59 @@
-"""The form of every datagram: header, calls, answers, each field with its bounds. It never sends or receives.
+"""The messages within datagrams: calls, answers, each field with its bounds; and the envelope around them. It never sends.
 
-datagram = "Ll", version, flags, network tag (4 bytes) ‖ rpcudp's message: 0 (call) or 1 (answer), message id (20 bytes), msgpack.
-A call is `[name, arguments]`. The tag keeps networks apart that meet on one host or by a wrong bootstrap address; it proves
-nothing. `Envelope` is the place where datagrams can be signed.
+A message is rpcudp's: 0 (call), 1 (answer) or 2 (your clock is off), message id (20 bytes), msgpack. A call is
+`[name, arguments]`; who calls stands in the header of the datagram (`core.datagram`), and so does the time that a CLOCK tells.
+
+Nobody can be made to flood a third party by calls in its name: all that a call brings about there is at most three times as
+long as the call (as RFC 9000, 8.1). So calls that want a long answer are padded.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from lloom.adapters.dht.addresses import Reach, inward
+from lloom.adapters.dht.addresses import Reach
+from lloom.core import datagram
+from lloom.core.datagram import HEADER_BYTES, Sealed
 from lloom.core.errors import PeerFault
+from lloom.core.identity import Identity, NodeId
 from lloom.core.records import MAX_RECORD
 
 T = TypeVar("T")
 
 CALL: Final = b"\x00"
 ANSWER: Final = b"\x01"
+CLOCK: Final = b"\x02"
 MESSAGE_ID_BYTES: Final = 20
-MAGIC: Final = b"Ll\x01"
-TAG_BYTES: Final = 4
-HEADER_BYTES: Final = len(MAGIC) + 1 + TAG_BYTES
-CLIENT_FLAG: Final = 1
+# What precedes the msgpack.
+HEAD_BYTES: Final = 1 + MESSAGE_ID_BYTES
 
 # IPv6 guarantees packets of 1,280 bytes; less its header and UDP's.
 MAX_DATAGRAM: Final = 1232
-# A timestamp and a signature around each datagram must still fit.
-SEAL_BYTES: Final = 8 + 65
-MAX_ANSWER: Final = MAX_DATAGRAM - SEAL_BYTES - HEADER_BYTES - 1 - MESSAGE_ID_BYTES
+MAX_ANSWER: Final = MAX_DATAGRAM - HEADER_BYTES - HEAD_BYTES
 # 44 bytes each at worst: of the first kind as many as fit, of the second as many as leave room for records.
+NEIGHBOUR_BYTES: Final = 44
 MAX_NEIGHBOURS: Final = 20
 MAX_NEIGHBOURS_BESIDE_RECORDS: Final = 8
 # Around records and neighbours: array heads and the total; and the head of each record.
 FOUND_OVERHEAD: Final = 16
 RECORD_OVERHEAD: Final = 3
+# What may go to an unproven address, as a multiple of what came from there: the answer, and the ping that proves the address.
+AMPLIFICATION: Final = 3
+PING_BYTES: Final = HEADER_BYTES + HEAD_BYTES + 7
+# A call as long as this may have the longest answer.
+FULL_CALL: Final = -(-(MAX_DATAGRAM + PING_BYTES) // AMPLIFICATION)
 
 Id = Annotated[bytes, Meta(min_length=20, max_length=20)]
 PackedRecord = Annotated[bytes, Meta(max_length=MAX_RECORD)]
 PackedHost = Annotated[bytes, Meta(min_length=4, max_length=16)]
-Neighbour = tuple[Id, PackedHost, Annotated[int, Meta(ge=1, le=65_535)]]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+Padding = Annotated[bytes, Meta(max_length=FULL_CALL)]
+Neighbour = tuple[Id, PackedHost, Port]
 """Node id, address as 4 or 16 bytes, UDP port."""
 
 Method = Literal["ping", "store", "find_node", "find_value"]
@@ -61,56 +71,81 @@ Neighbours = Annotated[list[Neighbour], Meta(max_length=MAX_NEIGHBOURS)]
 
 _encode = msgspec.msgpack.Encoder().encode
 _call = msgspec.msgpack.Decoder(tuple[Method, msgspec.Raw])
-# Every call begins with the caller's node id. find_value ends with the publisher after which the page shall begin.
+# find_value names the publisher after which the page shall begin. The find calls end with padding.
 _arguments: Final[dict[str, msgspec.msgpack.Decoder[Any]]] = {
-    "ping": msgspec.msgpack.Decoder(tuple[Id]),
-    "store": msgspec.msgpack.Decoder(tuple[Id, Id, PackedRecord]),
-    "find_node": msgspec.msgpack.Decoder(tuple[Id, Id]),
-    "find_value": msgspec.msgpack.Decoder(tuple[Id, Id, Id]),
+    "ping": msgspec.msgpack.Decoder(tuple[()]),
+    "store": msgspec.msgpack.Decoder(tuple[Id, PackedRecord]),
+    "find_node": msgspec.msgpack.Decoder(tuple[Id, Padding]),
+    "find_value": msgspec.msgpack.Decoder(tuple[Id, Id, Padding]),
 }
-ping_answer = msgspec.msgpack.Decoder(Id)
+# Where the answerer sees the caller.
+ping_answer = msgspec.msgpack.Decoder(tuple[PackedHost, Port])
 store_answer = msgspec.msgpack.Decoder(bool)
 find_node_answer = msgspec.msgpack.Decoder(Neighbours)
 find_value_answer = msgspec.msgpack.Decoder(Found)
 
 
 class Sender(NamedTuple):
-    """Where a datagram came from; rpcudp hands it through as the address. `client`: it wants to be in no routing table."""
+    """Who sent a datagram, proven, and from where. `client`: it wants to be in no routing table."""
 
     host: str
     port: int
     client: bool
+    id: NodeId
+    room: int
+    """How many bytes of msgpack the answer may have."""
+
+
+class Destination(NamedTuple):
+    """Where a datagram goes, and for whom it is; None: for whoever is there. rpcudp hands it through as the address."""
+
+    host: str
+    port: int
+    id: NodeId | None
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What surrounds every datagram of one node: its network's tag, whether it is in client mode, whom it may reach."""
+    """What surrounds every datagram of one node: who it is, its network, its clock (Unix seconds), whom it may reach."""
 
+    identity: Identity
+    network: str
     tag: bytes
     reach: Reach
     client: bool
+    clock: Callable[[], float]
 
     @classmethod
-    def of(cls, network: str, reach: Reach, client: bool) -> Envelope:
-        """The envelope of a node of `network` (its name)."""
-        tag = hashlib.sha256(b"lloom dht " + network.encode()).digest()[:TAG_BYTES]
-        return cls(tag, reach, client)
+    def of(cls, identity: Identity, network: str, reach: Reach, client: bool, clock: Callable[[], float]) -> Envelope:
+        """The envelope of the node `identity` of `network` (its name)."""
+        return cls(identity, network, datagram.tag(network), reach, client, clock)
 
-    def close(self, message: bytes) -> bytes:
-        """`message` as it goes over the wire."""
-        return MAGIC + bytes([CLIENT_FLAG if self.client else 0]) + self.tag + message
+    def close(self, message: bytes, recipient: NodeId | None) -> bytes:
+        """`message` as it goes over the wire to `recipient` (None: to whoever is there)."""
+        return datagram.seal(
+            message, self.identity, self.network, recipient=recipient, client=self.client, now=self.clock()
+        )
 
-    def open(self, datagram: bytes, address: tuple[Any, ...]) -> tuple[Sender, bytes]:
-        """Who sent `datagram`, and the message within; PeerFault if it is not of our network, too long, or from nowhere."""
-        message = datagram[HEADER_BYTES:]
-        if datagram[:3] != MAGIC or datagram[4:HEADER_BYTES] != self.tag:
-            raise PeerFault("a datagram of another network")
-        if len(datagram) > MAX_DATAGRAM or len(message) <= 1 + MESSAGE_ID_BYTES:
+    def open(self, data: bytes) -> Sealed:
+        """The parts of the datagram `data`, its signature unchecked; PeerFault if it is none of our network, or too long."""
+        if len(data) > MAX_DATAGRAM or len(data) < HEADER_BYTES + HEAD_BYTES:
             raise PeerFault("a datagram of impossible size")
-        host, port = inward(address[0]), address[1]
-        if not self.reach.accepts(host, port):
-            raise PeerFault("a datagram from an address that cannot be answered")
-        return Sender(host, port, bool(datagram[3] & CLIENT_FLAG)), message
+        return datagram.unseal(data, self.tag)
+
+    def check(self, sealed: Sealed) -> None:
+        """PeerFault unless the sender signed it for us, or for whoever is here."""
+        datagram.check(sealed, self.network, self.identity.address)
+
+
+def padded(method: Method, *arguments: object) -> tuple[object, ...]:
+    """`arguments` with the padding that makes the call long enough for the longest answer."""
+    length = HEADER_BYTES + HEAD_BYTES + len(_encode((method, (*arguments, b""))))
+    return (*arguments, bytes(FULL_CALL - length))
+
+
+def room(call_bytes: int) -> int:
+    """How many bytes of msgpack may answer a call whose datagram has `call_bytes`, however its source was spoofed."""
+    return min(MAX_DATAGRAM, AMPLIFICATION * call_bytes - PING_BYTES) - HEADER_BYTES - HEAD_BYTES
 
 
 def encode(answer: object) -> bytes:
