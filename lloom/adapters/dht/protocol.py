@@ -14,13 +14,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 from kademlia.node import Node
 from kademlia.protocol import KademliaProtocol
-from loguru import logger
 
 from lloom.adapters.dht import wire
 from lloom.adapters.dht.addresses import is_public, pack, subnet, unpack
 from lloom.adapters.dht.gate import Arrival, Gate
 from lloom.adapters.dht.handover import Handover
 from lloom.adapters.dht.health import Health
+from lloom.adapters.dht.introductions import Introductions
+from lloom.adapters.dht.mirror import Mirror
 from lloom.adapters.dht.routing import Table
 from lloom.adapters.dht.storage import RecordStore
 from lloom.adapters.dht.tasks import Tasks
@@ -30,15 +31,11 @@ from lloom.core.errors import PeerFault
 from lloom.core.identity import NodeId
 from lloom.core.records import Key
 from lloom.core.settings import DhtSettings
-from lloom.core.voices import Voices
 
 T = TypeVar("T")
 
-# Calls that wait for an answer, and strangers being pinged, at once: bounds on what strangers can make us hold.
+# Calls that wait for an answer at once: a bound on what strangers can make us hold.
 MAX_OUTSTANDING: Final = 2000
-MAX_INTRODUCTIONS: Final = 32
-# Of one subnet, so that strangers from elsewhere get their turn too.
-MAX_INTRODUCTIONS_PER_SUBNET: Final = 4
 # A timer that fires later than this says that the machine is busy, not that the peer is dead; then it gets this much more.
 STALL: Final = 0.05
 AFTER_STALL: Final = 0.25
@@ -66,7 +63,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
 
     def __init__(self, source_node: Node, storage: RecordStore, settings: DhtSettings, envelope: Envelope) -> None:
         super().__init__(source_node, storage, settings.k)
-        self.router = Table(self, settings.k, source_node)
+        self.router = Table(self, settings.k, source_node, settings.contacts_per_subnet)
         self.health = Health(settings.rpc_seconds, settings.hedge_seconds)
         self.tasks = Tasks()
         self.emptied = asyncio.Event()
@@ -74,24 +71,22 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         self.rejected = 0
         self._envelope = envelope
         self._gate = Gate(envelope, settings)
-        self._voices = Voices(settings.clock_skew_seconds)
+        self._mirror = Mirror(settings.clock_skew_seconds, self._bound)
+        self._introductions = Introductions(self.call_ping, self.tasks)
         self._handover = Handover(source_node, self.router, storage, self.call_store)
         self._contacts_per_subnet = settings.contacts_per_subnet
         self._loop = asyncio.get_running_loop()
         self._asked: dict[bytes, Destination] = {}
-        self._introducing: dict[NodeId, str] = {}
-        # Where we found ourselves.
-        self._own: set[tuple[str, int]] = set()
 
     @property
     def observed(self) -> str | None:
         """The host at which most peers see us; None until enough of them say so."""
-        return self._voices.observed
+        return self._mirror.observed
 
     @property
     def clock_offset(self) -> float | None:
         """Seconds by which our clock is behind the network's; None while it serves, or nobody knows."""
-        return self._voices.clock_offset
+        return self._mirror.clock_offset
 
     # Datagrams.
 
@@ -137,20 +132,8 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
     def _accept_response(self, msg_id: bytes, data: Arrival, address: Sender) -> None:
         """Complete the call `msg_id`. An answer is a word on our clock in any case."""
         del self._asked[msg_id]
-        self._hear_clock(subnet(address.host, address.port), data.ahead)
+        self._mirror.hear_clock(address, data.ahead)
         super()._accept_response(msg_id, data, address)
-
-    def _hear_clock(self, voice: str, ahead: float) -> None:
-        before = self._voices.clock_offset
-        self._voices.hear_clock(voice, ahead)
-        offset = self._voices.clock_offset
-        if before is None and offset is not None:
-            side = "behind" if offset > 0 else "ahead of"
-            logger.warning(
-                "This machine's clock is about {:.0f} s {} that of the network: other nodes will refuse it; set it right (NTP)",
-                abs(offset),
-                side,
-            )
 
     def _timeout(self, msg_id: bytes) -> None:
         """No answer in time. Where it was our own loop that stood still, the answer may lie in the socket: read on, once."""
@@ -178,7 +161,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         if self._envelope.client:
             return False
         try:
-            self.storage[key] = value
+            self.storage.accept(key, value, sender.id, subnet(sender.host, sender.port))
         except PeerFault:
             self.rejected += 1
             return False
@@ -216,7 +199,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
             return None
         node_id = reply.sender.id
         if node_id == self.source_node.id:
-            self._own.add((host, port))
+            self._mirror.found_at(host, port)
         else:
             self._answered(Node(node_id, host, port), reply)
         return node_id
@@ -244,7 +227,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
 
     async def _call(self, node: Node, answer: msgspec.msgpack.Decoder[T], method: str, *arguments: object) -> T | None:
         """Ask a known node; its answer, or its silence, goes into the books."""
-        if self._is_own(node.ip, node.port):
+        if self._mirror.shows(node.ip, node.port):
             return None
         to = Destination(node.ip, node.port, NodeId(node.id))
         reply = await self._request(to, method, self.health.timeout(node), *arguments)
@@ -279,8 +262,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         host = unpack(seen[0]) if seen is not None else None
         if seen is None or host is None or not self._envelope.reach.accepts(host, seen[1]):
             return False
-        sender = reply.sender
-        self._voices.hear_host(subnet(sender.host, sender.port), host, near=not is_public(sender.host))
+        self._mirror.hear_host(reply.sender, host)
         return True
 
     def _nodes(self, neighbours: list[Neighbour]) -> list[Node]:
@@ -291,7 +273,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
             host = unpack(packed)
             if host is None or node_id == self.source_node.id or not self._envelope.reach.accepts(host, port):
                 continue
-            if node_id in found or self._is_own(host, port):
+            if node_id in found or self._mirror.shows(host, port):
                 continue
             if is_public(host):
                 subnets[subnet(host, port)] += 1
@@ -299,14 +281,8 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
                 found[node_id] = Node(node_id, host, port)
         return list(found.values())
 
-    def _is_own(self, host: str, port: int) -> bool:
-        """True if that is this very node, as far as it knows its addresses."""
-        bound = self.transport.addresses
-        return (
-            (host, port) in bound
-            or (host, port) in self._own
-            or (host == self.observed and (port in {p for _, p in bound}))
-        )
+    def _bound(self) -> frozenset[tuple[str, int]]:
+        return frozenset() if self.transport is None else self.transport.addresses
 
     # Who gets into the routing table.
 
@@ -323,28 +299,14 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
 
     def _meet(self, sender: Sender) -> None:
         """Somebody asks. A stranger, or a contact that moved, is asked back: it is known only once it answers from there."""
-        if sender.client or sender.id == self.source_node.id or sender.id in self._introducing:
+        if sender.client or sender.id == self.source_node.id:
             return
         known = self.router.get(sender.id)
         if known is not None and (known.ip, known.port) == (sender.host, sender.port):
             return
         stranger = Node(sender.id, sender.host, sender.port)
-        source = subnet(sender.host, sender.port)
-        if self._may_introduce(source) and not self.health.resting(stranger, self._loop.time()):
-            self._introducing[sender.id] = source
-            self.tasks.spawn(self._introduce(stranger))
-
-    def _may_introduce(self, source: str) -> bool:
-        return (
-            len(self._introducing) < MAX_INTRODUCTIONS
-            and list(self._introducing.values()).count(source) < MAX_INTRODUCTIONS_PER_SUBNET
-        )
-
-    async def _introduce(self, stranger: Node) -> None:
-        try:
-            await self.call_ping(stranger)
-        finally:
-            self._introducing.pop(stranger.id, None)
+        if not self.health.resting(stranger, self._loop.time()):
+            self._introductions.begin(stranger)
 
     def _answered(self, node: Node, reply: Reply) -> None:
         self.health.answered(node, reply.seconds)

@@ -14,15 +14,14 @@ class EnvelopeTransport:
     def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope
         self._inner: dict[bool, asyncio.DatagramTransport] = {}
+        self.addresses: frozenset[tuple[str, int]] = frozenset()
+        """Where the sockets are bound."""
 
     def add(self, inner: asyncio.DatagramTransport) -> None:
         """Send by `inner` what is of its family."""
-        self._inner[":" in inner.get_extra_info("sockname")[0]] = inner
-
-    @property
-    def addresses(self) -> frozenset[tuple[str, int]]:
-        """Where the sockets are bound."""
-        return frozenset(inner.get_extra_info("sockname")[:2] for inner in self._inner.values())
+        host, port = inner.get_extra_info("sockname")[:2]
+        self._inner[":" in host] = inner
+        self.addresses |= {(host, port)}
 
     def sendto(self, message: bytes, to: Destination) -> None:
         """Seal and send `message` if that makes sense; like UDP itself it does not say whether it did."""
