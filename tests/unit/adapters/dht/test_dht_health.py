@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from kademlia.node import Node
+
 from lloom.adapters.dht.health import FIRST_REST, LONGEST_REST, MEMORY, MIN_HEDGE, MIN_TIMEOUT, Health
 
-PEER, OTHER = b"p" * 20, b"o" * 20
+PEER, OTHER = Node(b"p" * 20, "127.0.0.1", 1), Node(b"o" * 20, "127.0.0.1", 2)
 
 
 def health() -> Health:
@@ -56,6 +58,19 @@ def test_patience_adapts_to_the_peer_and_else_to_the_usual_within_bounds() -> No
 def test_the_memory_is_bounded() -> None:
     peers = health()
     for number in range(MEMORY + 10):
-        peers.missed(number.to_bytes(20, "big"), now=0)
-    assert not peers.resting((0).to_bytes(20, "big"), 0)
-    assert peers.resting((MEMORY + 9).to_bytes(20, "big"), 0)
+        peers.missed(numbered(number), now=0)
+    assert not peers.resting(numbered(0), 0)
+    assert peers.resting(numbered(MEMORY + 9), 0)
+
+
+def numbered(number: int) -> Node:
+    return Node(number.to_bytes(20, "big"), "127.0.0.1", 1)
+
+
+def test_who_names_a_wrong_address_for_a_peer_does_not_get_it_rested_at_the_right_one() -> None:
+    peers = health()
+    for wrong in (Node(PEER.id, "127.0.0.2", 1), Node(PEER.id, "127.0.0.1", 9)):
+        peers.missed(wrong, now=0)
+        peers.missed(wrong, now=0)
+        assert peers.resting(wrong, 0)
+    assert not peers.resting(PEER, 0)
