@@ -14,9 +14,9 @@ from lloom.adapters.dht.storage import Clock
 from lloom.adapters.dht.swarm import Swarm
 from lloom.core import records
 from lloom.core.errors import ConfigError
-from lloom.core.identity import Identity
+from lloom.core.identity import Identity, keccak
 from lloom.core.offer import Endpoint
-from lloom.core.records import ALL, Key, OfferBody, Record, Stamp
+from lloom.core.records import ALL, Key, Kind, OfferBody, Record, Stamp
 from lloom.core.settings import DhtSettings
 
 # Searches at once when many models are announced: each alone keeps a dozen queries in flight.
@@ -85,9 +85,12 @@ class Announcer:
     async def _refresh(self) -> None:
         async with self._turn:
             expiry = self._expiry()
-            self._said = {key: records.renewed(record, expiry) for key, record in self._said.items()}
+            # Whether shards are still needed shows again; one that is not said again expires by itself.
+            self._said = {
+                key: records.renewed(record, expiry) for key, record in self._said.items() if _is_first(record)
+            }
             try:
-                stored = await self._publish(self._said.values())
+                stored = await self._publish(list(self._said.values()))
             except Exception:  # noqa: BLE001 - the boundary of this task: one failed refresh must not end all
                 logger.exception("Refreshing what this node announced failed; it will be tried again")
                 stored = 0
@@ -99,9 +102,22 @@ class Announcer:
 
         async def one(record: Record) -> int:
             async with places:
-                return await self._swarm.publish(records.sign(record, self._identity, self._network))
+                stored = await self._swarm.publish(records.sign(record, self._identity, self._network))
+                if record.kind is Kind.INDEX and stored.crowd >= self._settings.records_per_key // 2:
+                    await self._spread(record)
+                return stored.holders
 
         return min(await asyncio.gather(*map(one, fresh)), default=0)
+
+    async def _spread(self, record: Record) -> None:
+        """The key of `record` is half full: say the same under one of its shards, always the same one."""
+        if record.goodbye or (body := records.index_body(record)).shard:
+            return
+        shard = 1 + int.from_bytes(keccak(self._identity.address)[:4], "big") % self._settings.shards
+        stamp = Stamp(self._identity.address, record.seq, record.expiry)
+        also = records.index_record(self._network, body.model, stamp, shard)
+        self._said[Key(also.key)] = also
+        await self._swarm.publish(records.sign(also, self._identity, self._network))
 
     async def _take_back(self, said: Iterable[Record]) -> None:
         seq, expiry = self._next_seq(), self._expiry()
@@ -123,3 +139,8 @@ class Announcer:
         """Milliseconds of Unix time, so that it grows over restarts too; always more than the last one."""
         self._seq = max(self._seq + 1, int(self._clock() * 1000))
         return self._seq
+
+
+def _is_first(record: Record) -> bool:
+    """Whether `record` is said in any case, not only because a key is crowded."""
+    return record.kind is not Kind.INDEX or not records.index_body(record).shard

@@ -6,124 +6,110 @@ import asyncio
 import contextlib
 import os
 import random
-import socket
 from collections.abc import Callable
 from typing import Final
 
 from loguru import logger
 
-from lloom.adapters.dht.addresses import Reach, parse, split
+from lloom.adapters.dht.known import KnownPeers
+from lloom.adapters.dht.seeds import Seeds
 from lloom.adapters.dht.swarm import Swarm
 from lloom.core.settings import DhtSettings, NetworkSettings
 
 # The pause after the first failure; it doubles up to `dht.bootstrap_seconds`.
 FIRST_PAUSE: Final = 0.25
+# Peers of the last run, or hints, that are greeted at once.
+GREETINGS: Final = 16
+MOST_HINTS: Final = 64
 
 
 class Bootstrap:
-    """Keeps a swarm connected. As long as none of the configured nodes answers it tries again, with back-off, for ever."""
+    """Keeps a swarm connected. As long as a configured node does not answer it is asked again, with back-off, for ever."""
 
-    def __init__(self, swarm: Swarm, network: NetworkSettings, settings: DhtSettings, reach: Reach) -> None:
-        """ConfigError if an entry of `network.bootstrap` is not `host:port`."""
+    def __init__(
+        self, swarm: Swarm, seeds: Seeds, known: KnownPeers, network: NetworkSettings, settings: DhtSettings
+    ) -> None:
         self.ready = asyncio.Event()
         self.problem: str | None = None
+        self.seeds = seeds
         self._swarm = swarm
+        self._known = known
         self._network = network
         self._settings = settings
-        self._reach = reach
         self._inside = False
-        # Where seeds answered: literal addresses, whatever the configuration calls them.
-        self._answering: set[tuple[str, int]] = set()
-        self._seeds = dict(zip(network.bootstrap, map(split, network.bootstrap), strict=True))
-        if not self._seeds:
+        self._hints: dict[tuple[str, int], None] = {}
+        self._hinted = asyncio.Event()
+        if not len(seeds):
             self.ready.set()
 
+    def hint(self, host: str, port: int) -> None:
+        """Somebody may be at this literal address: greeted soon."""
+        if len(self._hints) < MOST_HINTS:
+            self._hints[host, port] = None
+            self._hinted.set()
+
     async def run(self, joined: Callable[[], None]) -> None:
-        """Work for ever; calls `joined` whenever the node got in (again)."""
+        """Work for ever; calls `joined` whenever the node got in (again), or a validator came (back)."""
         pause = FIRST_PAUSE
+        for peer in self._known.load():
+            self._hints.setdefault((peer.host, peer.port))
         while True:
             self._swarm.protocol.emptied.clear()
-            problem = await self._look_after()
-            self._report(problem, joined)
-            if problem is None:
+            self._hinted.clear()
+            complete = await self._look_after(joined)
+            if complete:
                 pause = FIRST_PAUSE
                 await self._rest(self._settings.table_refresh_seconds)
             else:
                 await self._rest(pause)
                 pause = min(2 * pause, self._settings.bootstrap_seconds)
 
-    async def _look_after(self) -> str | None:
-        """One round: join if no seed is known any more, then refresh table and storage. The reason if we are not in."""
-        problem = None
+    def close(self) -> None:
+        """Keep who is known for the next start."""
+        self._known.save(self._swarm.protocol.router)
+
+    async def _look_after(self, joined: Callable[[], None]) -> bool:
+        """One round: greet whoever of the seeds is missing, then refresh table and storage. True if nobody is missing."""
+        problem, missing = None, False
         try:
-            if not self._knows_a_seed():
-                problem = await self._join()
+            returned, missing = await self._join()
+            problem = self._reason() if missing else None
             await self._refresh()
         except Exception as error:  # noqa: BLE001 - the boundary of this task: discovery must survive anything
-            problem = f"an internal error ({type(error).__name__})"
+            returned, missing, problem = [], True, f"an internal error ({type(error).__name__})"
             if problem != self.problem:
                 logger.exception("Upkeep of the DHT failed; it will be tried again")
-        if len(self._swarm.protocol.router):
+        self._report(problem, joined, news=bool(returned))
+        return not missing
+
+    async def _join(self) -> tuple[list[str], bool]:
+        """Greet the missing seeds, and whoever we had a hint of; which seeds came back, and whether some are missing."""
+        protocol = self._swarm.protocol
+        returned = await self.seeds.greet(self.seeds.missing(protocol), protocol)
+        hints = list(self._hints)[:GREETINGS]
+        for hint in hints:
+            del self._hints[hint]
+        await asyncio.gather(*(protocol.greet(host, port) for host, port in hints))
+        if len(protocol.router) or returned or not len(self.seeds):
             self.ready.set()
-        return problem
+        return returned, any(seed.problem for seed in self.seeds.status)
 
-    async def _join(self) -> str | None:
-        """Ping all seeds; the reason if none answered."""
-        reasons = await asyncio.gather(*(self._greet(where) for where in list(self._seeds)))
-        if self._seeds and all(reasons):
-            return "; ".join(reason for reason in reasons if reason)
-        self.ready.set()
-        return None
-
-    async def _greet(self, where: str) -> str | None:
-        """Ping the seed `where`; why that failed, if it did. A seed that is this very node is taken off the list."""
-        host, port = self._seeds[where]
-        address, reason = await self._resolve(host)
-        if address is None:
-            return f"{where}: {reason}"
-        node_id = await self._swarm.protocol.greet(address, port)
-        if node_id is None:
-            return f"no node of the network {self._network.name!r} answers at {where} (UDP)"
-        self._answering.add((address, port))
-        if node_id == self._swarm.node.id:
-            del self._seeds[where]
-        return None
-
-    async def _resolve(self, host: str) -> tuple[str | None, str]:
-        """A literal address of `host` that we can reach, or None and why not."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._settings.lookup_seconds):
-                found = await loop.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-        except TimeoutError:
-            return None, "its name could not be resolved in time"
-        except OSError as error:
-            return None, f"its name could not be resolved ({error.strerror or error})"
-        addresses = [str(entry[4][0]) for entry in found]
-        usable = next((a for a in addresses if self._reach.accepts(a, 1)), None)
-        return usable, f"cannot be reached from network.host={self._network.host}" + self._hint(addresses)
-
-    def _hint(self, addresses: list[str]) -> str:
-        if (
-            all((address := parse(a)) is not None and address.is_loopback for a in addresses)
-            and not self._reach.loopback
-        ):
-            return ", for it is a loopback address (nodes of one machine listen on 127.0.0.1)"
-        return ", which is a loopback address" if self._reach.loopback else ""
-
-    def _knows_a_seed(self) -> bool:
-        """True if a configured node is in the table, or there is none to look for."""
-        router = self._swarm.protocol.router
-        return not self._seeds or any((node.ip, node.port) in self._answering for node in router)
+    def _reason(self) -> str | None:
+        """Why we are not in the network; None if some seed answers, or others do."""
+        problems = [seed.problem for seed in self.seeds.status if seed.problem]
+        if len(problems) < len(self.seeds) or len(self._swarm.protocol.router):
+            return None
+        return "; ".join(problems)
 
     async def _refresh(self) -> None:
         """Look up ourselves and a random id, which fills the table and finds out who is gone; forget expired records."""
         self._swarm.storage.expire()
         if len(self._swarm.protocol.router):
-            await self._swarm.nearest(self._swarm.node.id)
-            await self._swarm.nearest(os.urandom(20))
+            for target in (self._swarm.node.id, os.urandom(20)):
+                self._swarm.measure(target, await self._swarm.nearest(target))
+            self._known.save(self._swarm.protocol.router)
 
-    def _report(self, problem: str | None, joined: Callable[[], None]) -> None:
+    def _report(self, problem: str | None, joined: Callable[[], None], *, news: bool) -> None:
         """Say once what is wrong, and once when the node is in."""
         router, network = self._swarm.protocol.router, self._network.name
         if problem is not None and problem != self.problem:
@@ -132,11 +118,18 @@ class Bootstrap:
         inside = problem is None and len(router) > 0
         if inside and not self._inside:
             logger.info("In the network {}, with {} known nodes", network, len(router))
+        if inside and (news or not self._inside):
             joined()
         self._inside = inside
 
     async def _rest(self, seconds: float) -> None:
-        """About `seconds`, so that nodes started together do not stay in step; less if the table empties."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds * random.uniform(0.8, 1.2)):  # noqa: S311
-                await self._swarm.protocol.emptied.wait()
+        """About `seconds`: nodes started together should not stay in step. Less if the table empties, or on a hint."""
+        events = [self._swarm.protocol.emptied, self._hinted]
+        waiting = [asyncio.ensure_future(event.wait()) for event in events]
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds * random.uniform(0.8, 1.2)):  # noqa: S311
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from kademlia.crawling import SpiderCrawl
 from kademlia.node import Node
 
+from lloom.adapters.dht.addresses import is_public, subnet
 from lloom.adapters.dht.protocol import Page, Protocol
 from lloom.core import records
 from lloom.core.errors import PeerFault
@@ -26,12 +29,22 @@ ID_SPACE: Final = 1 << 160
 GOLDEN: Final = int(ID_SPACE * 0.6180339887498949)
 
 
+Home = tuple[bytes, str, int]
+"""Who at which address: a liar may name a wrong one for somebody, and must not hide it at the right one."""
+
+# Addresses that are tried for one id.
+MAX_HOMES: Final = 2
+# The share of queries that goes to nodes of which we only heard: ever closer invented ones must not use up all.
+HEARSAY: Final = 0.75
+
+
 @dataclass(slots=True)
 class _Path:
     """One of the disjoint walks: whom it heard of, and when it asked those who have not answered."""
 
-    candidates: dict[bytes, Node] = field(default_factory=dict)
+    candidates: dict[Home, Node] = field(default_factory=dict)
     pending: dict[asyncio.Task[None], float] = field(default_factory=dict)
+    subnets: Counter[str] = field(default_factory=Counter)
 
     def asked_since(self, when: float) -> list[float]:
         """When the queries younger than `when` began: those that hold a slot."""
@@ -39,21 +52,30 @@ class _Path:
 
 
 class NodeLookup(SpiderCrawl):  # type: ignore[misc]
-    """Finds the k nodes nearest to `target`. Ends when they have answered, after `max_queries`, or after `lookup_seconds`."""
+    """Finds the k nodes nearest to `target`. Ends when they have answered, after `max_queries`, or after `lookup_seconds`.
 
-    def __init__(self, protocol: Protocol, target: Node, settings: DhtSettings) -> None:
+    The `anchors` are asked in any case, however far they are, and lead a path of their own.
+    """
+
+    def __init__(self, protocol: Protocol, target: Node, settings: DhtSettings, anchors: Sequence[Node]) -> None:
         super().__init__(protocol, target, [], settings.k, settings.alpha)
-        self.asked: set[bytes] = set()
+        self.asked: set[Home] = set()
         self.answered: dict[bytes, Node] = {}
         self.queries = 0
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + settings.lookup_seconds
         self._hedge: float = protocol.health.hedge()
+        self._homes: Counter[bytes] = Counter()
+        self._hearsay = 0
+        self._known: set[Home] = set()
+        self._anchors = self._worth_asking(list(anchors))
         self._paths = self._start()
 
     async def find(self) -> list[Node]:
         """The nearest nodes that answered, nearest first, at most k."""
+        for anchor in self._anchors:
+            self._put_to(self._paths[-1], anchor, self._loop.time())
         while (now := self._loop.time()) < self._deadline:
             self._launch(now)
             until = self._patience(now)
@@ -70,13 +92,15 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
         return False
 
     def _start(self) -> list[_Path]:
-        """As many paths as wanted, with the nearest known nodes dealt out to them."""
+        """As many paths as wanted, with the nearest known nodes dealt out to them, and one that begins at the anchors."""
         count = self._settings.paths
         known = self.protocol.router.find_neighbors(self.node, k=max(self.ksize, count * self.alpha))
         paths = [_Path() for _ in range(count)]
         for number, node in enumerate(self._worth_asking(known) or known):
-            paths[number % count].candidates[node.id] = node
-        return paths
+            paths[number % count].candidates[home(node)] = node
+            self._known.add(home(node))
+            self._homes[node.id] += 1
+        return [*paths, _Path()] if self._anchors else paths
 
     def _launch(self, now: float) -> None:
         """Fill the free slots of every path, path by path in turn so that none takes all."""
@@ -87,20 +111,27 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
                 node = self._next(path) if len(path.asked_since(now - self._hedge)) < self.alpha else None
                 if node is not None:
                     idle = False
-                    self.asked.add(node.id)
-                    self.queries += 1
-                    # Owned by the protocol: a straggler outlives the search, and its late answer or silence still counts.
-                    path.pending[self.protocol.tasks.spawn(self._query(path, node))] = now
+                    self._put_to(path, node, now)
+
+    def _put_to(self, path: _Path, node: Node, now: float) -> None:
+        if home(node) in self.asked:
+            return
+        self.asked.add(home(node))
+        self.queries += 1
+        self._hearsay += home(node) not in self._known
+        # Owned by the protocol: a straggler outlives the search, and its late answer or silence still counts.
+        path.pending[self.protocol.tasks.spawn(self._query(path, node))] = now
 
     def _next(self, path: _Path) -> Node | None:
         """The nearest node that nobody asked, unless k nearer ones have answered."""
         if self.queries >= self._settings.max_queries or self._enough():
             return None
+        believed = self._hearsay >= HEARSAY * self._settings.max_queries
         answered = 0
         for node in sorted(path.candidates.values(), key=self.node.distance_to):
             if node.id in self.answered:
                 answered += 1
-            elif node.id not in self.asked:
+            elif home(node) not in self.asked and (not believed or home(node) in self._known):
                 return node
             if answered >= self.ksize:
                 return None
@@ -132,11 +163,45 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
             return
         self.answered[node.id] = node
         for contact in self._worth_asking(contacts):
-            path.candidates.setdefault(contact.id, contact)
+            self._hear_of(path, contact)
+
+    def _hear_of(self, path: _Path, contact: Node) -> None:
+        """A candidate more, unless enough addresses are known for that id, or enough of that subnet on this path."""
+        where = home(contact)
+        if where in path.candidates or where in self.asked:
+            return
+        crowd = subnet(contact.ip, contact.port)
+        if path.subnets[crowd] >= self._settings.contacts_per_subnet and is_public(contact.ip):
+            return
+        if where not in self._known and self._homes[contact.id] >= MAX_HOMES:
+            return
+        self._homes[contact.id] += 1
+        path.subnets[crowd] += 1
+        path.candidates[where] = contact
 
     def _worth_asking(self, nodes: list[Node]) -> list[Node]:
         now = self._loop.time()
         return [node for node in nodes if not self.protocol.health.resting(node, now)]
+
+
+class CrowdLookup(NodeLookup):
+    """Finds the nearest nodes and how many records they hold under the key, without fetching all of them."""
+
+    def __init__(self, protocol: Protocol, target: Node, settings: DhtSettings, anchors: Sequence[Node]) -> None:
+        super().__init__(protocol, target, settings, anchors)
+        self._totals: list[int] = []
+
+    @property
+    def crowd(self) -> int:
+        """The second largest number that a holder claims, so that no single one can invent it."""
+        return min(sorted(self._totals)[-2], self._settings.records_per_key) if len(self._totals) > 1 else 0
+
+    async def _ask(self, node: Node) -> list[Node] | None:
+        page: Page | None = await self.protocol.call_find_value(node, self.node, bytes(20))
+        if page is None:
+            return None
+        self._totals.append(page.total)
+        return page.neighbours
 
 
 class ValueLookup(NodeLookup):
@@ -146,8 +211,10 @@ class ValueLookup(NodeLookup):
     missing is fetched page by page from the nearest. Ends early when `want` living records are there (None: when all are).
     """
 
-    def __init__(self, protocol: Protocol, target: Node, settings: DhtSettings, want: int | None) -> None:
-        super().__init__(protocol, target, settings)
+    def __init__(
+        self, protocol: Protocol, target: Node, settings: DhtSettings, anchors: Sequence[Node], want: int | None
+    ) -> None:
+        super().__init__(protocol, target, settings, anchors)
         self.records: dict[NodeId, SignedRecord] = {}
         self._want = want
         self._cursor = secrets.randbelow(ID_SPACE)
@@ -158,7 +225,8 @@ class ValueLookup(NodeLookup):
     async def find(self) -> list[Node]:
         """The nearest nodes that answered; what they hold is in `records`."""
         nearest = await super().find()
-        while self._loop.time() < self._deadline and await self._turn_pages(nearest):
+        holders = {node.id: node for node in [*nearest, *self._anchors] if node.id in self.answered}
+        while self._loop.time() < self._deadline and await self._turn_pages(list(holders.values())):
             pass
         return nearest
 
@@ -208,3 +276,8 @@ class ValueLookup(NodeLookup):
 
     def _enough(self) -> bool:
         return self._want is not None and len(records.living(self.records.values())) >= self._want
+
+
+def home(node: Node) -> Home:
+    """Who, and where."""
+    return node.id, node.ip, node.port

@@ -7,12 +7,16 @@ import contextlib
 import socket
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from lloom.adapters.dht.addresses import Reach, parse
 from lloom.adapters.dht.announcer import Announcer
 from lloom.adapters.dht.bootstrap import Bootstrap
+from lloom.adapters.dht.known import KnownPeers
+from lloom.adapters.dht.seeds import Seed, Seeds
 from lloom.adapters.dht.storage import Clock
 from lloom.adapters.dht.swarm import Swarm
 from lloom.adapters.dht.tasks import Tasks
@@ -22,6 +26,9 @@ from lloom.core.identity import Identity, NodeId
 from lloom.core.offer import Endpoint
 from lloom.core.records import index_key, offer_body, offer_key
 from lloom.core.settings import DhtSettings, NetworkSettings
+
+# Shards of a popular model that are searched at once: each search keeps a dozen queries in flight.
+SHARDS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,16 @@ class DhtStatus:
     lookups: int
     lookup_p50: float
     lookup_p99: float
+    observed: str | None
+    """The host at which others see this node; None while nobody said so."""
+    clock_offset: float | None
+    """Seconds by which our clock is behind the network's; None while it serves, or nobody knows."""
+    estimated_size: int
+    """Nodes in the network, as far as can be told."""
+    crowded: int
+    """Lookups whose key was crowded by ids, more than chance explains."""
+    bootstrap: tuple[Seed, ...]
+    """The validators of the configuration, one by one."""
 
 
 class Dht:
@@ -60,6 +77,8 @@ class Dht:
         self._announcer = announcer
         self._network = network.name
         self._patience = settings.lookup_seconds
+        self._shards = settings.shards
+        self._full = settings.records_per_key // 2
         self._tasks = Tasks()
 
     @classmethod
@@ -71,8 +90,10 @@ class Dht:
         *,
         client: bool,
         clock: Clock = time.time,
+        folder: Path | None = None,
     ) -> Dht:
-        """Bind UDP at once, and get into the network in the background, for ever. `clock` gives Unix seconds.
+        """Bind UDP at once, and get into the network in the background, for ever. `clock` gives Unix seconds; `folder` keeps
+        known peers for the next start (None: they are not kept).
 
         ConfigError if the address cannot be bound, or settings contradict each other.
         """
@@ -81,7 +102,9 @@ class Dht:
         swarm = Swarm(
             identity.address, network.name, settings, Envelope.of(identity, network.name, reach, client, clock), clock
         )
-        bootstrap = Bootstrap(swarm, network, settings, reach)
+        seeds = Seeds(network, reach, settings.lookup_seconds)
+        swarm.validators = lambda: seeds.anchors
+        bootstrap = Bootstrap(swarm, seeds, KnownPeers(folder, network.name, reach), network, settings)
         announcer = Announcer(swarm, identity, network.name, settings, clock)
         try:
             await swarm.listen(network.port, host)
@@ -122,7 +145,26 @@ class Dht:
             lookups=self._swarm.lookups,
             lookup_p50=statistics.median(times) if times else 0.0,
             lookup_p99=times[len(times) * 99 // 100] if times else 0.0,
+            observed=self._swarm.protocol.observed,
+            clock_offset=self._swarm.protocol.clock_offset,
+            estimated_size=self._swarm.estimated_size,
+            crowded=self._swarm.crowded,
+            bootstrap=self._bootstrap.seeds.status,
         )
+
+    @property
+    def anchors(self) -> tuple[tuple[NodeId, Endpoint], ...]:
+        """The validators of the configuration that are known, and where they listen (UDP and TCP), ourselves not among them."""
+        own = self._swarm.node.id
+        return tuple(each for each in self._bootstrap.seeds.anchors if each[0] != own)
+
+    def hint(self, host: str, port: int) -> None:
+        """Somebody may be at this literal address."""
+        self._bootstrap.hint(host, port)
+
+    def prefer(self, vouched: Callable[[NodeId], bool]) -> None:
+        """Keep records of those first whom somebody vouches for."""
+        self._swarm.storage.vouched = vouched
 
     async def announce(self, models: Sequence[str], endpoints: Sequence[Endpoint], fingerprint: bytes) -> int:
         """Say what this executor serves and where, instead of what it said before; it is refreshed until `withdraw`.
@@ -140,7 +182,10 @@ class Dht:
     async def executors(self, model: str) -> list[NodeId]:
         """Who serves `model` (a canonical id; "*" for all executors), in no order. Waits a little for `ready`."""
         await self._wait_until_ready()
-        return list(await self._swarm.find(index_key(self._network, model), want=None))
+        found = set(await self._swarm.find(index_key(self._network, model), want=None))
+        if len(found) >= self._full:
+            found |= await self._in_shards(model)
+        return list(found)
 
     async def contact(self, executor: NodeId) -> Contact | None:
         """How `executor` is reached, None if it does not say or no endpoint makes sense from here. Waits a little for `ready`."""
@@ -153,12 +198,23 @@ class Dht:
         endpoints = tuple(endpoint for endpoint in body.endpoints if self._sensible(endpoint))
         return Contact(endpoints, body.fingerprint, record.seq) if endpoints else None
 
+    async def _in_shards(self, model: str) -> set[NodeId]:
+        """Who serves a model that is too popular for one key."""
+        places = asyncio.Semaphore(SHARDS_AT_ONCE)
+
+        async def one(shard: int) -> set[NodeId]:
+            async with places:
+                return set(await self._swarm.find(index_key(self._network, model, shard), want=None))
+
+        return set().union(*await asyncio.gather(*map(one, range(1, self._shards + 1))))
+
     async def stop(self) -> None:
         """Say goodbye to those who hold our records, if that can be done within `dht.lookup_seconds`, and close the socket."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
                 await self.withdraw()
         await self._tasks.close()
+        self._bootstrap.close()
         await self._swarm.close()
 
     async def _wait_until_ready(self) -> None:

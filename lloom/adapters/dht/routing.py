@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from typing import Any
 
 from kademlia.node import Node
-from kademlia.routing import RoutingTable
+from kademlia.routing import KBucket, RoutingTable
+
+from lloom.adapters.dht.addresses import subnet
 
 
 class Table(RoutingTable):  # type: ignore[misc]
-    """Stock buckets; `find_neighbors` gives the k nearest (stock: the first k it meets), a full bucket's oldest is pinged."""
+    """Stock buckets; `find_neighbors` gives the k nearest (stock: the first k it meets), a full bucket's oldest is pinged.
+
+    At most `per_subnet` contacts of one subnet are in one bucket: a table is not to be had by whoever rents one network.
+    """
+
+    def __init__(self, protocol: Any, ksize: int, node: Node, per_subnet: int) -> None:
+        super().__init__(protocol, ksize, node)
+        self._per_subnet = per_subnet
 
     def __len__(self) -> int:
         return sum(len(bucket) for bucket in self.buckets)
@@ -40,12 +50,19 @@ class Table(RoutingTable):  # type: ignore[misc]
         while True:
             index = self.get_bucket_for(node)
             bucket = self.buckets[index]
+            if bucket[node.id] is None and self._neighbours(bucket, node) >= self._per_subnet:
+                return
             if bucket.add_node(node):
                 return
             if not bucket.has_in_range(self.node) and bucket.depth() % 5 == 0:
                 self.protocol.doubt(bucket.head())
                 return
             self.split_bucket(index)
+
+    def _neighbours(self, bucket: KBucket, node: Node) -> int:
+        """How many contacts of `bucket` are of the subnet of `node`."""
+        own = subnet(node.ip, node.port)
+        return sum(subnet(other.ip, other.port) == own for other in bucket.get_nodes())
 
     def remove_contact(self, node: Node) -> None:
         """Remove `node` if it is there; tells the protocol when it was the last."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -16,6 +18,10 @@ from lloom.core.settings import DhtSettings
 
 # Records whose signature need not be checked again: what a lookup meets comes from several holders.
 MEMO: Final = 4096
+
+# The subnet of records that did not come from their publishers.
+HANDED_OVER: Final = ""
+NOBODY: Final = NodeId(b"")
 
 Clock = Callable[[], float]
 
@@ -34,6 +40,12 @@ class RecordStore(IStorage):  # type: ignore[misc]
         self._per_publisher: Counter[NodeId] = Counter()
         self._count = 0
         self._checked: OrderedDict[bytes, SignedRecord] = OrderedDict()
+        self.vouched: Callable[[NodeId], bool] = lambda publisher: False  # noqa: ARG005
+        """Who comes first where there is not room for all."""
+        # From where each publisher stored under each key; empty where somebody else handed it over.
+        self._subnets: dict[tuple[Key, NodeId], str] = {}
+        # Drawn by every node for itself: nobody can find out, or choose, who stays.
+        self._salt = secrets.token_bytes(16)
 
     @property
     def count(self) -> int:
@@ -50,14 +62,23 @@ class RecordStore(IStorage):  # type: ignore[misc]
         records.check_time(signed.record, self._clock())
         return signed
 
-    def put(self, signed: SignedRecord) -> bool:
+    def accept(self, key: Key, raw: bytes, sender: NodeId, subnet: str) -> None:
+        """Check and hold `raw`, which `sender` wants stored under `key`, from `subnet`; PeerFault if that is not to be."""
+        signed = self.check(raw)
+        if signed.record.key != key:
+            raise PeerFault("a record under a key that is not its own", code="bad_record")
+        self.put(signed, subnet if sender == signed.record.publisher else HANDED_OVER)
+
+    def put(self, signed: SignedRecord, subnet: str = HANDED_OVER) -> bool:
         """Hold `signed`, a checked record. False if something newer is held; PeerFault if a quota is exhausted."""
         key, publisher = Key(signed.record.key), NodeId(signed.record.publisher)
         self._expire(key)
         if publisher not in self._held.get(key, ()):
-            self._make_room(key, publisher)
+            self._make_room(key, publisher, subnet)
             self._per_publisher[publisher] += 1
             self._count += 1
+        if subnet != HANDED_OVER or (key, publisher) not in self._subnets:
+            self._subnets[key, publisher] = subnet
         return records.merge(self._held.setdefault(key, {}), signed)
 
     def records(self, key: Key) -> list[SignedRecord]:
@@ -89,25 +110,53 @@ class RecordStore(IStorage):  # type: ignore[misc]
         for key in self.keys():
             self._expire(key)
 
-    def _make_room(self, key: Key, publisher: NodeId) -> None:
-        """PeerFault if one more record of `publisher` under `key` would break a quota."""
+    def _make_room(self, key: Key, publisher: NodeId, subnet: str) -> None:
+        """PeerFault if `publisher` has no right to one more record under `key`, nor to the place of somebody else."""
         if self._count >= self._settings.records:
             self.expire()
         if self._count >= self._settings.records:
             raise PeerFault("this node holds all the records it can", code="full")
         if self._per_publisher[publisher] >= self._settings.records_per_publisher:
             raise PeerFault("this publisher has all the records it may have here", code="full")
-        if len(self._held.get(key, ())) >= self._settings.records_per_key:
+        rivals = self._rivals(key, publisher, subnet)
+        if rivals is None:
+            return
+        worst = min(rivals, key=lambda each: self._rank(key, each, self._subnets[key, each]), default=None)
+        if worst is None or self._rank(key, publisher, subnet) <= self._rank(key, worst, self._subnets[key, worst]):
             raise PeerFault("this key has all the records it may have here", code="full")
+        self._drop(key, worst)
+
+    def _rivals(self, key: Key, publisher: NodeId, subnet: str) -> list[NodeId] | None:
+        """Of whom one must go before `publisher` gets a place under `key`; None if there is room."""
+        held = self._held.get(key, {})
+        neighbours = [each for each in held if self._subnets[key, each] == subnet]
+        if len(neighbours) >= self._allowance(subnet) and not self.vouched(publisher):
+            return neighbours
+        return list(held) if len(held) >= self._settings.records_per_key else None
+
+    def _allowance(self, subnet: str) -> int:
+        """Records under one key from one subnet. What is handed over comes from anywhere, so together it has half the key."""
+        return self._settings.records_per_subnet if subnet else self._settings.records_per_key // 2
+
+    def _rank(self, key: Key, publisher: NodeId, subnet: str) -> tuple[bool, int, bytes]:
+        """What `publisher` counts for under `key`: vouched for, then from where few are, then by lot."""
+        held = self._held.get(key, {})
+        crowd = sum(self._subnets[key, each] == subnet for each in held if each != publisher)
+        lot = hashlib.blake2b(publisher, key=self._salt, digest_size=8).digest()
+        return self.vouched(publisher), -crowd, lot
+
+    def _drop(self, key: Key, publisher: NodeId) -> None:
+        del self._held[key][publisher]
+        self._subnets.pop((key, publisher), None)
+        self._count -= 1
+        self._per_publisher[publisher] -= 1
+        if not self._per_publisher[publisher]:
+            del self._per_publisher[publisher]
 
     def _expire(self, key: Key) -> None:
         held, now = self._held.get(key, {}), self._clock()
         for publisher in [p for p, signed in held.items() if signed.record.expiry <= now]:
-            del held[publisher]
-            self._count -= 1
-            self._per_publisher[publisher] -= 1
-            if not self._per_publisher[publisher]:
-                del self._per_publisher[publisher]
+            self._drop(key, publisher)
         if not held:
             self._held.pop(key, None)
 
@@ -115,10 +164,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
 
     def __setitem__(self, key: Key, raw: bytes) -> None:
         """Check and hold `raw`, which must belong under `key`; PeerFault otherwise."""
-        signed = self.check(raw)
-        if signed.record.key != key:
-            raise PeerFault("a record under a key that is not its own", code="bad_record")
-        self.put(signed)
+        self.accept(key, raw, NOBODY, HANDED_OVER)
 
     def __getitem__(self, key: Key) -> list[bytes]:
         found = self.get(key)

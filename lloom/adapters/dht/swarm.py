@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from kademlia.network import Server
 from kademlia.node import Node
+from loguru import logger
 
 from lloom.adapters.dht.addresses import Reach
-from lloom.adapters.dht.lookup import NodeLookup, ValueLookup
+from lloom.adapters.dht.lookup import CrowdLookup, NodeLookup, ValueLookup
 from lloom.adapters.dht.protocol import Protocol
 from lloom.adapters.dht.sockets import bind
 from lloom.adapters.dht.storage import Clock, RecordStore
 from lloom.adapters.dht.wire import Envelope
-from lloom.core import records
+from lloom.core import density, records
 from lloom.core.errors import PeerFault
 from lloom.core.identity import NodeId
+from lloom.core.offer import Endpoint
 from lloom.core.records import Key, SignedRecord
 from lloom.core.settings import DhtSettings
 
 # Lookups whose duration is remembered.
 WINDOW: Final = 256
+# Estimates of the size of the network, of which the middle one counts.
+SIZES: Final = 15
+# Keys that looked crowded are remembered so that each gives one warning an hour.
+ALARMS: Final = 1024
+ALARM_SECONDS: Final = 3600.0
+
+
+class Stored(NamedTuple):
+    """What became of a record: how many others hold it, and how many records are under its key already."""
+
+    holders: int
+    crowd: int
 
 
 class Swarm(Server):  # type: ignore[misc]
@@ -35,6 +51,10 @@ class Swarm(Server):  # type: ignore[misc]
         super().__init__(settings.k, settings.alpha, address, RecordStore(network, settings, clock))
         self.lookup_seconds: deque[float] = deque(maxlen=WINDOW)
         self.lookups = 0
+        self.crowded = 0
+        self.validators: Callable[[], tuple[tuple[NodeId, Endpoint], ...]] = tuple
+        self._sizes: deque[float] = deque(maxlen=SIZES)
+        self._quiet: dict[Key, float] = {}
         self._settings = settings
         self._envelope = envelope
 
@@ -66,28 +86,67 @@ class Swarm(Server):  # type: ignore[misc]
         await self.protocol.lost.wait()
         await self.protocol.tasks.close()
 
+    @property
+    def anchors(self) -> list[Node]:
+        """The validators of the configuration, as far as they are known and can be asked, ourselves not among them."""
+        return [
+            Node(who, endpoint.host, endpoint.port)
+            for who, endpoint in self.validators()
+            if who != self.node.id and self.reach.accepts(endpoint.host, endpoint.port)
+        ]
+
     async def nearest(self, key: bytes) -> list[Node]:
         """The nodes nearest to `key` that answered, nearest first, at most k, ourselves not among them."""
-        return await NodeLookup(self.protocol, Node(key), self._settings).find()
+        return await NodeLookup(self.protocol, Node(key), self._settings, ()).find()
 
     async def find(self, key: Key, want: int | None) -> dict[NodeId, SignedRecord]:
         """The living records under `key`, the newest of each publisher; `want`: that many are enough."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        lookup = ValueLookup(self.protocol, Node(key), self._settings, want)
+        lookup = ValueLookup(self.protocol, Node(key), self._settings, self.anchors, want)
         for signed in self.storage.records(key):
             records.merge(lookup.records, signed)
-        await lookup.find()
+        near = await lookup.find()
+        self._watch(key, near)
         self.lookups += 1
         self.lookup_seconds.append(loop.time() - started)
         return {NodeId(signed.record.publisher): signed for signed in records.living(lookup.records.values())}
 
-    async def publish(self, signed: SignedRecord) -> int:
-        """Store `signed` at the nodes nearest to its key; how many others hold it now."""
+    async def publish(self, signed: SignedRecord) -> Stored:
+        """Store `signed` at the nodes nearest to its key, and at the anchors."""
         key = Node(signed.record.key)
-        near = await self.nearest(key.id)
+        lookup = CrowdLookup(self.protocol, key, self._settings, ())
+        near = await lookup.find()
+        self._watch(Key(key.id), near)
         self._hold_if_near(signed, near)
-        return sum(await asyncio.gather(*(self.protocol.call_store(node, key.id, signed.raw) for node in near)))
+        holders = {node.id: node for node in [*near, *self.anchors]}.values()
+        stored = await asyncio.gather(*(self.protocol.call_store(node, key.id, signed.raw) for node in holders))
+        return Stored(sum(stored), lookup.crowd)
+
+    def measure(self, target: bytes, near: list[Node]) -> None:
+        """Learn from the nodes nearest to a point that nobody could choose how large the network is."""
+        distances = [node.long_id ^ Node(target).long_id for node in near if node.id != target]
+        self._sizes.append(density.size(sorted(distances)))
+
+    @property
+    def estimated_size(self) -> int:
+        """How many nodes there are, ourselves among them, as far as can be told."""
+        return 1 + round(statistics.median(self._sizes)) if self._sizes else 1 + len(self.protocol.router)
+
+    def _watch(self, key: Key, near: list[Node]) -> None:
+        """Raise the alarm, once an hour, if ids crowd around `key`."""
+        target = Node(key)
+        if not self._sizes or not density.crowded([node.distance_to(target) for node in near], self.estimated_size):
+            return
+        self.crowded += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet.get(key, 0.0):
+            if len(self._quiet) >= ALARMS:
+                self._quiet.clear()
+            self._quiet[key] = now + ALARM_SECONDS
+            logger.warning(
+                "Node ids crowd around the key {}: somebody may be trying to hide what is stored there", key.hex()
+            )
 
     def _hold_if_near(self, signed: SignedRecord, near: list[Node]) -> None:
         key = Node(signed.record.key)

@@ -29,7 +29,7 @@ class FakeProtocol:
 
 def table(node_ids: list[bytes]) -> tuple[Table, FakeProtocol]:
     protocol = FakeProtocol()
-    made = Table(protocol, K, SELF)
+    made = Table(protocol, K, SELF, 2)
     for port, node_id in enumerate(node_ids, 1):
         made.add_contact(Node(node_id, "127.0.0.1", port))
     return made, protocol
@@ -100,3 +100,21 @@ def test_the_loss_of_the_last_contact_is_told_and_of_nobody_is_not() -> None:
     protocol.emptied.clear()
     made.remove_contact(Node(b"\2" * 20))
     assert not protocol.emptied.is_set()
+
+
+def test_one_subnet_has_two_contacts_in_a_bucket_and_others_find_room() -> None:
+    made = Table(FakeProtocol(), K, SELF, 2)
+    for number in range(1, 200):
+        made.add_contact(Node(bytes([200, number]) + bytes(18), f"203.0.113.{number}", 9000))
+    assert sum(node.ip.startswith("203.0.113.") for node in made) == 2
+    honest = Node(bytes([200, 250]) + bytes(18), "198.51.100.1", 9000)
+    made.add_contact(honest)
+    assert honest.id in made
+
+
+def test_a_known_contact_of_a_crowded_subnet_is_refreshed() -> None:
+    made = Table(FakeProtocol(), K, SELF, 2)
+    for number in (1, 2):
+        made.add_contact(Node(bytes([200, number]) + bytes(18), f"203.0.113.{number}", 9000))
+    made.add_contact(Node(bytes([200, 1]) + bytes(18), "203.0.113.1", 9001))
+    assert made.get(bytes([200, 1]) + bytes(18)).port == 9001  # type: ignore[union-attr]

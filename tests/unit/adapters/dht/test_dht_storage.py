@@ -87,7 +87,6 @@ def test_a_remembered_record_still_expires() -> None:
 @pytest.mark.parametrize(
     ("quota", "more"),
     [
-        ("records_per_key", signed(PEOPLE[1])),
         ("records_per_publisher", signed(model="n")),
         ("records", signed(PEOPLE[1], "n")),
     ],
@@ -144,3 +143,90 @@ def test_kademlia_sees_a_storage_that_never_republishes() -> None:
     held.put(signed())
     assert list(held) == [(KEY, [signed().raw])]
     assert list(held.iter_older_than(0)) == []
+
+
+CROWD = [Identity(number.to_bytes(32, "big")) for number in range(1000, 1064)]
+
+
+def fill(held: RecordStore, people: list[Identity], subnet: str) -> int:
+    """How many of `people` get a place under KEY, storing from `subnet` themselves."""
+    got = 0
+    for person in people:
+        try:
+            held.accept(KEY, signed(person).raw, person.address, subnet)
+            got += 1
+        except PeerFault:
+            continue
+    return got
+
+
+def holders(held: RecordStore) -> set[bytes]:
+    return {one.record.publisher for one in held.records(KEY)}
+
+
+def test_one_subnet_gets_no_more_than_its_share_of_a_key() -> None:
+    held = store(records_per_key=64, records_per_subnet=8)
+    fill(held, CROWD, "evil")
+    assert held.count == 8
+    assert fill(held, PEOPLE, "other") >= 8
+    assert held.count == 16
+
+
+def test_free_identities_do_not_shut_out_others() -> None:
+    held = store(records_per_key=64, records_per_subnet=64)
+    assert fill(held, CROWD, "evil") == 64
+    for number, person in enumerate(PEOPLE):
+        held.accept(KEY, signed(person).raw, person.address, f"honest {number}")
+    assert {person.address for person in PEOPLE} <= holders(held)
+    assert held.count == 64
+
+
+def test_who_is_vouched_for_comes_first_wherever_it_is_from() -> None:
+    held = store(records_per_key=16, records_per_subnet=8)
+    good = PEOPLE[0].address
+    held.vouched = lambda publisher: publisher == good
+    fill(held, CROWD[:8], "full")
+    for number, person in enumerate(CROWD[8:]):
+        fill(held, [person], f"net {number}")
+    assert held.count == 16
+    assert fill(held, [PEOPLE[0]], "full") == 1
+    for number, person in enumerate(CROWD):
+        fill(held, [person], f"other net {number}")
+    assert good in holders(held)
+    assert held.count == 16
+
+
+def test_who_stays_in_a_full_key_is_drawn_by_every_node_for_itself() -> None:
+    kept = set()
+    for _ in range(4):
+        held = store(records_per_key=8)
+        for number, person in enumerate(CROWD):
+            fill(held, [person], f"net {number}")
+        kept.add(frozenset(holders(held)))
+    assert len(kept) > 1
+
+
+def test_what_others_hand_over_takes_half_a_key_at_most_until_its_publisher_comes() -> None:
+    held = store(records_per_key=16, records_per_subnet=8)
+    for person in CROWD:
+        try:
+            held.accept(KEY, signed(person).raw, PEOPLE[0].address, "mallory")
+        except PeerFault:
+            continue
+    assert held.count == 8
+    handed = next(person for person in CROWD if person.address in holders(held))
+    held.accept(KEY, signed(handed).raw, handed.address, "home")
+    assert fill(held, PEOPLE[:8], "elsewhere") == 8
+    assert handed.address in holders(held)
+
+
+def test_whoever_is_ousted_leaves_nothing_behind() -> None:
+    clock = Clock()
+    held = store(clock, records_per_key=4, records_per_subnet=4)
+    for number, person in enumerate(CROWD):
+        fill(held, [person], f"net {number % 7}")
+    clock.now += 3600
+    held.expire()
+    assert held.count == 0
+    assert not held._subnets
+    assert not held._per_publisher
