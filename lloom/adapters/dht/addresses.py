@@ -7,8 +7,6 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
-from lloom.core.errors import ConfigError
-
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Lead nowhere from the internet, or into somebody's own network (RFC 6890). The ranges for documentation lead nowhere either,
@@ -104,12 +102,3 @@ def pack(host: str) -> bytes:
 def unpack(packed: bytes) -> str | None:
     """The literal address of 4 or 16 bytes; None if their number is another."""
     return str(ipaddress.ip_address(packed)) if len(packed) in (4, 16) else None
-
-
-def split(where: str) -> tuple[str, int]:
-    """`host:port` or `[v6]:port` of the configuration in two; ConfigError if it is neither."""
-    host, _, port = where.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
-        raise ConfigError(f"network.bootstrap: {where!r} is not of the form host:port (for IPv6: [address]:port)")
-    return host, int(port)

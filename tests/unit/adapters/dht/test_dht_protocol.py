@@ -418,21 +418,37 @@ async def test_our_clock_is_off_when_two_say_so_and_then_nobody_is_blamed(side: 
     assert side.protocol.clock_offset is None
 
 
-async def test_a_node_learns_at_which_host_it_is_seen() -> None:
-    side = Side("0.0.0.0")
-    for number, seen in enumerate(("203.0.113.9", "198.51.100.1", "198.51.100.1")):
+async def seen_at(side: Side, *hosts: str) -> None:
+    """One peer after the other, the last twice, says at which host it sees us."""
+    for number, seen in enumerate((*hosts, hosts[-1]), 1):
         assert side.protocol.observed is None
-        peer = Node(Identity(bytes([number + 1]) * 32).address, f"192.0.{number + 3}.1", 4001)
-        task = asyncio.create_task(side.protocol.call_ping(peer))
+        who = Identity(bytes([number]) * 32)
+        task = asyncio.create_task(side.protocol.call_ping(Node(who.address, f"192.0.{number + 2}.1", 4001)))
         await asyncio.sleep(0)
         answer = pong(side.wire.last()[1:21], (bytes(map(int, seen.split("."))), 4000))
-        side.receive(answer, by=envelope(Identity(bytes([number + 1]) * 32)), host=peer.ip)
-        assert await task == peer.id
+        side.receive(answer, by=envelope(who), host=f"192.0.{number + 2}.1")
+        assert await task == who.address
+
+
+async def test_a_node_learns_at_which_host_it_is_seen_and_asks_nobody_there() -> None:
+    side = Side("0.0.0.0")
+    await seen_at(side, "203.0.113.9", "198.51.100.1")
     assert side.protocol.observed == "198.51.100.1"
     sent = len(side.wire.sent)
     assert await side.protocol.call_ping(Node(THEM.address, "198.51.100.1", 4000)) is None
-    assert len(side.wire.sent) == sent, "nobody asks itself"
+    assert len(side.wire.sent) == sent
     await side.end()
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("127.0.0.1", 0), ("10.0.0.1", 4001), ("203.0.113.7", 4001), ("224.0.0.1", 4001), ("::1", 4001)]
+)
+async def test_what_comes_from_an_address_that_cannot_be_answered_costs_no_signature(
+    side: Side, host: str, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Envelope, "check", lambda *_: pytest.fail("it was checked"))
+    side.receive(wire.CALL + side.new_id() + msgspec.msgpack.encode(["ping", []]), host=host, port=port)
+    assert side.protocol.rejected == 1
 
 
 async def test_of_contacts_in_one_subnet_a_few_are_believed_and_private_ones_not_at_all() -> None:
@@ -440,7 +456,9 @@ async def test_of_contacts_in_one_subnet_a_few_are_believed_and_private_ones_not
     crowd = [(bytes([number]) * 20, bytes([203, 0, 113, number]), 4001) for number in range(1, 9)]
     senseless = [(b"x" * 20, bytes([10, 0, 0, 1]), 1), (b"y" * 20, b"12345", 1), (US.address, bytes([8, 8, 8, 8]), 1)]
     honest = (b"h" * 20, bytes([198, 51, 100, 1]), 4001)
-    nodes = side.protocol._nodes([*crowd, *senseless, honest, honest])
+    await seen_at(side, "198.51.100.7")
+    ourselves = (b"o" * 20, bytes([198, 51, 100, 7]), 4000)
+    nodes = side.protocol._nodes([ourselves, *crowd, *senseless, honest, honest])
     assert [node.ip for node in nodes] == ["203.0.113.1", "203.0.113.2", "198.51.100.1"]
     await side.end()
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lloom.adapters.dht import wire
-from lloom.adapters.dht.addresses import Reach, is_public, parse, split, subnet, unpack
+from lloom.adapters.dht.addresses import Reach, is_public, parse, subnet, unpack
 from lloom.adapters.dht.wire import MAX_ANSWER, MAX_DATAGRAM, Envelope, Found
-from lloom.core.errors import ConfigError, PeerFault
+from lloom.core.errors import PeerFault
 from lloom.core.identity import Identity, NodeId
 from lloom.core.records import MAX_RECORD
 
@@ -114,14 +114,6 @@ def test_a_subnet_is_what_costs_an_attacker_something() -> None:
 @given(st.binary(max_size=32))
 def test_packed_addresses_are_4_or_16_bytes(packed: bytes) -> None:
     assert (unpack(packed) is not None) is (len(packed) in (4, 16))
-
-
-def test_seeds_are_host_and_port() -> None:
-    assert split("example.org:4001") == ("example.org", 4001)
-    assert split("[::1]:4001") == ("::1", 4001)
-    for wrong in ("example.org", "x:", ":1", "x:0", "x:65536", "x:+1", "x:٣"):
-        with pytest.raises(ConfigError):
-            split(wrong)
 
 
 def envelope(identity: Identity = US, network: str = "test", now: float = 1e9) -> Envelope:
