@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import sys
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from loguru import logger
 
@@ -58,6 +59,14 @@ class Actor:
     async def run(self) -> None:
         """The work itself."""
         raise NotImplementedError
+
+    async def until_stopped(self, *works: Coroutine[Any, Any, None]) -> None:
+        """Does `works`, none of which ends by itself, until the actor is asked to stop; raises what one of them raises."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+            await self.stopping.wait()
+            for task in tasks:
+                task.cancel()
 
     def up(self, summary: str) -> None:
         """Says that the actor does its work now; `summary` is one line for the user."""

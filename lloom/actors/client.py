@@ -42,7 +42,8 @@ class ClientNode(Actor):
         async with AsyncExitStack() as stack:
             receipts: Outbox[Receipt] = Outbox("receipts to keep", self._keep, settings.accounting)
             stack.push_async_callback(receipts.close)
-            dht = await Dht.start(identity, settings.network, settings.dht, client=True)
+            folder = home.folder(settings)
+            dht = await Dht.start(identity, settings.network, settings.dht, client=True, folder=folder)
             stack.push_async_callback(dht.stop)
             deliveries = Deliveries(Domain(), lambda executor, signed: receipts.put((executor, signed)))
             router = self._router(identity, dht, deliveries, stack)

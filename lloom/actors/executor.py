@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from typing import Final
 
 from loguru import logger
 
 from lloom import __version__
 from lloom.actors.base import JOIN_SECONDS, Actor, patience, worn
+from lloom.actors.listening import silence
 from lloom.actors.place import Place
+from lloom.adapters.anchors.registrar import Registrar
+from lloom.adapters.bridge import Connection, Link, dial
 from lloom.adapters.dht import Dht
+from lloom.adapters.machine import home
+from lloom.adapters.routing.pool import Pool
 from lloom.core.bridge import certificate
 from lloom.core.bridge.certificate import Endorsement
-from lloom.core.identity import Identity
+from lloom.core.identity import Identity, NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Offer, fingerprint, seal
 from lloom.core.roster import Roster
 
@@ -40,15 +46,15 @@ class ExecutorNode(Actor):
     async def run(self) -> None:
         settings = self.place.settings
         self._identity = self.place.identity()
-        dht = await Dht.start(self._identity, settings.network, settings.dht, client=False)
-        try:
-            async with asyncio.TaskGroup() as group:
-                announcing = group.create_task(self._announce(dht))
-                await self.stopping.wait()
-                announcing.cancel()
-        finally:
-            await dht.withdraw()
-            await dht.stop()
+        async with AsyncExitStack() as stack:
+            folder = home.folder(settings)
+            dht = await Dht.start(self._identity, settings.network, settings.dht, client=False, folder=folder)
+            stack.push_async_callback(dht.stop)
+            pool = self._pool(self._identity)
+            stack.push_async_callback(pool.close)
+            registrar = Registrar(lambda: dht.anchors, pool)
+            await self.until_stopped(self._announce(dht, registrar), registrar.run())
+            await self._withdraw(dht, registrar)
 
     async def endorse(self, public_hash: bytes) -> Endorsement:
         """The node's word for a worker's TLS key."""
@@ -74,7 +80,7 @@ class ExecutorNode(Actor):
             return seen, b""
         return self._seq, self._sealed
 
-    async def _announce(self, dht: Dht) -> None:
+    async def _announce(self, dht: Dht, registrar: Registrar) -> None:
         """Signs and announces the offer whenever it changes, and before it would expire."""
         await patience(dht.ready, JOIN_SECONDS)
         while True:
@@ -85,9 +91,9 @@ class ExecutorNode(Actor):
             self._stale.clear()
             if self._roster.endpoints():
                 if changed or worn(self._signed, self._lifetime):
-                    await self._publish(dht)
+                    await self._publish(dht, registrar)
             elif changed:  # nobody works here now
-                await dht.withdraw()
+                await self._withdraw(dht, registrar)
             await patience(self._stale, POLL_SECONDS)
 
     @property
@@ -98,21 +104,13 @@ class ExecutorNode(Actor):
     def _expired(self) -> bool:
         return time.time() >= self._signed + self._lifetime - 1
 
-    async def _publish(self, dht: Dht) -> None:
-        now = time.time()
+    async def _publish(self, dht: Dht, registrar: Registrar) -> None:
         models, endpoints = self._roster.models(), self._roster.endpoints()
-        offer = Offer(
-            executor=self.place.node,
-            seq=max(self._seq + 1, int(now * 1000)),
-            expires=int(now + self._lifetime),
-            endpoints=endpoints,
-            models=models,
-            software=f"lloom/{__version__}",
-        )
-        sealed = seal(offer, self._key(), self.place.settings.network.name)
         async with self._renewed:
-            self._seq, self._sealed, self._signed = offer.seq, sealed, now
+            self._sealed, self._signed = self._seal(models, endpoints), time.time()
             self._renewed.notify_all()
+        sealed = self._sealed
+        registrar.say(sealed)
         stored = await dht.announce([model.id for model in models], endpoints, fingerprint(sealed))
         names = ", ".join(model.id for model in models)
         logger.debug("announced {} at {} nodes", names, stored)
@@ -120,6 +118,36 @@ class ExecutorNode(Actor):
         self.up(
             f"announces {names} from port {dht.port} (UDP), known to {stored} other node{'s' * (stored != 1)}{problem}"
         )
+
+    async def _withdraw(self, dht: Dht, registrar: Registrar) -> None:
+        """Takes back what is offered: in the DHT, and in the catalogues by an offer of nothing."""
+        goodbye = self._seal((), ())
+        registrar.say(goodbye)
+        await asyncio.gather(dht.withdraw(), registrar.goodbye(goodbye))
+
+    def _seal(self, models: tuple[ModelOffer, ...], endpoints: tuple[Endpoint, ...]) -> bytes:
+        """A new signed offer, later than all before it."""
+        now = time.time()
+        self._seq = max(self._seq + 1, int(now * 1000))
+        offer = Offer(
+            executor=self.place.node,
+            seq=self._seq,
+            expires=int(now + self._lifetime),
+            endpoints=endpoints,
+            models=models,
+            software=f"lloom/{__version__}",
+        )
+        return seal(offer, self._key(), self.place.settings.network.name)
+
+    def _pool(self, identity: Identity) -> Pool:
+        """Connections to validators."""
+        settings = self.place.settings
+        link = Link(identity, settings.network.name, settings.bridge)
+
+        async def reach(endpoint: Endpoint, validator: NodeId) -> Connection:
+            return await dial(endpoint, validator, link, silence)
+
+        return Pool(reach, settings.bridge.connections)
 
     def _key(self) -> Identity:
         if self._identity is None:

@@ -44,7 +44,7 @@ def plan(office: Office, label: str) -> Plan:
 def _validator(office: Office, label: str) -> Plan:
     from lloom.actors.validator import ValidatorNode
 
-    office = _at_port(office, ports.DHT)
+    office = _at_port(office, ports.VALIDATOR)
     return Plan((Part(_place(office, "validator", label), ValidatorNode, stops=GOODBYES),))
 
 

@@ -1,19 +1,97 @@
-"""The validator: where nodes enter the network, and where their records are kept. It answers no prompt."""
+"""The validator: where nodes enter the network, where their records and offers are kept and looked at. It answers no prompt."""
 
 from __future__ import annotations
 
+import time
+from contextlib import AsyncExitStack
+from functools import partial
+from random import Random
+
 from lloom.actors.base import Actor
+from lloom.actors.listening import keep_certified, listen, silence
+from lloom.adapters.bridge import Connection, Link, Listener, dial
 from lloom.adapters.dht import Dht
+from lloom.adapters.machine import home
+from lloom.adapters.routing.answer import Keeping
+from lloom.adapters.routing.deliveries import Deliveries
+from lloom.adapters.routing.pool import Pool
+from lloom.adapters.validator.gossip import Gossip
+from lloom.adapters.validator.probe import Asker
+from lloom.adapters.validator.prober import Prober
+from lloom.adapters.validator.service import Service
+from lloom.core.bridge import certificate
+from lloom.core.bridge.certificate import Endorsement
+from lloom.core.catalogue import Catalogue
+from lloom.core.eip712 import Domain
+from lloom.core.identity import Identity, NodeId, checksum
+from lloom.core.messages import SignedReceipt
+from lloom.core.offer import Endpoint
+from lloom.core.order import Client
+from lloom.core.outcomes import Outcomes
 
 
 class ValidatorNode(Actor):
-    """Bootstrap and storage for the DHT."""
+    """Bootstrap and storage for the DHT; catalogue, gossip and probes."""
 
     async def run(self) -> None:
         settings = self.place.settings
-        dht = await Dht.start(self.place.identity(), settings.network, settings.dht, client=False)
-        try:
-            self.up(f"lets nodes in at {settings.network.advertise or settings.network.host}:{dht.port} (UDP)")
-            await self.stopping.wait()
-        finally:
-            await dht.stop()
+        network = settings.network
+        identity = self.place.identity()
+        # Versions count anew at every start; fellows tell by the epoch.
+        catalogue = Catalogue(settings.validator.executors, epoch=int(time.time() * 1000))
+        async with AsyncExitStack() as stack:
+            dht = await Dht.start(identity, network, settings.dht, client=False, folder=home.folder(settings))
+            stack.push_async_callback(dht.stop)
+            dht.prefer(lambda publisher: catalogue.vouched(publisher, time.time()))
+            deliveries = Deliveries(Domain(), _forget)
+            pool = self._pool(identity, deliveries)
+            stack.push_async_callback(pool.close)
+            listener = await self._listen(identity, dht, catalogue)
+            stack.push_async_callback(listener.close)
+            gossip = Gossip(
+                catalogue,
+                pool,
+                network.name,
+                settings.validator.gossip_seconds,
+                lambda: dht.anchors,
+                lambda: {identity.address, *(validator for validator, _ in dht.anchors)},
+            )
+            prober = Prober(catalogue, pool, network.name, self._asker(identity, deliveries))
+            where = f"{network.advertise or network.host}:{dht.port}"
+            self.up(f"lets nodes in at {checksum(identity.address)}@{where} (UDP and TCP)")
+            certified = keep_certified(listener, settings.bridge.certificate_seconds, partial(self._endorse, identity))
+            await self.until_stopped(certified, gossip.run(), prober.run())
+
+    async def _listen(self, identity: Identity, dht: Dht, catalogue: Catalogue) -> Listener:
+        settings = self.place.settings
+        service = Service(
+            catalogue,
+            settings.network.name,
+            settings.validator,
+            lambda: {validator for validator, _ in dht.anchors},
+            {},
+        )
+        return await listen(self.place, dht.port, partial(self._endorse, identity), service.handle, silence)
+
+    def _pool(self, identity: Identity, deliveries: Deliveries) -> Pool:
+        """Connections to fellows and executors."""
+        settings = self.place.settings
+        link = Link(identity, settings.network.name, settings.bridge)
+
+        async def reach(endpoint: Endpoint, executor: NodeId) -> Connection:
+            return await dial(endpoint, executor, link, deliveries.on_control)
+
+        return Pool(reach, settings.bridge.connections)
+
+    def _asker(self, identity: Identity, deliveries: Deliveries) -> Asker:
+        routing = self.place.settings.routing
+        keeping = Keeping(routing, Outcomes(routing.memory_seconds, routing.cooldown_seconds), deliveries)
+        return Asker(Client(identity, Domain()), keeping, self.place.settings.validator, Random())  # noqa: S311
+
+    async def _endorse(self, identity: Identity, public_hash: bytes) -> Endorsement:
+        lifetime = self.place.settings.bridge.certificate_seconds
+        return certificate.endorse(identity, self.place.settings.network.name, public_hash, time.time(), lifetime)
+
+
+def _forget(_executor: NodeId, _receipt: SignedReceipt) -> None:
+    """Receipts of probes are checked and not kept: nothing is settled yet, and a validator has no ledger."""

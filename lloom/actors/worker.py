@@ -12,16 +12,16 @@ from typing import Any, Final, TypeVar
 
 from loguru import logger
 
-from lloom.actors.base import NAP_SECONDS, Actor, worn
+from lloom.actors.base import Actor
+from lloom.actors.listening import keep_certified, listen, silence
 from lloom.actors.outbox import Outbox
 from lloom.actors.place import FellowAway, Place
-from lloom.adapters.bridge import Certificate, Connection, Listener, Service
+from lloom.adapters.bridge import Connection
 from lloom.adapters.llm import Engine, engines
 from lloom.adapters.serving import Serving
-from lloom.core.bridge import certificate
+from lloom.core.bridge.certificate import Endorsement
 from lloom.core.eip712 import Domain
-from lloom.core.errors import ConfigError
-from lloom.core.messages import Control, Receipts, SignedReceipt
+from lloom.core.messages import Receipts, SignedReceipt
 from lloom.core.offer import Endpoint, ModelOffer, unseal
 from lloom.core.receipt import Draft
 
@@ -50,13 +50,10 @@ class Worker(Actor):
             bills: Outbox[Bill] = Outbox("receipts to sign", self._issue, settings.accounting)
             stack.push_async_callback(bills.close)
             serving = Serving(settings.executor, settings.bridge, Domain(), served, lambda *bill: bills.put(bill))
-            listener = await self._listen(serving)
+            listener = await listen(self.place, self._port, self._endorse, serving.handle, silence)
             stack.push_async_callback(listener.close)
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._follow_offer(serving)), group.create_task(self._renew(listener))]
-                await self.stopping.wait()
-                for task in tasks:
-                    task.cancel()
+            lifetime = settings.bridge.certificate_seconds
+            await self.until_stopped(self._follow_offer(serving), keep_certified(listener, lifetime, self._endorse))
 
     async def _start_engines(self, stack: AsyncExitStack) -> dict[str, tuple[Engine, ModelOffer]]:
         """Every engine by the models it serves."""
@@ -68,31 +65,9 @@ class Worker(Actor):
                 found[offer.id] = (engine, offer)
         return found
 
-    async def _listen(self, serving: Serving) -> Listener:
-        place = self.place
-        network = place.settings.network
-        service = Service(place.node, network.name, place.settings.bridge, serving.handle, _ignore)
-        try:
-            return await Listener.start(network.host, self._port, await self._certificate(), service)
-        except OSError as error:
-            reason = error.strerror or error
-            raise ConfigError(f"network.port: cannot listen on {network.host}:{self._port} (TCP): {reason}") from error
-
-    async def _certificate(self) -> Certificate:
-        """A new TLS key with the node's word for it."""
-        key = certificate.new_key()
-        endorsement = await self._patiently("endorse", certificate.public_hash(key))
-        return Certificate(key, certificate.issue(key, endorsement))
-
-    async def _renew(self, listener: Listener) -> None:
-        """A new certificate well before the old one expires."""
-        lifetime = self.place.settings.bridge.certificate_seconds
-        began = time.time()
-        while True:
-            await asyncio.sleep(min(NAP_SECONDS, lifetime / 4))
-            if worn(began, lifetime):
-                began = time.time()
-                listener.renew(await self._certificate())
+    async def _endorse(self, public_hash: bytes) -> Endorsement:
+        endorsement: Endorsement = await self._patiently("endorse", public_hash)
+        return endorsement
 
     async def _follow_offer(self, serving: Serving) -> None:
         """Has the executor's newest offer at hand, and shows the executor that this worker lives."""
@@ -137,7 +112,3 @@ class Worker(Actor):
 def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """`items` in slices of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _ignore(_connection: Connection, _message: Control) -> None:
-    """Clients have nothing to say beside their requests yet."""

@@ -40,7 +40,7 @@ def run(settings: Settings) -> int:
 def network(settings: Settings, keys: Mapping[str, str], folder: Path) -> Sequence[Node]:
     """The nodes of the demo: validator, executors, client. The first executor also serves the mock."""
     local = settings.network
-    port = ports.first_port(local.host, local.port, ports.DHT, "network.port")
+    port = ports.first_port(local.host, local.port, ports.VALIDATOR, "network.port")
     ready = replace(settings, network=replace(local, port=0, bootstrap=(f"{local.host}:{port}",)))
     validator = replace(settings, network=replace(local, port=port, bootstrap=()))
     few = {name: backend for name, backend in settings.llm.items() if not isinstance(backend, MockBackend)}

@@ -124,7 +124,8 @@ def test_a_taken_port_is_named_with_its_setting(taken: int) -> None:
         plan(office("executor", port=taken), "")
     with pytest.raises(ConfigError, match=rf"port {taken} \(TCP\).*gateway\.port"):
         plan(office("client", gateway=taken), "")
-    plan(office("validator", port=taken), "")  # it uses UDP only
+    with pytest.raises(ConfigError, match=rf"port {taken} \(TCP\).*network\.port"):
+        plan(office("validator", port=taken), "")
 
 
 def test_actors_of_one_node_share_a_namespace_and_those_of_two_do_not() -> None:

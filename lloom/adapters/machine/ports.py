@@ -18,6 +18,7 @@ Need = tuple[socket.SocketKind, int]
 """A kind of socket, and its distance from the first port."""
 
 DHT: Final[tuple[Need, ...]] = ((socket.SOCK_DGRAM, 0),)
+VALIDATOR: Final[tuple[Need, ...]] = (*DHT, (socket.SOCK_STREAM, 0))
 GATEWAY: Final[tuple[Need, ...]] = ((socket.SOCK_STREAM, 0),)
 
 

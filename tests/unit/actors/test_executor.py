@@ -48,6 +48,19 @@ class FakeDht:
         self.withdrawn += 1
 
 
+class FakeRegistrar:
+    """Notes what the validators are told."""
+
+    def __init__(self) -> None:
+        self.told: list[bytes] = []
+
+    def say(self, sealed: bytes) -> None:
+        self.told.append(sealed)
+
+    async def goodbye(self, sealed: bytes) -> None:
+        self.told.append(sealed)
+
+
 class Head:
     """An executor's head at work."""
 
@@ -56,6 +69,7 @@ class Head:
         self.place = FakePlace("executor")
         self.node = ExecutorNode(self.place.place)
         self.dht = FakeDht()
+        self.registrar = FakeRegistrar()
 
     @property
     def news(self) -> list[tuple[list[str], tuple[Endpoint, ...]]]:
@@ -72,7 +86,7 @@ class Head:
 
     @asynccontextmanager
     async def announcing(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.node._announce(cast(Any, self.dht)))
+        task = asyncio.create_task(self.node._announce(cast(Any, self.dht), cast(Any, self.registrar)))
         try:
             async with asyncio.timeout(10):
                 yield
@@ -152,6 +166,12 @@ async def test_when_nobody_works_any_more_the_announcement_is_taken_back(clock: 
         await until(lambda: head.dht.withdrawn == 1)
         await turns()
         assert (head.dht.withdrawn, len(head.news)) == (1, 1)
+        offered, goodbye = (
+            unseal(sealed, head.place.node, NETWORK, clock.wall)
+            for sealed in (head.registrar.told[0], head.registrar.told[-1])
+        )
+        assert (offered.goodbye, goodbye.goodbye) == (False, True)
+        assert goodbye.seq > offered.seq
         await head.worker()
         await until(lambda: len(head.news) == 2)
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from lloom.actors import base, worker
+from lloom.actors import base, listening, worker
 from lloom.actors.place import FellowAway
 from lloom.actors.worker import RECEIPTS_PER_MESSAGE, Worker
 from lloom.core.bridge import certificate
@@ -24,10 +24,10 @@ from tests.unit.actors.actor_support import CERTIFICATE_SECONDS, HERE, NETWORK, 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     found = FakeTime()
-    for module in (worker, base):
+    for module in (listening, worker, base):
         monkeypatch.setattr(module, "time", found)
     monkeypatch.setattr(worker, "RETRY_SECONDS", 0)
-    monkeypatch.setattr(worker, "NAP_SECONDS", 0)
+    monkeypatch.setattr(listening, "NAP_SECONDS", 0)
     return found
 
 
@@ -131,7 +131,7 @@ async def test_its_certificate_is_renewed_by_the_wall_clock(clock: FakeTime) -> 
     fellows = Fellows(clock)
     shown: list[Certificate] = []
     listener = SimpleNamespace(renew=shown.append)
-    async with at_work(fellows.worker._renew(cast(Any, listener))):
+    async with at_work(listening.keep_certified(cast(Any, listener), CERTIFICATE_SECONDS, fellows.worker._endorse)):
         await turns()
         assert shown == []
         for step in (CERTIFICATE_SECONDS / 2, 30 * CERTIFICATE_SECONDS, -CERTIFICATE_SECONDS):
