@@ -10,7 +10,9 @@ from ipaddress import ip_address
 
 from loguru import logger
 
+from lloom.adapters.bridge.carrier import Carrier
 from lloom.adapters.bridge.connection import Connection, Handler, OnControl
+from lloom.adapters.bridge.stream import Stream
 from lloom.adapters.bridge.tls import Tls, server_context
 from lloom.adapters.bridge.wire import Wire
 from lloom.core.bridge import hello
@@ -57,6 +59,10 @@ class Listener:
         listener._server = await asyncio.get_running_loop().create_server(listener._wire, host, port)
         listener.port = listener._server.sockets[0].getsockname()[1]
         return listener
+
+    async def take(self, stream: Stream) -> None:
+        """Accepts a connection that a relay passes on over `stream`, until it ends; it is a stranger's like any other."""
+        await Carrier(stream, self._wire(), ours=False).run()
 
     def renew(self, certificate: Certificate) -> None:
         """Shows `certificate` to all who connect from now on."""
