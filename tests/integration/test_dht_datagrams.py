@@ -220,6 +220,52 @@ async def test_whose_id_moves_to_a_strangers_address_stays_where_it_answers() ->
         await is_well(nodes, victim)
 
 
+class Between(asyncio.DatagramProtocol):
+    """Passes every datagram of either of two nodes on to the other."""
+
+    def __init__(self, one: Dht, other: Dht) -> None:
+        self.passed = 0
+        self._ports = {one.port: other.port, other.port: one.port}
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.passed += 1
+        self.transport.sendto(data, ("127.0.0.1", self._ports[addr[1]]))
+
+
+@on_both_loops
+async def test_who_passes_on_the_datagrams_of_others_does_not_draw_them_to_his_address() -> None:
+    async with swarm(3) as nodes:
+        victim, other = nodes.nodes[:2]
+        loop = asyncio.get_running_loop()
+        transport, between = await loop.create_datagram_endpoint(
+            lambda: Between(victim, other), local_addr=("127.0.0.1", 0)
+        )
+        port = transport.get_extra_info("sockname")[1]
+        assert await victim._swarm.protocol.greet("127.0.0.1", port) == address(nodes, other)
+        assert between.passed >= 2
+        await until(lambda: not victim._swarm.protocol._moving and not other._swarm.protocol._moving)
+        assert victim._swarm.protocol.router.get(address(nodes, other)).port == other.port
+        assert other._swarm.protocol.router.get(address(nodes, victim)).port == victim.port
+        transport.close()
+
+
+@on_both_loops
+async def test_a_node_that_moved_is_found_at_its_new_address() -> None:
+    async with swarm(2, settings=tuned(rpc_seconds=0.2)) as nodes:
+        victim, other = nodes.nodes
+        identity = nodes.identities[other]
+        await nodes.kill(other)
+        moved = await Dht.start(identity, network(victim.port), nodes.settings, client=False, clock=nodes.clock)
+        try:
+            router = victim._swarm.protocol.router
+            await until(lambda: getattr(router.get(identity.address), "port", None) == moved.port)
+        finally:
+            await moved.stop()
+
+
 @on_both_loops
 async def test_a_call_sent_again_or_to_another_node_is_not_answered() -> None:
     async with swarm(2) as nodes, stranger(nodes.clock) as attacker:

@@ -19,7 +19,7 @@ from lloom.adapters.dht import wire
 from lloom.adapters.dht.addresses import is_public, pack, subnet, unpack
 from lloom.adapters.dht.gate import Arrival, Gate
 from lloom.adapters.dht.handover import Handover
-from lloom.adapters.dht.health import Health
+from lloom.adapters.dht.health import STRIKES, Health
 from lloom.adapters.dht.introductions import Introductions
 from lloom.adapters.dht.mirror import Mirror
 from lloom.adapters.dht.routing import Table
@@ -77,6 +77,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         self._contacts_per_subnet = settings.contacts_per_subnet
         self._loop = asyncio.get_running_loop()
         self._asked: dict[bytes, Destination] = {}
+        self._moving: set[bytes] = set()
 
     @property
     def observed(self) -> str | None:
@@ -288,10 +289,29 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
 
     def welcome_if_new(self, node: Node) -> None:
         """Put `node`, which just answered from there, into the table; a new one gets the records that are now its to hold."""
-        new = node.id not in self.router
+        known = self.router.get(node.id)
+        if known is not None and not known.same_home_as(node):
+            if node.id not in self._moving:
+                self._moving.add(node.id)
+                self.tasks.spawn(self._move(known, node))
+            return
+        new = known is None
         self.router.add_contact(node)
         if new and node.id in self.router and not self._envelope.client and not self._handover.busy:
             self.tasks.spawn(self._handover.to(node))
+
+    async def _move(self, known: Node, node: Node) -> None:
+        """A contact answered from elsewhere. It is believed only where it is silent at home: somebody in between who passes on
+        all datagrams could else draw it to his own address.
+        """
+        try:
+            for _ in range(STRIKES):
+                if await self.call_ping(known) is not None:
+                    return
+            self._forget(known)
+            self.welcome_if_new(node)
+        finally:
+            self._moving.discard(node.id)
 
     def doubt(self, node: Node) -> None:
         """Find out whether `node`, the oldest of a full bucket, is still there."""
