@@ -10,6 +10,7 @@ from typing import Final
 from lloom import __version__
 from lloom.actors.base import JOIN_SECONDS, Actor, patience
 from lloom.actors.outbox import Outbox
+from lloom.adapters.anchors.catalogues import Catalogues
 from lloom.adapters.bridge import Connection, Link, dial
 from lloom.adapters.dht import Dht
 from lloom.adapters.gateway import Gateway, Health, Server
@@ -20,6 +21,7 @@ from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.offers import Scope
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.router import Router
+from lloom.adapters.routing.witness import Witness
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, NodeId, checksum, parse_address
 from lloom.core.messages import SignedReceipt
@@ -27,6 +29,7 @@ from lloom.core.offer import Endpoint
 from lloom.core.order import Client
 from lloom.core.outcomes import Outcomes
 from lloom.core.selection import Selection
+from lloom.core.trust import Trust
 
 ASK_SECONDS: Final = 10.0
 
@@ -66,11 +69,23 @@ class ClientNode(Actor):
 
         pool = Pool(reach, settings.bridge.connections)
         stack.push_async_callback(pool.close)
-        directory = Directory(dht, pool, Scope(settings.network.name, settings.bridge.connect_seconds), routing)
-        stack.push_async_callback(directory.close)
         outcomes = Outcomes(routing.memory_seconds, routing.cooldown_seconds)
+        trust = Trust(routing.memory_seconds)
+        witness = Witness(trust, outcomes, lambda: dht.anchors)
+        catalogues = Catalogues(lambda: dht.anchors, pool, settings.network.name, trust, witness.told)
+        scope = Scope(settings.network.name, settings.bridge.connect_seconds)
+        directory = Directory(dht, catalogues, pool, scope, routing)
+        stack.push_async_callback(directory.close)
         selection = Selection(routing.policy, tuple(map(parse_address, routing.executors)), outcomes)
-        return Router(Client(identity, Domain()), selection, directory, pool, Keeping(routing, outcomes, deliveries))
+        router = Router(
+            Client(identity, Domain()),
+            selection,
+            directory,
+            pool,
+            Keeping(routing, outcomes, deliveries, witness.experienced),
+        )
+        stack.push_async_callback(router.close)
+        return router
 
     def _health(self, dht: Dht) -> Health:
         return Health(

@@ -115,5 +115,5 @@ def unseal(sealed: bytes, executor: NodeId, network: str, now: float) -> Offer:
     for endpoint in offer.endpoints:
         endpoint.check()
     if offer.expires <= now:
-        raise PeerFault(f"the offer of {checksum(executor)} has expired", code="bad_offer")
+        raise PeerFault(f"the offer of {checksum(executor)} has expired", code="expired")
     return offer

@@ -44,7 +44,15 @@ class Outcomes:
         self._memory = memory
         self._rest = rest
         self._records: OrderedDict[Place, _Record] = OrderedDict()
+        self._priors: OrderedDict[NodeId, float] = OrderedDict()
         self._open: Counter[Place] = Counter()
+
+    def expect(self, executor: NodeId, success: float) -> None:
+        """Others say what to expect of `executor` (a share, 0 to 1): it counts until there is experience of our own."""
+        self._priors[executor] = success
+        self._priors.move_to_end(executor)
+        if len(self._priors) > _MAX_PLACES:
+            self._priors.popitem(last=False)
 
     def began(self, place: Place) -> None:
         """A request is on its way there; `ended` must follow."""
@@ -92,6 +100,17 @@ class Outcomes:
         record = self._records.get(place)
         return record is not None and record.how is not Failure.REFUSED and record.until > now
 
+    def suspect(self, place: Place, now: float) -> bool:
+        """Whether the place did not answer the last time, and its rest is over: somebody should see whether it is back."""
+        record = self._records.get(place)
+        return record is not None and record.failures > 0 and record.how is Failure.SILENT and record.until <= now
+
+    def recovered(self, place: Place) -> None:
+        """It can be reached again."""
+        record = self._records.get(place)
+        if record is not None:
+            record.how = Failure.REFUSED
+
     def lied(self, place: Place, now: float) -> bool:
         """Whether the place rests because it broke the protocol."""
         record = self._records.get(place)
@@ -104,7 +123,7 @@ class Outcomes:
         """
         record = self._records.get(place)
         if record is None:
-            return 0.5
+            return self._priors.get(place[0], 0.5)
         fade = self._fade(record, now)
         good, bad = record.good * fade, record.bad * fade
         return (good + 1) / (good + bad + 2)

@@ -103,11 +103,17 @@ class Selection:
         return Nobody(reason, retry_after=wait)
 
     def _best_tier(self, left: list[Candidate], tried: Collection[Place], now: float) -> list[Candidate]:
-        """Those who neither failed lately nor belong to somebody who just failed this request; else whoever is left."""
+        """Those who neither failed lately nor belong to somebody who just failed this request; else whoever is left.
+
+        Nobody waits twice for the same dead executor: one that was silent is asked after all others, until it was seen again.
+        """
         failed = {executor for executor, _, _ in tried}
+        outcomes = self.outcomes
 
         def tier(candidate: Candidate) -> int:
-            return 2 * (self.outcomes.rests(candidate.place, now) > 0) + (candidate.executor in failed)
+            place = candidate.place
+            resting = outcomes.rests(place, now) > 0
+            return 4 * outcomes.suspect(place, now) + 2 * resting + (candidate.executor in failed)
 
         best = min(map(tier, left))
         return [candidate for candidate in left if tier(candidate) == best]

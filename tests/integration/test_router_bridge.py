@@ -158,7 +158,7 @@ async def network(*workers: Worker, **changes: Any) -> AsyncIterator[Network]:
 
         pool = Pool(reach, 16)
         stack.push_async_callback(pool.close)
-        directory = Directory(FakeDht(*workers), pool, Scope(NETWORK, 20), routing)
+        directory = Directory(FakeDht(*workers), None, pool, Scope(NETWORK, 20), routing)
         stack.push_async_callback(directory.close)
         client = Client(link.identity, Domain())
         selection = Selection("cheapest", (), outcomes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +32,8 @@ class Keeping:
     settings: RoutingSettings
     outcomes: Outcomes
     deliveries: Deliveries
+    experienced: Callable[[NodeId, bool], None] = lambda _executor, _answered: None
+    """Hears who answered, and who was not there."""
 
 
 class Answer:
@@ -77,6 +79,7 @@ class Answer:
             await self.close()
             raise
         self._keeping.outcomes.answered(self._place, self._loop.time() - began, self._loop.time())
+        self._keeping.experienced(self.executor, True)
 
     async def read(self) -> bytes | None:
         """The next bytes after `first`, None at the end. RetryElsewhere if the executor fails, stalls or takes too long.
@@ -122,6 +125,8 @@ class Answer:
         """Closes the answer and remembers the failure. `gone`: the executor is silent or away, it did not refuse."""
         how = Failure.LIED if isinstance(error, PeerFault) else Failure.SILENT if gone else Failure.REFUSED
         self._keeping.outcomes.failed(self._place, self._loop.time(), how, error.retry_after)
+        if how is not Failure.REFUSED:
+            self._keeping.experienced(self.executor, False)
         await self.close()
         return error
 

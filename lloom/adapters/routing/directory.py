@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from loguru import logger
 
+from lloom.adapters.anchors.catalogues import Catalogues
 from lloom.adapters.routing.offers import Dht, Offers, Scope, remember
 from lloom.adapters.routing.pool import Pool
 from lloom.core.errors import RetryElsewhere
@@ -33,6 +34,8 @@ class _Lookup:
     """What is known of one model, and the search for more that is under way."""
 
     executors: tuple[NodeId, ...] = ()
+    listed: set[NodeId] = field(default_factory=set)
+    """Those of which a validator gave the offer in the latest search: they need not be asked for it."""
     problems: dict[NodeId, str] = field(default_factory=dict)
     stale_at: float = 0.0
     search: asyncio.Task[None] | None = None
@@ -43,9 +46,16 @@ class Directory:
     """Answers from memory where it can and asks anew behind the answer. `clock`: Unix seconds."""
 
     def __init__(
-        self, dht: Dht, pool: Pool, scope: Scope, settings: RoutingSettings, clock: Callable[[], float] = time.time
+        self,
+        dht: Dht,
+        catalogues: Catalogues | None,
+        pool: Pool,
+        scope: Scope,
+        settings: RoutingSettings,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._dht = dht
+        self._catalogues = catalogues
         self._offers = Offers(dht, pool, scope, settings, clock)
         self._settings = settings
         self._clock = clock
@@ -108,14 +118,25 @@ class Directory:
 
     async def _search(self, model: str, lookup: _Lookup) -> None:
         lookup.usable.clear()
+        lookup.listed.clear()
+        before = lookup.executors
         try:
-            found = await self._dht.executors(model)
-            # An empty answer does not wipe what is known: offers expire by themselves, and a network can be cut for a while.
-            lookup.executors = tuple(found) or lookup.executors
-            lookup.problems.clear()
-            async with asyncio.TaskGroup() as group:
-                for executor in lookup.executors:
-                    group.create_task(self._learn(executor, model, lookup))
+            listing = asyncio.create_task(self._ask_catalogues(model, lookup))
+            try:
+                found = await self._dht.executors(model)
+                if not found:  # the catalogue alone may know somebody
+                    await listing
+                both = dict.fromkeys([*found, *lookup.listed])
+                # An empty answer does not wipe what is known: offers expire by themselves, a network can be cut for a while.
+                lookup.executors = tuple(both) or before
+                lookup.problems.clear()
+                async with asyncio.TaskGroup() as group:
+                    for executor in lookup.executors:
+                        group.create_task(self._learn(executor, model, lookup))
+                await listing
+            finally:
+                listing.cancel()
+                await asyncio.gather(listing, return_exceptions=True)
         except Exception:  # noqa: BLE001 - the boundary of a task: what is known stays as it is
             logger.exception("the search for executors of {} failed", model)
         finally:
@@ -124,10 +145,30 @@ class Directory:
             lookup.stale_at = self._clock() + (settings.directory_seconds if well else settings.negative_seconds)
             lookup.search = None
 
+    async def _ask_catalogues(self, model: str, lookup: _Lookup) -> None:
+        """Adds whom a validator knows. Without one that answers the DHT has to do."""
+        if self._catalogues is None or not self._catalogues.configured:
+            return
+        try:
+            told = await self._catalogues.offers(model)
+        except RetryElsewhere as error:
+            logger.debug("the catalogue was no help with {}: {}", model, error)
+            return
+        for each in told:
+            executor = NodeId(each.offer.executor)
+            self._offers.learn(each.offer, each.fingerprint)
+            lookup.listed.add(executor)
+        lookup.executors = tuple(dict.fromkeys([*lookup.executors, *lookup.listed]))
+        if any(self._usable(executor, model) for executor in lookup.listed):
+            lookup.usable.set()
+
     async def _learn(self, executor: NodeId, model: str, lookup: _Lookup) -> None:
         try:
-            await self._offers.refresh(executor)
+            if executor not in lookup.listed:
+                await self._offers.refresh(executor)
         except RetryElsewhere as error:
+            if executor in lookup.listed:  # a validator told of it meanwhile
+                return
             lookup.problems[executor] = str(error)
             return
         if self._usable(executor, model):

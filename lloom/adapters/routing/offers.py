@@ -103,6 +103,13 @@ class Offers:
             fetch.add_done_callback(lambda done: self._fetched(executor, done))
         await asyncio.shield(fetch)
 
+    def learn(self, offer: Offer, fingerprint: bytes) -> None:
+        """A verified offer that somebody handed on; what is known already stays, unless this is newer."""
+        executor = NodeId(offer.executor)
+        known = self._known.get(executor)
+        if known is None or offer.seq > known.offer.seq or self.valid(executor) is None:
+            remember(self._known, executor, _Known(offer, fingerprint))
+
     def forget(self, executor: NodeId) -> None:
         """The offer of `executor` proved wrong."""
         self._known.pop(executor, None)

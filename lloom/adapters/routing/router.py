@@ -15,6 +15,7 @@ from loguru import logger
 from lloom.adapters.routing.answer import Answer, Keeping
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.pool import Pool
+from lloom.adapters.routing.revival import Revival
 from lloom.core.chat import ChatRequest
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
@@ -38,6 +39,7 @@ class Router:
         self._directory = directory
         self._pool = pool
         self._keeping = keeping
+        self._revival = Revival(pool, keeping.outcomes)
         self._rng = Random()  # noqa: S311 (it spreads load, it hides nothing)
 
     async def chat(self, request: ChatRequest) -> Answer:
@@ -55,6 +57,7 @@ class Router:
             raise RetryElsewhere(
                 "The network took too long to name an executor.", status=504, code="deadline"
             ) from None
+        self._revival.look(candidates)
         tried: list[Place] = []
         failures: list[RetryElsewhere] = []
         while len(tried) < self._keeping.settings.attempts:
@@ -70,6 +73,10 @@ class Router:
                 logger.info("attempt {} at {} failed: {}", len(tried), checksum(chosen.executor), error)
                 failures.append(error)
         raise _failed(failures)
+
+    async def close(self) -> None:
+        """Gives up what goes on behind the requests."""
+        await self._revival.close()
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]:
         """Every model of every executor that could be asked."""

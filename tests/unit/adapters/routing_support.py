@@ -237,7 +237,7 @@ class Net:
         self.clock = Clock()
         self.dht = FakeDht(*executors)
         self.pool = Pool(self.dht.dial, 64)
-        self.directory = Directory(self.dht, self.pool, Scope(NETWORK, 60), self.settings, self.clock)
+        self.directory = Directory(self.dht, None, self.pool, Scope(NETWORK, 60), self.settings, self.clock)
         self.outcomes = Outcomes(self.settings.memory_seconds, self.settings.cooldown_seconds)
         self.receipts: list[tuple[NodeId, SignedReceipt]] = []
         self.deliveries = Deliveries(DOMAIN, lambda executor, signed: self.receipts.append((executor, signed)))
