@@ -15,16 +15,18 @@ from lloom.adapters.machine import home
 from lloom.adapters.routing.answer import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.pool import Pool
+from lloom.adapters.validator.dialback import DialBack
 from lloom.adapters.validator.gossip import Gossip
 from lloom.adapters.validator.probe import Asker
 from lloom.adapters.validator.prober import Prober
 from lloom.adapters.validator.service import Service
+from lloom.adapters.validator.switchboard import Switchboard
 from lloom.core.bridge import certificate
 from lloom.core.bridge.certificate import Endorsement
 from lloom.core.catalogue import Catalogue
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, NodeId, checksum
-from lloom.core.messages import SignedReceipt
+from lloom.core.messages import ReachCall, RelayCall, ReserveCall, SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
 from lloom.core.outcomes import Outcomes
@@ -64,24 +66,27 @@ class ValidatorNode(Actor):
 
     async def _listen(self, identity: Identity, dht: Dht, catalogue: Catalogue) -> Listener:
         settings = self.place.settings
+        board = Switchboard(settings.relay, time.monotonic)
+        back = DialBack(Link(identity, settings.network.name, settings.bridge))
         service = Service(
             catalogue,
             settings.network.name,
             settings.validator,
             lambda: {validator for validator, _ in dht.anchors},
-            {},
+            {ReserveCall: board.reserve, RelayCall: board.relay, ReachCall: back.answer},
         )
         return await listen(self.place, dht.port, partial(self._endorse, identity), service.handle, silence)
 
     def _pool(self, identity: Identity, deliveries: Deliveries) -> Pool:
         """Connections to fellows and executors."""
         settings = self.place.settings
-        link = Link(identity, settings.network.name, settings.bridge)
+        link = Link(identity, settings.network.name, settings.bridge, lambda who, where: pool.connection(who, where))
 
         async def reach(endpoint: Endpoint, executor: NodeId) -> Connection:
             return await dial(endpoint, executor, link, deliveries.on_control)
 
-        return Pool(reach, settings.bridge.connections)
+        pool = Pool(reach, settings.bridge.connections)
+        return pool
 
     def _asker(self, identity: Identity, deliveries: Deliveries) -> Asker:
         routing = self.place.settings.routing
