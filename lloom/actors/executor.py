@@ -98,7 +98,8 @@ class ExecutorNode(Actor):
 
     @property
     def _lifetime(self) -> float:
-        return 2 * self.place.settings.dht.record_ttl_seconds
+        """Of an offer: catalogues show one that died without goodbye no longer than the DHT does."""
+        return self.place.settings.dht.record_ttl_seconds
 
     @property
     def _expired(self) -> bool:
