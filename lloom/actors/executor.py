@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -13,14 +14,17 @@ from lloom import __version__
 from lloom.actors.base import JOIN_SECONDS, Actor, patience, worn
 from lloom.actors.listening import silence
 from lloom.actors.place import Place
+from lloom.adapters.anchors.inquiry import Whereabouts
+from lloom.adapters.anchors.reach import reach
 from lloom.adapters.anchors.registrar import Registrar
 from lloom.adapters.bridge import Connection, Link, dial
 from lloom.adapters.dht import Dht
 from lloom.adapters.machine import home
 from lloom.adapters.routing.pool import Pool
-from lloom.core.bridge import certificate
+from lloom.core.bridge import certificate, hello
 from lloom.core.bridge.certificate import Endorsement
 from lloom.core.identity import Identity, NodeId
+from lloom.core.messages import Hello, Limits
 from lloom.core.offer import Endpoint, ModelOffer, Offer, fingerprint, seal
 from lloom.core.roster import Roster
 
@@ -38,6 +42,9 @@ class ExecutorNode(Actor):
         self._identity: Identity | None = None
         self._roster = Roster(PATIENCE_SECONDS)
         self._sealed = b""
+        self._direct: frozenset[int] | None = None
+        """Ports at which strangers can dial our workers; None: all, as far as we know."""
+        self._anchors: Callable[[], Collection[Whereabouts]] = tuple
         self._seq = 0
         self._signed = 0.0
         self._stale = asyncio.Event()
@@ -48,12 +55,15 @@ class ExecutorNode(Actor):
         self._identity = self.place.identity()
         async with AsyncExitStack() as stack:
             folder = home.folder(settings)
-            dht = await Dht.start(self._identity, settings.network, settings.dht, client=False, folder=folder)
+            hidden = settings.network.relay == "only"
+            self._direct = frozenset() if hidden else None
+            dht = await Dht.start(self._identity, settings.network, settings.dht, client=hidden, folder=folder)
+            self._anchors = lambda: dht.anchors
             stack.push_async_callback(dht.stop)
             pool = self._pool(self._identity)
             stack.push_async_callback(pool.close)
             registrar = Registrar(lambda: dht.anchors, pool)
-            await self.until_stopped(self._announce(dht, registrar), registrar.run())
+            await self.until_stopped(self._announce(dht, registrar), registrar.run(), self._watch_reach(pool))
             await self._withdraw(dht, registrar)
 
     async def endorse(self, public_hash: bytes) -> Endorsement:
@@ -66,6 +76,16 @@ class ExecutorNode(Actor):
         """Takes a worker in; the offer changes at once if that changes what is served."""
         if self._roster.enlist(worker, endpoint, models, time.monotonic()):
             self._stale.set()
+
+    async def greet(self, audience: hello.Audience, limits: Limits) -> Hello:
+        """A HELLO for a worker that dials a validator."""
+        return hello.greet(self._key(), audience, limits, time.time())
+
+    async def relays(self, worker: str, held: tuple[Endpoint, ...], port: int) -> tuple[Whereabouts, ...]:
+        """Notes through which relays the worker at `port` is reached; where it should be relayed (nowhere: it need not)."""
+        if self._roster.relayed(worker, held):
+            self._stale.set()
+        return () if self._direct is None or port in self._direct else tuple(self._anchors())
 
     async def offer(self, worker: str, seen: int) -> tuple[int, bytes] | None:
         """Number and sealed form of an offer other than number `seen`; after a while `seen` and nothing. None: enlist first."""
@@ -89,12 +109,24 @@ class ExecutorNode(Actor):
                 logger.warning("{} fell silent and is no longer offered", worker)
             changed = bool(silent) or self._stale.is_set()
             self._stale.clear()
-            if self._roster.endpoints():
+            if self._roster.endpoints(self._direct):
                 if changed or worn(self._signed, self._lifetime):
                     await self._publish(dht, registrar)
             elif changed:  # nobody works here now
                 await self._withdraw(dht, registrar)
             await patience(self._stale, POLL_SECONDS)
+
+    async def _watch_reach(self, pool: Pool) -> None:
+        """Has validators try, now and then, whether our workers can be dialled, and changes the offer accordingly."""
+        settings = self.place.settings
+        while settings.network.relay == "auto":
+            ports = self._roster.ports()
+            found = await reach(pool, self._anchors(), ports) if ports else None
+            if found is not None and found.ports != (ports if self._direct is None else self._direct):
+                logger.info("validators reach {} of our {} ports", len(found.ports & ports), len(ports))
+                self._direct = None if found.ports >= ports else found.ports
+                self._stale.set()
+            await asyncio.sleep(POLL_SECONDS if found is None else settings.relay.check_seconds)
 
     @property
     def _lifetime(self) -> float:
@@ -106,7 +138,7 @@ class ExecutorNode(Actor):
         return time.time() >= self._signed + self._lifetime - 1
 
     async def _publish(self, dht: Dht, registrar: Registrar) -> None:
-        models, endpoints = self._roster.models(), self._roster.endpoints()
+        models, endpoints = self._roster.models(), self._roster.endpoints(self._direct)
         async with self._renewed:
             self._sealed, self._signed = self._seal(models, endpoints), time.time()
             self._renewed.notify_all()
@@ -145,10 +177,10 @@ class ExecutorNode(Actor):
         settings = self.place.settings
         link = Link(identity, settings.network.name, settings.bridge)
 
-        async def reach(endpoint: Endpoint, validator: NodeId) -> Connection:
+        async def to_validator(endpoint: Endpoint, validator: NodeId) -> Connection:
             return await dial(endpoint, validator, link, silence)
 
-        return Pool(reach, settings.bridge.connections)
+        return Pool(to_validator, settings.bridge.connections)
 
     def _key(self) -> Identity:
         if self._identity is None:

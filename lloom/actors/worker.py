@@ -8,26 +8,32 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from random import Random
 from typing import Any, Final, TypeVar
 
 from loguru import logger
 
-from lloom.actors.base import Actor
+from lloom.actors.base import Actor, patience
 from lloom.actors.listening import keep_certified, listen, silence
 from lloom.actors.outbox import Outbox
 from lloom.actors.place import FellowAway, Place
-from lloom.adapters.bridge import Connection
+from lloom.adapters.anchors.reservation import Reservations
+from lloom.adapters.bridge import Connection, Link, Listener, dial
 from lloom.adapters.llm import Engine, engines
 from lloom.adapters.serving import Serving
+from lloom.core.bridge import hello
 from lloom.core.bridge.certificate import Endorsement
 from lloom.core.eip712 import Domain
-from lloom.core.messages import Receipts, SignedReceipt
+from lloom.core.identity import NodeId
+from lloom.core.messages import Hello, Limits, Receipts, SignedReceipt
 from lloom.core.offer import Endpoint, ModelOffer, unseal
 from lloom.core.receipt import Draft
 
 ASK_SECONDS: Final = 10.0
 """For calls to fellow actors; they answer within milliseconds unless they are being restarted (1.4 to 2.7 s)."""
 RETRY_SECONDS: Final = 0.25
+RELAYS_SECONDS: Final = 5.0
+"""How soon a worker hears that it is to be relayed, or not any more."""
 RECEIPTS_PER_MESSAGE: Final = 14
 """So that a control message stays under what any peer takes (messages.MIN_CONTROL)."""
 
@@ -53,7 +59,36 @@ class Worker(Actor):
             listener = await listen(self.place, self._port, self._endorse, serving.handle, silence)
             stack.push_async_callback(listener.close)
             lifetime = settings.bridge.certificate_seconds
-            await self.until_stopped(self._follow_offer(serving), keep_certified(listener, lifetime, self._endorse))
+            reservations = self._reservations(listener)
+            await self.until_stopped(
+                self._follow_offer(serving),
+                keep_certified(listener, lifetime, self._endorse),
+                reservations.run(),
+                self._keep_relayed(reservations),
+            )
+
+    def _reservations(self, listener: Listener) -> Reservations:
+        """What relays pass on is a stranger's connection like any other."""
+        settings = self.place.settings
+        link = Link(self._greet, settings.network.name, settings.bridge)
+
+        async def to_relay(endpoint: Endpoint, validator: NodeId) -> Connection:
+            return await dial(endpoint, validator, link, silence, listener.take)
+
+        number = self._port - settings.network.port  # workers' ports follow one another
+        return Reservations(to_relay, number, settings.relay.validators, Random())  # noqa: S311
+
+    async def _keep_relayed(self, reservations: Reservations) -> None:
+        """Has relays when the executor wants them, and tells it which."""
+        while True:
+            reservations.changed.clear()
+            held, port = reservations.held, self._endpoint.port
+            reservations.use(await self._patiently("relays", self.place.name, held, port))
+            await patience(reservations.changed, RELAYS_SECONDS)
+
+    async def _greet(self, audience: hello.Audience, limits: Limits) -> Hello:
+        said: Hello = await self._patiently("greet", audience, limits)
+        return said
 
     async def _start_engines(self, stack: AsyncExitStack) -> dict[str, tuple[Engine, ModelOffer]]:
         """Every engine by the models it serves."""

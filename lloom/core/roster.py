@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from lloom.core.offer import Endpoint, ModelOffer
@@ -10,11 +10,16 @@ from lloom.core.offer import Endpoint, ModelOffer
 
 @dataclass(frozen=True, slots=True)
 class Enlisted:
-    """One worker: where it listens, what it serves, when it was heard of last (Unix seconds)."""
+    """One worker: where it listens, what it serves, when it was heard of last (Unix seconds), its relays."""
 
     endpoint: Endpoint
     models: tuple[ModelOffer, ...]
     heard: float
+    relays: tuple[Endpoint, ...] = ()
+
+    def ways(self, direct: frozenset[int] | None) -> tuple[Endpoint, ...]:
+        """Where it is reached if the ports in `direct` (None: all) can be dialled."""
+        return (self.endpoint,) if direct is None or self.endpoint.port in direct else self.relays
 
 
 class Roster:
@@ -29,7 +34,7 @@ class Roster:
     def enlist(self, worker: str, endpoint: Endpoint, models: tuple[ModelOffer, ...], now: float) -> bool:
         """Takes `worker` in; whether that changes what is offered."""
         before = self._workers.get(worker)
-        self._workers[worker] = Enlisted(endpoint, models, now)
+        self._workers[worker] = Enlisted(endpoint, models, now, before.relays if before else ())
         return before is None or (before.endpoint, before.models) != (endpoint, models)
 
     def heard(self, worker: str, now: float) -> bool:
@@ -37,7 +42,15 @@ class Roster:
         known = self._workers.get(worker)
         if known is None:
             return False
-        self._workers[worker] = Enlisted(known.endpoint, known.models, now)
+        self._workers[worker] = replace(known, heard=now)
+        return True
+
+    def relayed(self, worker: str, relays: tuple[Endpoint, ...]) -> bool:
+        """Notes through which relays `worker` is reached; whether that is news. A worker that is not known has none."""
+        known = self._workers.get(worker)
+        if known is None or known.relays == relays:
+            return False
+        self._workers[worker] = replace(known, relays=relays)
         return True
 
     def expire(self, now: float) -> list[str]:
@@ -47,9 +60,13 @@ class Roster:
             del self._workers[name]
         return silent
 
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """Where the workers listen, in a stable order."""
-        return tuple(sorted({worker.endpoint for worker in self._workers.values()}))
+    def ports(self) -> frozenset[int]:
+        """Where the workers listen."""
+        return frozenset(worker.endpoint.port for worker in self._workers.values())
+
+    def endpoints(self, direct: frozenset[int] | None = None) -> tuple[Endpoint, ...]:
+        """Where the workers are reached, in a stable order: at a port in `direct` (None: any), else through relays."""
+        return tuple(sorted(set(chain.from_iterable(worker.ways(direct) for worker in self._workers.values()))))
 
     def models(self) -> tuple[ModelOffer, ...]:
         """What they serve; terms of a model that several serve are those of the first by name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Final
 
 from loguru import logger
@@ -89,7 +90,7 @@ class Reservations:
         self._rng.shuffle(free)
         for validator in free[: max(0, self._wanted - len(self._tries))]:
             task = self._tries[validator] = asyncio.create_task(self._hold(validator, self._validators[validator]))
-            task.add_done_callback(lambda _, validator=validator: self._lost(validator))
+            task.add_done_callback(partial(self._lost, validator))
 
     async def _hold(self, validator: NodeId, endpoint: Endpoint) -> None:
         """Returns when the reservation is lost, or could not be had."""
@@ -117,7 +118,7 @@ class Reservations:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
-    def _lost(self, validator: NodeId) -> None:
+    def _lost(self, validator: NodeId, _: asyncio.Task[None]) -> None:
         del self._tries[validator]
         pause = self._pauses.get(validator, FIRST_PAUSE)
         self._pauses[validator] = min(2 * pause, LONGEST_PAUSE)
