@@ -27,9 +27,11 @@ def parse(where: str) -> Anchor:
     host, _, port = place.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
-        raise ConfigError(f"network.bootstrap: {where!r} is not of the form host:port (for IPv6: [address]:port)")
+        raise ConfigError(
+            f"network.bootstrap: {where[:64]!r} is no host:port, such as 203.0.113.7:9000 (for IPv6: [address]:port)"
+        )
     try:
         address = parse_address(who) if at else None
     except ValueError as error:
-        raise ConfigError(f"network.bootstrap: {where!r} names no node before the @: {error}") from error
+        raise ConfigError(f"network.bootstrap: {where[:128]!r} names no node before the @: {error}") from error
     return Anchor(address, host, int(port))

@@ -11,7 +11,6 @@ from loguru import logger
 from msgspec.structs import replace
 
 from lloom.adapters.dht import Dht
-from lloom.core.errors import ConfigError
 from lloom.core.identity import Identity, checksum
 from lloom.core.records import Key, index_key
 from tests.integration.dht_support import (
@@ -57,13 +56,6 @@ async def test_somebody_else_in_the_place_of_a_pinned_validator_is_told_from_it(
     assert f"not {wanted}" in str(node.status.bootstrap[0].problem)
     for each in (node, impostor):
         await each.stop()
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_on_the_internet_validators_have_to_be_pinned(host: str) -> None:
-    loose = replace(network(), host=host, private=False, bootstrap=("203.0.113.1:9000",))
-    with pytest.raises(ConfigError, match=r"0xADDRESS@203\.0\.113\.1:9000"):
-        asyncio.run(Dht.start(Identity.generate(), loose, SETTINGS, client=True))
 
 
 @on_both_loops

@@ -67,7 +67,12 @@ def test_every_backend_composes(provider: str) -> None:
     [
         *(("role=client", f"identity={choice}") for choice in choices("identity")),
         *(
-            ("role=executor", f"network={choice}", "network.advertise=192.0.2.1", "network.bootstrap=192.0.2.2:9000")
+            (
+                "role=executor",
+                f"network={choice}",
+                "network.advertise=192.0.2.1",
+                f"network.bootstrap=0x{'11' * 20}@192.0.2.2:9000",
+            )
             for choice in choices("network")
         ),
         *(("role=client", f"routing={choice}") for choice in choices("routing") if choice != "pinned"),

@@ -41,19 +41,13 @@ class _State:
 
 
 class Seeds:
-    """All entries of `network.bootstrap`. ConfigError if one is none, or would take anybody's word on the open internet."""
+    """All entries of `network.bootstrap`. ConfigError if one is none, or there are too many."""
 
     def __init__(self, network: NetworkSettings, reach: Reach, patience: float) -> None:
         """`patience`: seconds for resolving a name."""
         anchors = {where: anchor.parse(where) for where in network.bootstrap}
         if len(anchors) > MOST:
             raise ConfigError(f"network.bootstrap: at most {MOST} validators can be named")
-        loose = next((where for where, each in anchors.items() if each.address is None), None)
-        if loose is not None and not network.private and not reach.loopback:
-            raise ConfigError(
-                f"network.bootstrap: write 0xADDRESS@{loose}; a validator prints its address when it starts, and on the "
-                "internet anybody could answer in its place"
-            )
         self._network = network
         self._reach = reach
         self._patience = patience

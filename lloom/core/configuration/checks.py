@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from lloom.core import anchor
 from lloom.core.configuration.wording import invalid_value, listed
 from lloom.core.errors import ConfigError
 from lloom.core.identity import parse_address
@@ -77,14 +78,14 @@ def _check_routing(routing: RoutingSettings) -> None:
 def _check_network(settings: Settings) -> None:
     network = settings.network
     for entry in network.bootstrap:
-        _check_endpoint(entry)
+        _check_anchor(entry, network)
     if settings.command == "keygen":
         return
     if settings.role == "client" and not network.bootstrap:
         raise ConfigError(
             "network.bootstrap: name at least one node that lets us in: network.bootstrap=[203.0.113.7:9000]"
         )
-    if settings.role in ("executor", "validator"):
+    if settings.role == "validator" or (settings.role == "executor" and network.relay != "only"):
         _check_reachable(network)
     if settings.role == "executor" and network.port and network.port + settings.executor.workers - 1 > _LAST_PORT:
         raise ConfigError(
@@ -98,14 +99,18 @@ def _check_reachable(network: NetworkSettings) -> None:
     if _literal(key, host).is_unspecified:
         raise ConfigError(
             f"network.advertise: {host} listens on every address of this machine; say which one others can reach: "
-            "network.advertise=203.0.113.7"
+            "network.advertise=203.0.113.7 (an executor that others cannot reach: network.relay=only)"
         )
 
 
-def _check_endpoint(entry: str) -> None:
-    host, colon, port = entry.rpartition(":")
-    if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) <= _LAST_PORT):
-        raise ConfigError(f"network.bootstrap: {entry[:64]!r} is no host:port, such as 203.0.113.7:9000")
+def _check_anchor(entry: str, network: NetworkSettings) -> None:
+    """A validator, named so that on the open internet nobody else can answer in its place."""
+    found = anchor.parse(entry)
+    if found.address is None and not network.private:
+        raise ConfigError(
+            f"network.bootstrap: write 0xADDRESS@{entry[:64]}; a validator prints its address when it starts, and on the "
+            "internet anybody could answer in its place"
+        )
 
 
 def _check_backends(settings: Settings) -> None:

@@ -90,6 +90,16 @@ def test_a_client_needs_somebody_who_lets_it_in() -> None:
     assert "name at least one node" in refused("role=client network=public")
 
 
+def test_on_the_internet_a_validator_is_named_with_its_address() -> None:
+    said = refused("role=client", network__private=False)
+    assert "write 0xADDRESS@127.0.0.1:9000" in said
+
+
+@pytest.mark.parametrize("who", ["x", "0x12", "0x" + "1" * 41, "0xABCDEFabcdefABCDEFabcdefABCDEFabcdefABCD"])
+def test_a_validator_is_named_with_a_real_address(who: str) -> None:
+    assert "names no node" in refused("role=client", network__bootstrap=[f"{who}@203.0.113.7:9000"])
+
+
 @pytest.mark.parametrize("entry", ["host", "host:0", "host:65536", ":9000", "host:x", "host:９"])
 def test_a_bootstrap_entry_is_host_and_port(entry: str) -> None:
     assert "is no host:port" in refused("role=client", network__bootstrap=[entry])
