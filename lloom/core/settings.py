@@ -13,7 +13,7 @@ Price = Annotated[int, Meta(ge=0, le=2**62)]
 """Smallest units of the payment token per million tokens."""
 
 Role = Literal["client", "executor", "validator", "demo"]
-Command = Literal["serve", "ask", "models", "keygen"]
+Command = Literal["serve", "ask", "models", "keygen", "doctor"]
 Feature = Literal["tools", "json", "json_schema", "vision", "logprobs", "embeddings", "prefill", "seed"]
 """What a model can do beyond plain chat."""
 

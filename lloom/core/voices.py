@@ -28,6 +28,11 @@ class Voices:
         self._hosts: OrderedDict[str, str] = OrderedDict()
         self._offsets: OrderedDict[str, float] = OrderedDict()
 
+    @property
+    def clocks(self) -> tuple[float, ...]:
+        """By how many seconds each is ahead of our clock, whether or not they agree."""
+        return tuple(self._offsets.values())
+
     def hear_host(self, subnet: str, host: str, *, near: bool) -> None:
         """Somebody in `subnet` sees us at `host`. `near`: it is a neighbour whose word is enough."""
         _put(self._hosts, subnet, host)

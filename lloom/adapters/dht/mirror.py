@@ -31,6 +31,11 @@ class Mirror:
         """Seconds by which our clock is behind the network's; None while it serves, or nobody knows."""
         return self._voices.clock_offset
 
+    @property
+    def clocks(self) -> tuple[float, ...]:
+        """By how many seconds each clock we heard of is ahead of ours."""
+        return self._voices.clocks
+
     def hear_host(self, sender: Sender, host: str) -> None:
         """`sender` sees us at `host`."""
         self._voices.hear_host(subnet(sender.host, sender.port), host, near=not is_public(sender.host))

@@ -57,6 +57,8 @@ class DhtStatus:
     """The host at which others see this node; None while nobody said so."""
     clock_offset: float | None
     """Seconds by which our clock is behind the network's; None while it serves, or nobody knows."""
+    clocks: tuple[float, ...]
+    """By how many seconds each clock we heard of is ahead of ours: one voice for each subnet, believed or not."""
     estimated_size: int
     """Nodes in the network, as far as can be told."""
     crowded: int
@@ -147,6 +149,7 @@ class Dht:
             lookup_p99=times[len(times) * 99 // 100] if times else 0.0,
             observed=self._swarm.protocol.observed,
             clock_offset=self._swarm.protocol.clock_offset,
+            clocks=self._swarm.protocol.clocks,
             estimated_size=self._swarm.estimated_size,
             crowded=self._swarm.crowded,
             bootstrap=self._bootstrap.seeds.status,

