@@ -16,8 +16,8 @@ from lloom.core.settings import RaySettings
 
 MEMORY_BYTES: Final = 2 << 30
 """A node with one worker takes about 1.5 GB, Ray's own processes among it."""
-START_SECONDS: Final = 15.0
-"""It takes 2 to 5. A diagnosis should not take a minute, whatever ray.start_seconds allows."""
+START_SECONDS: Final = 30.0
+"""It takes 2 to 10. A diagnosis should not take a minute, whatever ray.start_seconds allows."""
 SHARED: Final = Path("/dev/shm")  # noqa: S108 (where Ray's object store is, not a file of ours)
 
 

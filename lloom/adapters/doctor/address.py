@@ -85,13 +85,18 @@ def _judge(visit: Visit, at: tuple[int, ...], answers: list[Reached]) -> Finding
     if not unreached:
         return ok("reachability", f"validators reach {host} at TCP {', '.join(map(str, at))}")
     port, why = next(iter(unreached.items()))
-    told = f"no validator reaches {host} at TCP {', '.join(map(str, unreached))}: {why[0]}"
+    told = f"no validator reaches {host} at TCP {', '.join(map(str, unreached))}: {_short(why[0])}"
     advice = (
         f"open TCP and UDP {port} in the firewall, and forward them here in the router (network.upnp=true asks it to)"
     )
     if visit.settings.role == "executor" and visit.settings.network.relay == "auto":
         return warning("reachability", f"{told}. Clients get here through validators, which is slower", advice)
     return problem("reachability", told, advice)
+
+
+def _short(why: str) -> str:
+    """Without who and where, which the reader knows."""
+    return why.partition("cannot be reached at ")[2].partition(": ")[2] or why
 
 
 @asynccontextmanager

@@ -55,7 +55,7 @@ def _clock(visit: Visit) -> Finding:
             return ok("clock", "there is nobody to compare it with")
         return warning("clock", "not checked: nobody answered", "see bootstrap")
     offset = median(offsets)
-    others = f"{len(offsets)} peer{'s' * (len(offsets) != 1)}"
+    others = f"{_count(len(offsets), 'peer')}"
     if abs(offset) <= allowed:
         return ok("clock", f"{abs(offset):.1f} s off that of {others}; {allowed:g} s are allowed")
     side = "behind" if offset > 0 else "ahead of"
@@ -125,8 +125,8 @@ async def size(visit: Visit) -> Finding:
     seconds = loop.time() - began
     status = visit.dht.status
     told = (
-        f"about {status.estimated_size} nodes, {status.peers} of them known; {len(executors)} executors found "
-        f"in {1000 * seconds:.0f} ms"
+        f"about {_count(status.estimated_size, 'node')}, {status.peers} of them known; "
+        f"{_count(len(executors), 'executor')} found in {1000 * seconds:.0f} ms"
     )
     if not status.peers:
         return problem("DHT", "no node is known", "see bootstrap")
@@ -164,4 +164,9 @@ async def _numbers_of(visit: Visit, validator: Whereabouts) -> Numbers | str:
 
 
 def _told(numbers: Numbers) -> str:
-    return f"{numbers.executors} executors ({numbers.vouched} vouched for), {numbers.models} models, {numbers.workers} workers"
+    executors, models = _count(numbers.executors, "executor"), _count(numbers.models, "model")
+    return f"{executors} ({numbers.vouched} vouched for), {models}, {_count(numbers.workers, 'worker')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
