@@ -104,6 +104,8 @@ class BridgeSettings(Group, frozen=True):
     clock_skew_seconds: Seconds
     """How far the timestamp of a HELLO may lie from our clock."""
     connections: Count
+    handshakes_per_second: Count
+    """Handshakes begun from one address; as many again in a burst."""
     connections_per_address: Count
     """Proven connections from one address."""
     streams: Annotated[int, Meta(ge=1, le=100_000)]
@@ -114,6 +116,8 @@ class BridgeSettings(Group, frozen=True):
     """The same over all streams of a connection."""
     control_bytes: Annotated[int, Meta(ge=8192, lt=1 << 32)]
     """Largest control message."""
+    small_frames_per_second: Count
+    """Frames of hardly any content from one peer; as many again in a burst."""
     send_buffer: Count
     """Bytes waiting for a slow reader before senders are held back."""
     ping_seconds: Seconds

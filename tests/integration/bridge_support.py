@@ -38,6 +38,8 @@ def settings(**changes: Any) -> BridgeSettings:
         "clock_skew_seconds": 60,
         "connections": 128,
         "connections_per_address": 128,
+        "handshakes_per_second": 1000,
+        "small_frames_per_second": 100_000,
         "streams": 256,
         "stream_window": 256 * 1024,
         "connection_window": 8 * 1024 * 1024,

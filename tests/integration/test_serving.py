@@ -385,7 +385,15 @@ async def test_a_body_over_the_limit_is_refused_before_it_has_come_whole() -> No
         with pytest.raises(CallerFault) as refused:
             await stream.receive()
         assert kind(refused.value) == (CallerFault, 413, "request_too_large")
+        await counter.ask(counter.call(counter.quote(counter.publish())))
+
+
+async def test_a_request_is_served_once_whoever_sends_it_again() -> None:
+    async with opened() as counter:
+        call = counter.call(counter.quote(counter.publish()))
         await counter.ask(call)
+        assert kind(await counter.refusal(call)) == (RetryElsewhere, 409, "replayed")
+        assert len(counter.drafts) == 1
 
 
 async def test_a_request_past_its_deadline_is_refused() -> None:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Final
 
 from loguru import logger
 
@@ -19,10 +20,14 @@ from lloom.core.bridge import hello
 from lloom.core.bridge.certificate import Certificate
 from lloom.core.bridge.session import CLOSING
 from lloom.core.bridge.states import Side
+from lloom.core.buckets import Buckets
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Hello, Refusal
 from lloom.core.settings import BridgeSettings
+
+TOTAL: Final = 16
+"""Handshakes a second from everywhere, as a multiple of what one address may begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +54,24 @@ class Listener:
         self.port = 0
         """Where it really listens."""
         self._per_host: Counter[str] = Counter()
-        self._server: asyncio.Server | None = None
+        self._proven: Counter[str] = Counter()
+        self._rate = Buckets(service.settings.handshakes_per_second, TOTAL * service.settings.handshakes_per_second)
+        self._servers: list[asyncio.Server] = []
         self.renew(certificate)
 
     @classmethod
     async def start(cls, host: str, port: int, certificate: Certificate, service: Service) -> Listener:
-        """Listens at `host` and `port` (0: any free one). OSError if that is not possible."""
+        """Listens at `host` and `port` (0: any free one); at `::` on IPv4 too. OSError if that is not possible."""
         listener = cls(service, certificate)
-        listener._server = await asyncio.get_running_loop().create_server(listener._wire, host, port)
-        listener.port = listener._server.sockets[0].getsockname()[1]
+        listener.port = port
+        try:
+            for each in ("0.0.0.0", host) if host == "::" else (host,):
+                server = await asyncio.get_running_loop().create_server(listener._wire, each, listener.port)
+                listener._servers.append(server)
+                listener.port = server.sockets[0].getsockname()[1]
+        except OSError:
+            await listener.close()
+            raise
         return listener
 
     async def take(self, stream: Stream) -> None:
@@ -71,8 +85,8 @@ class Listener:
 
     async def close(self) -> None:
         """Stops accepting, sends GOAWAY to everybody, waits up to `drain_seconds` for their streams, and hangs up."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for stranger in tuple(self.knocking):
             stranger.refuse(CLOSING)
         everybody = [*self.connections, *self.knocking]
@@ -84,9 +98,11 @@ class Listener:
         if (
             len(self.knocking) >= settings.handshakes
             or self._per_host[host] >= settings.handshakes_per_address
+            or self._proven[host] >= settings.connections_per_address
             or len(self.knocking) + len(self.connections) >= settings.connections
+            or not self._rate.take(host, asyncio.get_running_loop().time())
         ):
-            logger.debug("refused a connection from {}: too many at once", host)
+            logger.debug("refused a connection from {}: too many", host)
             return False
         self.knocking.add(stranger)
         self._per_host[host] += 1
@@ -99,6 +115,20 @@ class Listener:
             self._per_host[host] -= 1
             if not self._per_host[host]:
                 del self._per_host[host]
+
+    def let_in(self, guest: Accepted, host: str) -> None:
+        """The handshake went well."""
+        self.dismiss(guest, host)
+        self.connections.add(guest)
+        self._proven[host] += 1
+
+    def see_off(self, guest: Accepted, host: str) -> None:
+        """All work for somebody who was let in has stopped. Idempotent."""
+        if guest in self.connections:
+            self.connections.remove(guest)
+            self._proven[host] -= 1
+            if not self._proven[host]:
+                del self._proven[host]
 
     def _wire(self) -> Wire:
         connection = Accepted(self, self._certificate, Tls(self._context, server_side=True))
@@ -134,14 +164,13 @@ class Accepted(Connection):
         self._listener.dismiss(self, self._host)
 
     def _over(self) -> None:
-        self._listener.connections.discard(self)
+        self._listener.see_off(self, self._host)
 
     def _greeted(self, said: Hello) -> None:
         skew = self._listener.service.settings.clock_skew_seconds
         self.peer = hello.check(said, self._audience, time.time(), skew)
         self.session.welcome()
-        self._listener.dismiss(self, self._host)
-        self._listener.connections.add(self)
+        self._listener.let_in(self, self._host)
 
     def _fail(self, error: RetryElsewhere | CallerFault) -> None:
         if isinstance(error, PeerFault):

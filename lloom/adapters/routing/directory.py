@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
 from loguru import logger
 
@@ -18,6 +20,9 @@ from lloom.core.offer import ModelOffer
 from lloom.core.records import ALL
 from lloom.core.selection import Candidate
 from lloom.core.settings import RoutingSettings
+
+WARM: Final = 4
+"""Executors of a model to which a connection is kept open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class Directory:
     ) -> None:
         self._dht = dht
         self._catalogues = catalogues
+        self._pool = pool
         self._offers = Offers(dht, pool, scope, settings, clock)
         self._settings = settings
         self._clock = clock
@@ -140,10 +146,18 @@ class Directory:
         except Exception:  # noqa: BLE001 - the boundary of a task: what is known stays as it is
             logger.exception("the search for executors of {} failed", model)
         finally:
+            self._warm(model, lookup)
             well = lookup.executors and not lookup.problems
             settings = self._settings
             lookup.stale_at = self._clock() + (settings.directory_seconds if well else settings.negative_seconds)
             lookup.search = None
+
+    def _warm(self, model: str, lookup: _Lookup) -> None:
+        """The first request should not wait for a handshake, nor the next one when an executor fails."""
+        if model == ALL:
+            return
+        found = (each for executor in lookup.executors for each in self._offers.candidates(executor, model)[:1])
+        self._pool.warm((each.executor, each.endpoint) for each in islice(found, WARM))
 
     async def _ask_catalogues(self, model: str, lookup: _Lookup) -> None:
         """Adds whom a validator knows. Without one that answers the DHT has to do."""

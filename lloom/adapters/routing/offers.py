@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -142,19 +142,9 @@ class Offers:
         offer = unseal(sealed, executor, self._scope.network, self._clock())
         remember(self._known, executor, _Known(offer, contact.fingerprint))
 
-    async def _ask(self, executor: NodeId, endpoints: Iterable[Endpoint]) -> bytes:
+    async def _ask(self, executor: NodeId, endpoints: Sequence[Endpoint]) -> bytes:
         """The sealed offer from the first worker that answers; the last one's error if none does."""
-        last: RetryElsewhere | None = None
-        for endpoint in endpoints:
-            try:
-                return await self._ask_worker(executor, endpoint)
-            except RetryElsewhere as error:
-                last = error
-        assert last is not None
-        raise last
-
-    async def _ask_worker(self, executor: NodeId, endpoint: Endpoint) -> bytes:
-        connection = await self._pool.connection(executor, endpoint)
+        connection = await self._pool.any(executor, endpoints)
         try:
             async with asyncio.timeout(self._scope.fetch_seconds):
                 stream = await connection.open(OfferCall())

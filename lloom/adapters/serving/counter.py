@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
@@ -17,8 +18,12 @@ from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.messages import ChatCall, OfferCall
 from lloom.core.offer import ModelOffer
+from lloom.core.once import Once
 from lloom.core.receipt import CheckedRequest, Draft, check_request, request_hash
 from lloom.core.settings import BridgeSettings, ExecutorSettings
+
+MAX_ORDERS: Final = 200_000
+"""Orders whose deadline is not over: 300 a second for ten minutes. About 40 MB, if somebody means ill."""
 
 
 class Serving:
@@ -40,6 +45,7 @@ class Serving:
         self.engines = engines
         self._gates = {engine.name: Gate(offer.parallel, settings) for engine, offer in engines.values()}
         self._clients: Counter[bytes] = Counter()
+        self._orders = Once(MAX_ORDERS)
         self._receipt = receipt
 
     @property
@@ -81,6 +87,8 @@ class Serving:
         terms = self.book.terms(checked.request.quote_hash, now)
         if terms.model.id != call.model:
             raise PeerFault("The quote is for another model.", code="quote")
+        if not self._orders.first(checked.digest, checked.request.deadline, now):
+            raise RetryElsewhere("This request was made before.", status=409, code="replayed")
         return checked, terms
 
     @contextlib.asynccontextmanager

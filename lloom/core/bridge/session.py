@@ -16,7 +16,8 @@ Rules (core/bridge/states.py has them as tables; every frame, in or out, walks t
  5. DATA, and nothing else, needs credit: the stream's and the connection's. Credit never exceeds the window that was announced.
     CONTROL is bounded by its size only, so that no stalled stream holds up a payment.
  6. GOAWAY: its sender opens no more streams and refuses those still coming in; the connection ends with the last open stream.
- 7. A violation by the peer raises PeerFault, and the connection is closed with a GOAWAY that says why. A violation by the caller
+ 7. Frames with less than SMALL bytes come at a bounded rate: one-byte DATA would cost the receiver more than its sender.
+ 8. A violation by the peer raises PeerFault, and the connection is closed with a GOAWAY that says why. A violation by the caller
     raises LocalProtocolError and changes nothing.
 """
 
@@ -32,6 +33,7 @@ from lloom.core.bridge.frames import HEADER, MAX_DATA, Decoder, Frame, Kind, hea
 from lloom.core.bridge.liveness import Due, Liveness
 from lloom.core.bridge.states import BEGIN, CONNECTION, GREETINGS, Half, Part, Phase, Side
 from lloom.core.bridge.streams import Streams, StreamState
+from lloom.core.buckets import Bucket
 from lloom.core.errors import LocalProtocolError, PeerFault
 from lloom.core.messages import (
     MIN_CONTROL,
@@ -56,6 +58,9 @@ IDLE: Final = Refusal(503, "idle", "the connection was not used for a while")
 SLOW_HANDSHAKE: Final = Refusal(408, "slow_handshake", "the handshake took too long")
 SLOW_DRAIN: Final = Refusal(503, "slow_drain", "the node is stopping and could wait no longer")
 DEAD: Final = Refusal(504, "dead", "nothing came for so long that two pings went unanswered")
+
+SMALL: Final = 64
+"""Bytes. Every chunk of an answer is larger; control frames are not, but few."""
 
 _NOTHING: Final = Limits(0, 0, 0, MIN_CONTROL)
 """What a peer takes that has not told its limits."""
@@ -91,6 +96,7 @@ class Session:
         self._out: list[bytes] = []
         self._window = Window(settings.connection_window)
         self._liveness = Liveness(settings, now)
+        self._small = Bucket(settings.small_frames_per_second, now)
         self._now = now
         self._unanswered = 0
         self._meet(_NOTHING)
@@ -266,6 +272,8 @@ class Session:
     def _hear(self, frame: Frame) -> Event | None:
         """The one way in."""
         kind, number, payload = frame
+        if len(payload) < SMALL:
+            self._count_small()
         phase = CONNECTION[self._peer][self._theirs].get(kind)
         if phase is None:
             raise violation(f"{kind.name} from a {self._peer} that is {self._theirs}")
@@ -276,6 +284,12 @@ class Session:
         if act is None:
             raise violation(f"{kind.name} without a stream")
         return act(self, payload)
+
+    def _count_small(self) -> None:
+        """A frame costs about the same whatever is in it; PeerFault if the peer makes us work for nothing."""
+        if not self._small.holds(self._now):
+            raise violation("too many frames with hardly anything in them")
+        self._small.take()
 
     def _hear_on_stream(self, kind: Kind, number: int, payload: bytes) -> Event | None:
         act = _ON_STREAM.get(kind)

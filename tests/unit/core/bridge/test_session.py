@@ -13,7 +13,7 @@ from lloom.core import messages
 from lloom.core.bridge import events
 from lloom.core.bridge.events import Event
 from lloom.core.bridge.frames import MAX_DATA, Decoder, Frame, Kind, encode
-from lloom.core.bridge.session import Session
+from lloom.core.bridge.session import SMALL, Session
 from lloom.core.bridge.states import CONNECTION, STREAM, Half, Part, Phase, Side
 from lloom.core.errors import LocalProtocolError, PeerFault
 from lloom.core.messages import MIN_CONTROL, VERSION, Cancel, Done, Hello, Limits, OfferCall, Receipts, Refusal
@@ -27,6 +27,8 @@ SETTINGS: dict[str, Any] = {
     "clock_skew_seconds": 60,
     "connections": 8,
     "connections_per_address": 8,
+    "handshakes_per_second": 1000,
+    "small_frames_per_second": 1000,
     "streams": 4,
     "stream_window": 100,
     "connection_window": 250,
@@ -437,6 +439,27 @@ def test_a_control_message_over_the_peers_limit_is_our_own_fault() -> None:
 def test_a_pong_without_a_ping_is_a_violation() -> None:
     with pytest.raises(PeerFault, match="PONG"):
         list(Wire().acceptor.receive(frame(Kind.PONG), 0))
+
+
+@pytest.mark.parametrize("kind", [Kind.PING, Kind.DATA, Kind.CONTROL])
+def test_frames_with_hardly_anything_in_them_come_at_a_bounded_rate(kind: Kind) -> None:
+    wire = Wire(small_frames_per_second=50)
+    number = wire.dialler.open(CALL) if kind is Kind.DATA else 0
+    wire.to_acceptor()
+    one = frame(kind, number, b"x" if kind is Kind.DATA else PAYLOADS[kind])
+    list(wire.acceptor.receive(40 * one, 0))
+    with pytest.raises(PeerFault, match="hardly anything"):
+        list(wire.acceptor.receive(20 * one, 0))
+
+
+def test_small_frames_at_a_usual_rate_and_large_ones_at_any_are_heard() -> None:
+    wire = Wire(small_frames_per_second=50, stream_window=1 << 20, connection_window=1 << 20)
+    number = wire.dialler.open(CALL)
+    wire.to_acceptor()
+    for second in range(5):
+        list(wire.acceptor.receive(45 * frame(Kind.PING), second))
+    list(wire.acceptor.receive(1000 * frame(Kind.DATA, number, bytes(SMALL)), 5))
+    assert not wire.acceptor.closed
 
 
 def test_a_ping_is_answered() -> None:
