@@ -10,6 +10,8 @@ from typing import Final
 from lloom import __version__
 from lloom.actors.base import JOIN_SECONDS, Actor, patience
 from lloom.actors.outbox import Outbox
+from lloom.actors.surroundings import surrounded
+from lloom.adapters import figures
 from lloom.adapters.anchors.catalogues import Catalogues
 from lloom.adapters.bridge import Connection, Link, dial
 from lloom.adapters.dht import Dht
@@ -50,7 +52,10 @@ class ClientNode(Actor):
             stack.push_async_callback(dht.stop)
             deliveries = Deliveries(Domain(), lambda executor, signed: receipts.put((executor, signed)))
             router = self._router(identity, dht, deliveries, stack)
-            server = Server.start(Gateway(router, partial(self._health, dht), settings.gateway), settings.gateway)
+            gateway = Gateway(router, partial(self._health, dht), settings.gateway)
+            gateway.metrics.registry.register(figures.Figures(self._read))
+            await stack.enter_async_context(surrounded(self.place, dht, (), self._read))
+            server = Server.start(gateway, settings.gateway)
             stack.push_async_callback(server.close)
             url = f"http://{reachable(settings.gateway.host)}:{server.port}"
             note = home.GatewayNote(url=url, node=checksum(self.place.node), pid=os.getpid())
@@ -85,6 +90,7 @@ class ClientNode(Actor):
             Keeping(routing, outcomes, deliveries, witness.experienced),
         )
         stack.push_async_callback(router.close)
+        self._read = partial(_figures, dht, pool, catalogues)
         return router
 
     def _health(self, dht: Dht) -> Health:
@@ -100,6 +106,15 @@ class ClientNode(Actor):
 
     async def _keep(self, receipts: list[Receipt]) -> None:
         await self.place.ask("accounting", "keep", receipts, seconds=ASK_SECONDS)
+
+
+def _figures(dht: Dht, pool: Pool, catalogues: Catalogues) -> dict[str, float]:
+    """What this client shows to Prometheus beside its gateway's own numbers."""
+    return {
+        **figures.dht(dht.status),
+        "bridge_dialled": pool.connections,
+        "validators_dropped": catalogues.dropped,
+    }
 
 
 def reachable(host: str) -> str:

@@ -9,6 +9,8 @@ from random import Random
 
 from lloom.actors.base import Actor
 from lloom.actors.listening import keep_certified, listen, silence
+from lloom.actors.surroundings import TCP, UDP, surrounded
+from lloom.adapters import figures
 from lloom.adapters.bridge import Connection, Link, Listener, dial
 from lloom.adapters.dht import Dht
 from lloom.adapters.machine import home
@@ -21,6 +23,7 @@ from lloom.adapters.validator.probe import Asker
 from lloom.adapters.validator.prober import Prober
 from lloom.adapters.validator.service import Service
 from lloom.adapters.validator.switchboard import Switchboard
+from lloom.core import queries
 from lloom.core.bridge import certificate
 from lloom.core.bridge.certificate import Endorsement
 from lloom.core.catalogue import Catalogue
@@ -58,6 +61,10 @@ class ValidatorNode(Actor):
                 lambda: dht.anchors,
                 lambda: {identity.address, *(validator for validator, _ in dht.anchors)},
             )
+            ports = ((UDP, dht.port), (TCP, dht.port))
+            await stack.enter_async_context(
+                surrounded(self.place, dht, ports, partial(self._figures, dht, catalogue, pool, listener))
+            )
             prober = Prober(catalogue, pool, network.name, self._asker(identity, deliveries))
             where = f"{network.advertise or network.host}:{dht.port}"
             self.up(f"lets nodes in at {checksum(identity.address)}@{where} (UDP and TCP)")
@@ -66,7 +73,7 @@ class ValidatorNode(Actor):
 
     async def _listen(self, identity: Identity, dht: Dht, catalogue: Catalogue) -> Listener:
         settings = self.place.settings
-        board = Switchboard(settings.relay, time.monotonic)
+        board = self._board = Switchboard(settings.relay, time.monotonic)
         back = DialBack(Link(identity, settings.network.name, settings.bridge))
         service = Service(
             catalogue,
@@ -76,6 +83,22 @@ class ValidatorNode(Actor):
             {ReserveCall: board.reserve, RelayCall: board.relay, ReachCall: back.answer},
         )
         return await listen(self.place, dht.port, partial(self._endorse, identity), service.handle, silence)
+
+    def _figures(self, dht: Dht, catalogue: Catalogue, pool: Pool, listener: Listener) -> dict[str, float]:
+        """What this validator shows to Prometheus."""
+        numbers = queries.numbers(catalogue, time.time(), 1 + len(dht.anchors))
+        return {
+            **figures.dht(dht.status),
+            "bridge_dialled": pool.connections,
+            "bridge_accepted": len(listener.connections),
+            "catalogue_executors": numbers.executors,
+            "catalogue_models": numbers.models,
+            "catalogue_workers": numbers.workers,
+            "catalogue_vouched": numbers.vouched,
+            "catalogue_relayed": numbers.relayed,
+            "relay_workers": self._board.reserved,
+            "relay_connections": self._board.streams,
+        }
 
     def _pool(self, identity: Identity, deliveries: Deliveries) -> Pool:
         """Connections to fellows and executors."""

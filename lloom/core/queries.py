@@ -42,7 +42,7 @@ def answer(catalogue: Catalogue, call: CatalogueCall, now: float, validators: in
         case Search() as query:
             return _search(catalogue, query, call, now)
         case Statistics():
-            return _numbers(catalogue, now, validators)
+            return numbers(catalogue, now, validators)
 
 
 def _models(catalogue: Catalogue, after: bytes, limit: int, now: float) -> ModelsPage:
@@ -68,7 +68,8 @@ def _search(catalogue: Catalogue, query: Search, call: CatalogueCall, now: float
     return OffersPage(tuple(listings), last, len(found))
 
 
-def _numbers(catalogue: Catalogue, now: float, validators: int) -> Numbers:
+def numbers(catalogue: Catalogue, now: float, validators: int) -> Numbers:
+    """What `catalogue` holds, counted. `validators`: this one and those it hears from."""
     living = [entry for entry in catalogue.entries.values() if entry.living(now)]
     backends = Counter(backend for entry in living for backend in {model.backend for model in entry.offer.models})
     return Numbers(

@@ -339,6 +339,15 @@ class RaySettings(Group, frozen=True):
     """Bytes of Ray's object store; no request crosses it, so it is small."""
 
 
+class MetricsSettings(Group, frozen=True):
+    """Numbers of an executor or a validator for Prometheus; a client's are at its gateway."""
+
+    host: str
+    """Loopback."""
+    port: Port | None
+    """None: they are not shown. 0: any free port."""
+
+
 class LogSettings(Group, frozen=True):
     level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"]
     format: Literal["human", "json"]
@@ -383,5 +392,6 @@ class Settings(Group, frozen=True):
     accounting: AccountingSettings
     chain: ChainSettings
     ray: RaySettings
+    metrics: MetricsSettings
     log: LogSettings
     demo: DemoSettings

@@ -15,7 +15,7 @@ from lloom.adapters.bridge import Certificate, Listener, Service, Stream
 from lloom.adapters.dht.addresses import is_public
 from lloom.adapters.doctor.ports import needs
 from lloom.adapters.doctor.visit import Visit
-from lloom.adapters.machine import ports
+from lloom.adapters.machine import interface, ports
 from lloom.core.bridge import certificate
 from lloom.core.errors import ConfigError, RetryElsewhere
 from lloom.core.finding import Finding, ok, problem, warning
@@ -39,7 +39,7 @@ def address(visit: Visit) -> Finding:
         )
     told = network.advertise or network.host
     serves = visit.settings.role in ("executor", "validator")
-    own = _is_here(observed)
+    own = interface.own(observed)
     where = "an address of this machine" if own else "not of this machine: a router translates (NAT)"
     if not network.private and not is_public(observed):
         return warning(
@@ -144,21 +144,7 @@ async def _refuse(_stream: Stream) -> None:
     raise RetryElsewhere("This is only a check of the connection.", status=503, code="check")
 
 
-def _is_here(host: str) -> bool:
-    """Whether a socket can be bound to this literal address."""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as trial:
-            trial.bind((host, 0))
-    except OSError:
-        return False
-    return True
-
-
 def _behind_provider() -> bool:
-    """Whether this machine itself has an address of a provider's NAT. Nothing is sent: the kernel only picks its address."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
-            trial.connect(("192.0.2.1", 9))
-            return ipaddress.IPv4Address(trial.getsockname()[0]) in CGNAT
-    except OSError:
-        return False
+    """Whether this machine itself has an address of a provider's NAT."""
+    own = interface.outward()
+    return own is not None and ipaddress.IPv4Address(own) in CGNAT

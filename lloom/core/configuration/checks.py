@@ -32,6 +32,7 @@ def check(settings: Settings) -> None:
     """ConfigError for what is right by itself and wrong together."""
     _check_command(settings)
     _check_gateway(settings.gateway.host)
+    _check_metrics(settings)
     _check_routing(settings.routing)
     _check_network(settings)
     _check_backends(settings)
@@ -61,6 +62,20 @@ def _check_gateway(host: str) -> None:
         raise ConfigError(
             "gateway.host: the gateway has no keys of its own yet, so it serves this machine only (127.0.0.1)"
         )
+
+
+def _check_metrics(settings: Settings) -> None:
+    metrics = settings.metrics
+    if metrics.host != "localhost" and not _literal("metrics.host", metrics.host).is_loopback:
+        raise ConfigError(
+            "metrics.host: whoever reaches the numbers may read them, so they stay on this machine (127.0.0.1)"
+        )
+    if metrics.port is None:
+        return
+    if settings.role == "client":
+        raise ConfigError("metrics.port: a client shows its numbers at its gateway's /metrics")
+    if settings.role == "demo":
+        raise ConfigError("metrics.port: a demo has several nodes; leave it out")
 
 
 def _check_routing(routing: RoutingSettings) -> None:

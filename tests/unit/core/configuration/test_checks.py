@@ -136,3 +136,15 @@ def test_what_an_executor_lacks_does_not_keep_it_from_making_its_key() -> None:
 
 def test_a_demo_takes_a_prompt() -> None:
     assert checks.settings(composed("role=demo prompt=hello")).prompt == "hello"
+
+
+def test_a_demo_needs_no_doctor() -> None:
+    assert "role=executor" in refused("role=demo command=doctor")
+    assert checks.settings(composed("role=executor command=doctor")).command == "doctor"
+
+
+def test_numbers_stay_on_this_machine_and_have_one_place() -> None:
+    assert "metrics.host" in refused("role=executor", metrics__host="0.0.0.0")
+    assert "gateway's /metrics" in refused("role=client", metrics__port=9464)
+    assert "several nodes" in refused("role=demo", metrics__port=9464)
+    assert checks.settings(composed("role=validator metrics.port=9464")).metrics.port == 9464

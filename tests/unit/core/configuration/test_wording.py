@@ -26,7 +26,7 @@ def test_keys_hold_groups_leaves_and_names_of_ones_own() -> None:
 
 def test_a_misspelt_key_is_told_with_the_one_that_was_meant() -> None:
     assert "did you mean network.port" in wording.unknown_key("netwrk.port")
-    assert "network.port or gateway.port" in wording.unknown_key("port")
+    assert "network.port, gateway.port or metrics.port" in wording.unknown_key("port")
     assert "llm.openai.base_url" in wording.unknown_key("llm.openai.base_ur")
     assert wording.unknown_key("zzz") == "zzz: there is no such setting; conf/config.yaml explains all there are"
 
