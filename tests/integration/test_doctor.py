@@ -21,7 +21,7 @@ from lloom.actors import trial
 from lloom.adapters.bridge import Link, Listener, Service
 from lloom.adapters.dht import Dht
 from lloom.adapters.doctor import backends, machine, network, ports, visit
-from lloom.adapters.machine import home
+from lloom.adapters.machine import home, mdns
 from lloom.adapters.validator.dialback import DialBack
 from lloom.adapters.validator.service import Service as Counter
 from lloom.commands import doctor
@@ -120,9 +120,10 @@ async def test_a_healthy_node_is_well() -> None:
 
 @pytest.mark.parametrize(("relay", "verdict"), [("auto", "warning"), ("off", "problem")])
 async def test_a_closed_port_is_told_with_what_the_validator_saw(relay: str, verdict: str) -> None:
-    # It listens at 127.0.0.2 while validators see it come from 127.0.0.1, where nobody listens.
+    # The node is said to run, so its port is left to it; nobody is there, as if a firewall stood in between.
     async with validator() as one:
-        found = await diagnosis(settings(seeds=(one.seed,), host="127.0.0.2", relay=relay))
+        chosen = settings(seeds=(one.seed,), port=dead_port(), relay=relay)
+        found = await diagnosis(chosen, identity=Identity.generate(), running=True)
         assert verdicts(found) == {**WELL, "reachability": verdict}
         assert "[Errno 111]" in found["reachability"].found
         assert "open TCP and UDP" in found["reachability"].advice
@@ -195,6 +196,16 @@ async def test_a_validator_whose_tcp_port_is_closed_is_told_apart_from_a_dead_on
         assert "UDP answers" in bridge.found
         assert "TCP does not" in bridge.found
         assert found["catalogue"].verdict == "problem"
+
+
+async def test_neighbours_are_found_by_multicast_where_no_validator_is_configured() -> None:
+    async with validator() as one:
+        own = mdns.Announcement(one.me.address, NETWORK, "127.0.0.1", one.dht.port)
+        async with mdns.announced(own, "127.0.0.1", lambda *_: None):
+            found = await diagnosis(settings(mdns=True))
+    assert found["bootstrap"].verdict == "warning"
+    assert found["DHT"].verdict == "ok"
+    assert "about 2 nodes, 1 of them known" in found["DHT"].found
 
 
 async def test_a_validator_that_names_itself_does_not_wait_for_itself() -> None:

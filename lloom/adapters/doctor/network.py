@@ -89,9 +89,10 @@ def _alone(visit: Visit) -> Finding:
     if visit.settings.role == "validator":
         return ok("bootstrap", "no other validator is configured: the first node of a network asks nobody")
     if visit.settings.network.mdns:
-        return warning(
-            "bootstrap", "no validator is configured: only multicast can find others", "network.bootstrap=[…]"
+        advice = (
+            "fine for a try; with network.bootstrap=[host:port] of a validator there are a catalogue and relays, too"
         )
+        return warning("bootstrap", "no validator is configured: others are found by multicast only", advice)
     return problem("bootstrap", "no validator is configured", "name some: network.bootstrap=[0xADDRESS@host:port]")
 
 
@@ -124,8 +125,10 @@ async def size(visit: Visit) -> Finding:
     executors = await visit.dht.executors(ALL)
     seconds = loop.time() - began
     status = visit.dht.status
+    # Of few nodes all are known: guessing from their ids would be far off.
+    nodes = status.estimated_size if status.peers >= visit.settings.dht.k else status.peers + 1
     told = (
-        f"about {_count(status.estimated_size, 'node')}, {status.peers} of them known; "
+        f"about {_count(nodes, 'node')}, {status.peers} of them known; "
         f"{_count(len(executors), 'executor')} found in {1000 * seconds:.0f} ms"
     )
     if not status.peers:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from lloom.adapters.bridge import Connection, Link, dial
 from lloom.adapters.dht import Dht
 from lloom.adapters.dht.storage import Clock
+from lloom.adapters.machine import interface
 from lloom.adapters.routing.pool import Pool
 from lloom.core import anchor
 from lloom.core.identity import Identity, NodeId
@@ -25,6 +26,8 @@ ASKED: Final = "it was not asked yet"
 """What a seed's problem is before it was asked (dht/seeds.py)."""
 SECOND_CHANCE: Final = 2.0
 """Seconds for those who did not answer at once: a datagram may be lost."""
+MULTICAST_SECONDS: Final = 4.0
+"""Neighbours answer within one; a hint is greeted soon after."""
 LOOK_SECONDS: Final = 0.05
 
 
@@ -54,10 +57,26 @@ async def visiting(
     caller = identity if running and identity is not None else guest
     pool = _pool(settings, caller)
     try:
-        await _asked(dht, settings.dht.lookup_seconds + 2 * settings.dht.rpc_seconds)
-        yield Visit(settings, caller, running, own, dht, pool)
+        async with _multicast(settings.network, guest, dht):
+            await _asked(dht, settings.dht.lookup_seconds + 2 * settings.dht.rpc_seconds)
+            yield Visit(settings, caller, running, own, dht, pool)
     finally:
         await asyncio.gather(pool.close(), dht.stop())
+
+
+@asynccontextmanager
+async def _multicast(network: NetworkSettings, guest: Identity, dht: Dht) -> AsyncIterator[None]:
+    """Looks for neighbours, where that is configured, and waits a little for the first where nobody else is known."""
+    local = interface.local(network.host, network.advertise) if network.mdns else None
+    if local is None:
+        yield
+        return
+    from lloom.adapters.machine import mdns
+
+    async with mdns.announced(mdns.Announcement(guest.address, network.name, local, None), local, dht.hint):
+        if not network.bootstrap:
+            await _until(lambda: dht.peers > 0, MULTICAST_SECONDS)
+        yield
 
 
 def _elsewhere(network: NetworkSettings, identity: Identity | None) -> NetworkSettings:

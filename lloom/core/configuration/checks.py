@@ -98,7 +98,7 @@ def _check_network(settings: Settings) -> None:
         _check_anchor(entry, network)
     if settings.command == "keygen":
         return
-    if settings.role == "client" and not network.bootstrap:
+    if settings.role == "client" and not (network.bootstrap or network.mdns):
         raise ConfigError(
             "network.bootstrap: name at least one node that lets us in: network.bootstrap=[203.0.113.7:9000]"
         )

@@ -88,6 +88,7 @@ def test_a_node_that_listens_everywhere_must_say_where_it_is() -> None:
 
 def test_a_client_needs_somebody_who_lets_it_in() -> None:
     assert "name at least one node" in refused("role=client network=public")
+    assert checks.settings(composed("role=client network=lan")).network.mdns
 
 
 def test_on_the_internet_a_validator_is_named_with_its_address() -> None:
