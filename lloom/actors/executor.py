@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 from loguru import logger
@@ -14,6 +15,8 @@ from lloom import __version__
 from lloom.actors.base import JOIN_SECONDS, Actor, patience, worn
 from lloom.actors.listening import silence
 from lloom.actors.place import Place
+from lloom.actors.surroundings import TCP, UDP, surrounded
+from lloom.adapters import figures
 from lloom.adapters.anchors.inquiry import Whereabouts
 from lloom.adapters.anchors.reach import reach
 from lloom.adapters.anchors.registrar import Registrar
@@ -63,6 +66,9 @@ class ExecutorNode(Actor):
             pool = self._pool(self._identity)
             stack.push_async_callback(pool.close)
             registrar = Registrar(lambda: dht.anchors, pool)
+            await stack.enter_async_context(
+                surrounded(self.place, dht, self._ports(), partial(self._figures, dht, pool))
+            )
             await self.until_stopped(self._announce(dht, registrar), registrar.run(), self._watch_reach(pool))
             await self._withdraw(dht, registrar)
 
@@ -181,6 +187,24 @@ class ExecutorNode(Actor):
             return await dial(endpoint, validator, link, silence)
 
         return Pool(to_validator, settings.bridge.connections)
+
+    def _ports(self) -> tuple[tuple[str, int], ...]:
+        """Where strangers dial this node; none if they are not to know."""
+        settings = self.place.settings
+        if settings.network.relay == "only":
+            return ()
+        first = settings.network.port
+        return ((UDP, first), *((TCP, first + number) for number in range(settings.executor.workers)))
+
+    def _figures(self, dht: Dht, pool: Pool) -> dict[str, float]:
+        """What this executor shows to Prometheus."""
+        models = self._roster.models()
+        return {
+            **figures.dht(dht.status),
+            "bridge_dialled": pool.connections,
+            "executor_workers": len(self._roster.ports()),
+            "executor_models": len(models),
+        }
 
     def _key(self) -> Identity:
         if self._identity is None:
