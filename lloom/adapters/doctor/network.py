@@ -85,8 +85,13 @@ def _key(seed: Seed) -> tuple[object, int]:
     return seed.node, int(seed.where.rpartition(":")[2])
 
 
+def _is_first(visit: Visit) -> bool:
+    """Whether this validator begins a network."""
+    return visit.settings.role == "validator" and not visit.dht.status.bootstrap
+
+
 def _alone(visit: Visit) -> Finding:
-    if visit.settings.role == "validator":
+    if _is_first(visit):
         return ok("bootstrap", "no other validator is configured: the first node of a network asks nobody")
     if visit.settings.network.mdns:
         advice = (
@@ -131,6 +136,8 @@ async def size(visit: Visit) -> Finding:
         f"about {_count(nodes, 'node')}, {status.peers} of them known; "
         f"{_count(len(executors), 'executor')} found in {1000 * seconds:.0f} ms"
     )
+    if not status.peers and _is_first(visit):
+        return ok("DHT", "nobody else is here yet")
     if not status.peers:
         return problem("DHT", "no node is known", "see bootstrap")
     if status.crowded:
@@ -142,6 +149,8 @@ async def size(visit: Visit) -> Finding:
 async def catalogue(visit: Visit) -> Finding:
     """What each validator says the network offers."""
     anchors = visit.dht.anchors
+    if _is_first(visit):
+        return ok("catalogue", "there is no other validator to ask")
     if not anchors:
         return warning("catalogue", "not checked: no validator is known", "see bootstrap")
     answers = await asyncio.gather(*(_numbers_of(visit, each) for each in anchors))
