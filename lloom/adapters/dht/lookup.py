@@ -34,8 +34,19 @@ Home = tuple[bytes, str, int]
 
 # Addresses that are tried for one id.
 MAX_HOMES: Final = 2
+# Whoever named so many silent nodes, and none that answers, is not followed any further.
+IN_VAIN: Final = 2
 # The share of queries that goes to nodes of which we only heard: ever closer invented ones must not use up all.
 HEARSAY: Final = 0.75
+
+
+@dataclass(slots=True)
+class _Query:
+    """A question under way: to whom, since when (it moves on while nobody could read the answer), whether it lost its slot."""
+
+    to: Home
+    asked: float
+    late: bool = False
 
 
 @dataclass(slots=True)
@@ -43,12 +54,12 @@ class _Path:
     """One of the disjoint walks: whom it heard of, and when it asked those who have not answered."""
 
     candidates: dict[Home, Node] = field(default_factory=dict)
-    pending: dict[asyncio.Task[None], float] = field(default_factory=dict)
+    pending: dict[asyncio.Task[None], _Query] = field(default_factory=dict)
     subnets: Counter[str] = field(default_factory=Counter)
 
-    def asked_since(self, when: float) -> list[float]:
-        """When the queries younger than `when` began: those that hold a slot."""
-        return [asked for asked in self.pending.values() if asked > when]
+    def fresh(self, hedge: float, now: float) -> list[float]:
+        """Until when each query that still holds a slot may hold it."""
+        return [query.asked + hedge for query in self.pending.values() if query.asked + hedge > now]
 
 
 class NodeLookup(SpiderCrawl):  # type: ignore[misc]
@@ -67,6 +78,10 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
         self._deadline = self._loop.time() + settings.lookup_seconds
         self._hedge: float = protocol.health.hedge()
         self._homes: Counter[bytes] = Counter()
+        # Who named whom, and how many of those were silent, or answered.
+        self._named_by: dict[Home, set[bytes]] = {}
+        self._vain: Counter[bytes] = Counter()
+        self._useful: Counter[bytes] = Counter()
         self._hearsay = 0
         self._known: set[Home] = set()
         self._anchors = self._worth_asking(list(anchors))
@@ -108,7 +123,7 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
         while not idle:
             idle = True
             for path in self._paths:
-                node = self._next(path) if len(path.asked_since(now - self._hedge)) < self.alpha else None
+                node = self._next(path) if len(path.fresh(self._hedge, now)) < self.alpha else None
                 if node is not None:
                     idle = False
                     self._put_to(path, node, now)
@@ -120,18 +135,20 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
         self.queries += 1
         self._hearsay += home(node) not in self._known
         # Owned by the protocol: a straggler outlives the search, and its late answer or silence still counts.
-        path.pending[self.protocol.tasks.spawn(self._query(path, node))] = now
+        path.pending[self.protocol.tasks.spawn(self._query(path, node))] = _Query(home(node), now)
 
     def _next(self, path: _Path) -> Node | None:
         """The nearest node that nobody asked, unless k nearer ones have answered."""
         if self.queries >= self._settings.max_queries or self._enough():
             return None
-        believed = self._hearsay >= HEARSAY * self._settings.max_queries
+        sated = self._hearsay >= HEARSAY * self._settings.max_queries
         answered = 0
         for node in sorted(path.candidates.values(), key=self.node.distance_to):
             if node.id in self.answered:
                 answered += 1
-            elif home(node) not in self.asked and (not believed or home(node) in self._known):
+            elif home(node) not in self.asked and (
+                home(node) in self._known or not (sated or self._invented(home(node)))
+            ):
                 return node
             if answered >= self.ksize:
                 return None
@@ -139,9 +156,9 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
 
     def _patience(self, now: float) -> float | None:
         """Until when to wait for the pending queries; None: not at all, only stragglers are left."""
-        fresh = [asked for path in self._paths for asked in path.asked_since(now - self._hedge)]
+        fresh = [until for path in self._paths for until in path.fresh(self._hedge, now)]
         if fresh:
-            return min(fresh) + self._hedge
+            return min(fresh)
         # When nobody has answered yet, a straggler is all the hope there is.
         return self._deadline if not self.answered and any(path.pending for path in self._paths) else None
 
@@ -155,19 +172,35 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
         await asyncio.wait(pending, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
         overslept = max(0.0, self._loop.time() - end)
         for path in self._paths:
-            path.pending = {task: asked + overslept for task, asked in path.pending.items() if not task.done()}
+            path.pending = {task: query for task, query in path.pending.items() if not task.done()}
+            for query in path.pending.values():
+                query.asked += overslept
+                self._doubt_if_late(query)
+
+    def _doubt_if_late(self, query: _Query) -> None:
+        """Whoever named a node that does not answer may have invented it."""
+        if not query.late and query.asked + self._hedge <= self._loop.time():
+            query.late = True
+            self._vain.update(self._named_by.get(query.to, ()))
+
+    def _invented(self, where: Home) -> bool:
+        """True if nobody named this node but those of whose nodes several were silent and none has answered."""
+        named_by = self._named_by.get(where)
+        return bool(named_by) and all(self._vain[who] >= IN_VAIN and not self._useful[who] for who in named_by or ())
 
     async def _query(self, path: _Path, node: Node) -> None:
         contacts = await self._ask(node)
         if contacts is None:
             return
         self.answered[node.id] = node
+        self._useful.update(self._named_by.get(home(node), ()))
         for contact in self._worth_asking(contacts):
-            self._hear_of(path, contact)
+            self._hear_of(path, contact, node)
 
-    def _hear_of(self, path: _Path, contact: Node) -> None:
+    def _hear_of(self, path: _Path, contact: Node, named_by: Node) -> None:
         """A candidate more, unless enough addresses are known for that id, or enough of that subnet on this path."""
         where = home(contact)
+        self._named_by.setdefault(where, set()).add(named_by.id)
         if where in path.candidates or where in self.asked:
             return
         crowd = subnet(contact.ip, contact.port)

@@ -126,7 +126,8 @@ class Swarm(Server):  # type: ignore[misc]
     def measure(self, target: bytes, near: list[Node]) -> None:
         """Learn from the nodes nearest to a point that nobody could choose how large the network is."""
         distances = [node.long_id ^ Node(target).long_id for node in near if node.id != target]
-        self._sizes.append(density.size(sorted(distances)))
+        few = len(near) < self.ksize  # then those are all there are
+        self._sizes.append(float(len(distances)) if few else density.size(sorted(distances)))
 
     @property
     def estimated_size(self) -> int:
