@@ -32,7 +32,7 @@ fix:
 unit *arguments:
     python -m pytest tests/unit {{ arguments }}
 
-# Latency and throughput beside the LiteLLM proxy, in one run (takes minutes; has its own virtual environment)
+# Latency and throughput beside the LiteLLM proxy, in one run; `bench dht`: discovery beside stock kademlia (takes minutes)
 bench *arguments:
     python -m tests.bench {{ arguments }}
 

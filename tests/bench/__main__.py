@@ -14,7 +14,7 @@ from types import FrameType
 
 import msgspec
 
-from tests.bench import load, table
+from tests.bench import dht, load, table
 from tests.bench.figures import LOADS, Load, Round
 from tests.bench.load import Incomplete, Job, Sample
 from tests.bench.proxy import install, proxy
@@ -26,7 +26,9 @@ QUICK_ROUNDS, QUICK_SECONDS = 3, 0.7
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="just bench", description=__doc__, epilog="just bench dht measures discovery."
+    )
     parser.add_argument(
         "--quick", action="store_true", help=f"{QUICK_ROUNDS} short rounds: rough figures in two minutes"
     )
@@ -89,6 +91,8 @@ def play(systems: Sequence[System], rounds: int, seconds: float) -> list[Round]:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["dht"]:
+        return dht.main(sys.argv[2:])
     wanted = arguments()
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(os, "sched_setaffinity"):

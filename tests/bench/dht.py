@@ -1,89 +1,36 @@
-"""How fast the DHT announces and finds, with all nodes alive and with a third dead: python -m tests.bench.dht [nodes]."""
+"""Discovery measured: `just bench dht` prints tables, of real nodes beside stock kademlia, and of simulated ones up to 1,000."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import random
-import sys
-import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 
 import uvloop
 from loguru import logger
 
-from lloom.adapters.dht import Dht
-from lloom.core.identity import NodeId
-from tests.integration.dht_support import Swarm, endpoint, fingerprint, swarm
+from tests.bench import dht_real, dht_simulated, dht_stock
 
-MODELS = [f"model-{number}" for number in range(6)]
-LOOKUPS = 120
-DEAD = 0.3
+SIZES = (10, 40, 160, 1000)
+QUICK_SIZES = (10, 40, 160)
 
 
-def row(what: str, seconds: Sequence[float], note: str = "") -> None:
-    """One line of the table, times in milliseconds."""
-    ordered = sorted(seconds)
-    p50, p90, p99 = (1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99))
-    print(f"{what:42}{len(ordered):6}{p50:9.1f}{p90:9.1f}{p99:9.1f}  {note}", flush=True)
-
-
-async def timed(work: Awaitable[object]) -> float:
-    """Seconds that `work` takes."""
-    started = time.perf_counter()
-    await work
-    return time.perf_counter() - started
-
-
-async def lookups(what: str, askers: Sequence[Dht], served: dict[str, set[NodeId]]) -> None:
-    """Time lookups by `askers` in turn, and how much of `served` they find."""
-    seconds, recalls = [], []
-    for number in range(LOOKUPS):
-        model = MODELS[number % len(MODELS)]
-        started = time.perf_counter()
-        found = set(await askers[number % len(askers)].executors(model))
-        seconds.append(time.perf_counter() - started)
-        recalls.append(len(found & served[model]) / len(served[model]))
-    row(what, seconds, f"recall {sum(recalls) / len(recalls):.3f}, worst {min(recalls):.2f}")
-
-
-async def announce_all(nodes: Swarm) -> dict[str, set[NodeId]]:
-    """Every node but the seeds announces three models: who serves what."""
-    served: dict[str, set[NodeId]] = {model: set() for model in MODELS}
-    seconds = []
-    for number, node in enumerate(nodes.nodes[2:]):
-        models = random.sample(MODELS, 3)
-        seconds.append(await timed(node.announce(models, [endpoint(number)], fingerprint(number))))
-        for model in models:
-            served[model].add(nodes.identities[node].address)
-    row("announce 3 models (5 records)", seconds)
-    return served
-
-
-async def main(count: int, loop: str) -> None:
-    """The whole table."""
-    print(f"\n{count} nodes on {loop:29}{'n':>6}{'p50':>9}{'p90':>9}{'p99':>9}  (ms)")
-    async with swarm(count) as nodes:
-        served = await announce_all(nodes)
-        client = await nodes.add(client=True)
-        await lookups("lookup by a client", [client], served)
-        await lookups("lookup by any node", nodes.nodes, served)
-        addresses = [nodes.identities[node].address for node in nodes.nodes[2:-1]]
-        row("contact", [await timed(client.contact(random.choice(addresses))) for _ in range(LOOKUPS)])
-        for node in random.sample(nodes.nodes[2:-1], int(DEAD * count)):
-            await nodes.kill(node)
-        await lookups(f"{DEAD:.0%} dead: by the client", [client], served)
-        await lookups(f"{DEAD:.0%} dead: first ones of each node", nodes.nodes[:-1], served)
-        await lookups(f"{DEAD:.0%} dead: later ones", nodes.nodes[:-1], served)
-        row("contact", [await timed(client.contact(random.choice(addresses))) for _ in range(LOOKUPS)])
-        newcomer = await nodes.add(client=True)
-        await lookups("lookup by a new client", [newcomer], served)
-        again = [timed(node.announce(MODELS[:3], [endpoint(1)], fingerprint(1))) for node in nodes.nodes[2:12]]
-        row("announce", [await one for one in again])
-
-
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> int:
+    """The tables that `arguments` ask for; the exit status."""
+    parser = argparse.ArgumentParser(prog="just bench dht", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="no simulation of 1,000 nodes: two minutes instead of ten")
+    parser.add_argument("--nodes", type=int, default=40, help="real nodes (40)")
+    wanted = parser.parse_args(arguments)
     logger.remove()
-    size = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    print(
+        "Real UDP on loopback, all nodes in one process; budgets: lookup p50 60, p99 300, announce p50 150 (ms), recall 0.9"
+    )
     for name, factory in (("uvloop", uvloop.new_event_loop), ("asyncio", asyncio.new_event_loop)):
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(main(size, name))
+            runner.run(dht_real.table(wanted.nodes, name))
+    asyncio.run(dht_stock.table(wanted.nodes))
+    print(
+        "\nSimulated, in virtual time: network delays only, no time for computing; 3 validators, 10 executors of the model"
+    )
+    dht_simulated.table(QUICK_SIZES if wanted.quick else SIZES)
+    return 0

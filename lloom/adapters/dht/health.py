@@ -23,6 +23,8 @@ MIN_HEDGE: Final = 0.03
 STRIKES: Final = 2
 FIRST_REST: Final = 1.0
 LONGEST_REST: Final = 300.0
+# Whoever named so many silent nodes since the last one that answered invents them, or knows nobody any more.
+IN_VAIN: Final = 4
 
 
 Home = tuple[bytes, str, int]
@@ -47,6 +49,7 @@ class Health:
         self._longest_hedge = longest_hedge
         self._peers: OrderedDict[Home, _Peer] = OrderedDict()
         self._recent: deque[float] = deque(maxlen=WINDOW)
+        self._vain: OrderedDict[bytes, int] = OrderedDict()
 
     def answered(self, peer: Node, seconds: float) -> None:
         """`peer` answered after `seconds`: its strikes are forgiven."""
@@ -66,6 +69,18 @@ class Health:
         """True while `peer` is not worth asking, after it failed to answer."""
         state = self._peers.get(_home(peer))
         return state is not None and now < state.rests_until
+
+    def named(self, who: bytes, *, answered: bool) -> None:
+        """A node that `who` named in a lookup answered, or was silent."""
+        vain = self._vain.pop(who, 0)
+        if not answered:
+            self._vain[who] = vain + 1
+            if len(self._vain) > MEMORY:
+                self._vain.popitem(last=False)
+
+    def invents(self, who: bytes) -> bool:
+        """True if the nodes that `who` names lately are all silent: they are worth asking only if somebody else names them."""
+        return self._vain.get(who, 0) >= IN_VAIN
 
     def timeout(self, peer: Node | None) -> float:
         """How long to wait for an answer of `peer` (None: of somebody unknown)."""

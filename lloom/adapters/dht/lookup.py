@@ -181,19 +181,29 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
         """Whoever named a node that does not answer may have invented it."""
         if not query.late and query.asked + self._hedge <= self._loop.time():
             query.late = True
-            self._vain.update(self._named_by.get(query.to, ()))
+            self._credit(query.to, answered=False)
+
+    def _credit(self, where: Home, *, answered: bool) -> None:
+        """It counts for or against those who named this node."""
+        for who in self._named_by.get(where, ()):
+            (self._useful if answered else self._vain)[who] += 1
+            self.protocol.health.named(who, answered=answered)
 
     def _invented(self, where: Home) -> bool:
         """True if nobody named this node but those of whose nodes several were silent and none has answered."""
-        named_by = self._named_by.get(where)
-        return bool(named_by) and all(self._vain[who] >= IN_VAIN and not self._useful[who] for who in named_by or ())
+        named_by = self._named_by.get(where, ())
+        return bool(named_by) and all(map(self._invents, named_by))
+
+    def _invents(self, who: bytes) -> bool:
+        in_vain = self._vain[who] >= IN_VAIN and not self._useful[who]
+        return in_vain or bool(self.protocol.health.invents(who))
 
     async def _query(self, path: _Path, node: Node) -> None:
         contacts = await self._ask(node)
         if contacts is None:
             return
         self.answered[node.id] = node
-        self._useful.update(self._named_by.get(home(node), ()))
+        self._credit(home(node), answered=True)
         for contact in self._worth_asking(contacts):
             self._hear_of(path, contact, node)
 

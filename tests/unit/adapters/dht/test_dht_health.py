@@ -74,3 +74,14 @@ def test_who_names_a_wrong_address_for_a_peer_does_not_get_it_rested_at_the_righ
         peers.missed(wrong, now=0)
         assert peers.resting(wrong, 0)
     assert not peers.resting(PEER, 0)
+
+
+def test_whoever_names_only_silent_nodes_invents_them_until_one_answers() -> None:
+    health = Health(1.0, 0.4)
+    for _ in range(4):
+        assert not health.invents(b"liar")
+        health.named(b"liar", answered=False)
+    assert health.invents(b"liar")
+    assert not health.invents(b"other")
+    health.named(b"liar", answered=True)
+    assert not health.invents(b"liar")
