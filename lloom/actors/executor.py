@@ -18,7 +18,7 @@ from lloom.actors.place import Place
 from lloom.actors.surroundings import TCP, UDP, surrounded
 from lloom.adapters import figures
 from lloom.adapters.anchors.inquiry import Whereabouts
-from lloom.adapters.anchors.reach import reach
+from lloom.adapters.anchors.reach import Reach, reach
 from lloom.adapters.anchors.registrar import Registrar
 from lloom.adapters.bridge import Connection, Link, dial
 from lloom.adapters.dht import Dht
@@ -115,7 +115,7 @@ class ExecutorNode(Actor):
                 logger.warning("{} fell silent and is no longer offered", worker)
             changed = bool(silent) or self._stale.is_set()
             self._stale.clear()
-            if self._roster.endpoints(self._direct):
+            if self._ways():
                 if changed or worn(self._signed, self._lifetime):
                     await self._publish(dht, registrar)
             elif changed:  # nobody works here now
@@ -127,12 +127,25 @@ class ExecutorNode(Actor):
         settings = self.place.settings
         while settings.network.relay == "auto":
             ports = self._roster.ports()
-            found = await reach(pool, self._anchors(), ports) if ports else None
+            found = await self._reach(pool, ports) if ports else None
             if found is not None and found.ports != (ports if self._direct is None else self._direct):
                 logger.info("validators reach {} of our {} ports", len(found.ports & ports), len(ports))
                 self._direct = None if found.ports >= ports else found.ports
                 self._stale.set()
             await asyncio.sleep(POLL_SECONDS if found is None else settings.relay.check_seconds)
+
+    async def _reach(self, pool: Pool, ports: frozenset[int]) -> Reach | None:
+        """What validators reach. That they fail is believed the second time: a worker may just be starting again."""
+        found = await reach(pool, self._anchors(), ports)
+        if found is None or found.ports >= ports:
+            return found
+        await asyncio.sleep(POLL_SECONDS)
+        return await reach(pool, self._anchors(), ports)
+
+    def _ways(self) -> tuple[Endpoint, ...]:
+        """Where clients are sent. As long as no relay is held, and none is demanded, a direct way may be one after all."""
+        hidden = self.place.settings.network.relay == "only"
+        return self._roster.endpoints(self._direct) or (() if hidden else self._roster.endpoints())
 
     @property
     def _lifetime(self) -> float:
@@ -144,7 +157,7 @@ class ExecutorNode(Actor):
         return time.time() >= self._signed + self._lifetime - 1
 
     async def _publish(self, dht: Dht, registrar: Registrar) -> None:
-        models, endpoints = self._roster.models(), self._roster.endpoints(self._direct)
+        models, endpoints = self._roster.models(), self._ways()
         async with self._renewed:
             self._sealed, self._signed = self._seal(models, endpoints), time.time()
             self._renewed.notify_all()
@@ -179,9 +192,9 @@ class ExecutorNode(Actor):
         return seal(offer, self._key(), self.place.settings.network.name)
 
     def _pool(self, identity: Identity) -> Pool:
-        """Connections to validators."""
+        """Connections to validators, from where our workers listen: that is the address which validators dial back."""
         settings = self.place.settings
-        link = Link(identity, settings.network.name, settings.bridge)
+        link = Link(identity, settings.network.name, settings.bridge, source=settings.network.host)
 
         async def to_validator(endpoint: Endpoint, validator: NodeId) -> Connection:
             return await dial(endpoint, validator, link, silence)

@@ -16,6 +16,7 @@ import pytest
 from conftest import MOCK, MODEL, Network
 from support import ROOT, environment
 
+from lloom.core.identity import parse_address
 from lloom.core.receipt import Status, read_receipt
 
 QUESTION = [{"role": "user", "content": "Explain gravity in one sentence."}]
@@ -230,28 +231,35 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.1)
 
 
-def receipts(network: Network) -> list[tuple[int, int]]:
-    """Status and output tokens of the receipts that `ours` has issued, in their order."""
+def issued(network: Network) -> list[bytes]:
+    """The receipts that `ours` has issued to the client, in their order. The validator, which looks at it, gets some too."""
+    client = parse_address(httpx.get(f"{network.gateway}/health").json()["node"])
     (path,) = (network.homes / "ours" / "executor").glob("receipts-*.sqlite")
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-        rows = [read_receipt(row[0]) for row in db.execute("SELECT receipt FROM issued ORDER BY rowid")]
+        query = "SELECT receipt FROM issued WHERE instr(lane, ?) ORDER BY rowid"
+        rows = [row[0] for row in db.execute(query, (bytes(client),))]
     db.close()
-    return [(receipt.status, receipt.output_tokens) for receipt in rows]
+    return rows
+
+
+def receipts(network: Network) -> list[tuple[int, int]]:
+    """Status and output tokens of these."""
+    return [(receipt.status, receipt.output_tokens) for receipt in map(read_receipt, issued(network))]
 
 
 async def test_every_receipt_reaches_the_clients_journal(network: Network) -> None:
     with network.openai() as client:
         client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=4)
-    (issued,) = (network.homes / "ours" / "executor").glob("receipts-*.sqlite")
-    (kept,) = (network.homes / "client" / "client").glob("receipts-*.sqlite")
+    (path,) = (network.homes / "client" / "client").glob("receipts-*.sqlite")
 
-    def stored(path: Path, table: str) -> set[bytes]:
+    def kept() -> set[bytes]:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-            found = {row[0] for row in db.execute(f"SELECT receipt FROM {table}")}
+            found = {row[0] for row in db.execute("SELECT receipt FROM kept")}
         db.close()
         return found
 
-    await until(lambda: stored(issued, "issued") <= stored(kept, "kept"))
+    assert issued(network)
+    await until(lambda: set(issued(network)) <= kept())
 
 
 def test_a_request_fails_over_while_an_executor_is_away(network: Network) -> None:

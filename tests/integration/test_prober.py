@@ -101,7 +101,7 @@ async def test_an_executor_that_answers_is_vouched_for_and_others_can_check_that
         found = said.probe("m")
         assert found is not None
         assert found.answered
-        assert found.tokens_per_second > 0
+        assert found.tokens_per_second >= 0  # a clock of milliseconds may not tell two chunks apart
         assert 30 <= found.context <= 100
         # What is offered and not served is found out.
         assert said.probe("ghost") == Probe("ghost", answered=False)

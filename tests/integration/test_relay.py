@@ -384,6 +384,19 @@ async def test_a_validator_dials_back_the_address_it_is_asked_from() -> None:
         await pool.close()
 
 
+@pytest.mark.parametrize(
+    ("source", "seen"), [("127.0.0.2", "127.0.0.2"), ("0.0.0.0", "127.0.0.1"), ("::1", "127.0.0.1")]
+)
+async def test_who_listens_at_one_of_several_addresses_asks_from_there(source: str, seen: str) -> None:
+    async with validator() as v:
+        link = Link(Identity.generate(), NETWORK, settings(), source=source)
+        pool = Pool(lambda at, who: dial(at, who, link, lambda *_: None), 8)
+        found = await reach(pool, [v.whereabouts], [1])
+        assert found is not None
+        assert found.host == seen
+        await pool.close()
+
+
 @on_both_loops
 async def test_somebody_elses_port_does_not_count_as_reached() -> None:
     async with validator() as v, hidden(v) as other, AsyncExitStack() as stack:

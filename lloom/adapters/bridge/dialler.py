@@ -6,6 +6,7 @@ Where a validator relays, the same runs over a stream of a connection to it: it 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class Link:
     settings: BridgeSettings
     relays: Relays | None = None
     """None: nobody is reached through a relay."""
+    source: str | None = None
+    """Our address that others should see. None: whichever the system takes."""
 
 
 async def dial(
@@ -55,7 +58,8 @@ async def dial(
                 await connection.go_through(endpoint)
             else:
                 loop = asyncio.get_running_loop()
-                await loop.create_connection(lambda: connection.wire, endpoint.host, endpoint.port)
+                local = _local(link.source, endpoint.host)
+                await loop.create_connection(lambda: connection.wire, endpoint.host, endpoint.port, local_addr=local)
     except OSError as error:  # TimeoutError is one
         why = str(error) or f"no answer within {link.settings.connect_seconds:g} s"
         raise RetryElsewhere(
@@ -63,6 +67,15 @@ async def dial(
         ) from error
     await connection.welcomed()
     return connection
+
+
+def _local(source: str | None, host: str) -> tuple[str, int] | None:
+    """What to bind to before dialling `host`: nothing, where `source` is a name, every address, or of the other family."""
+    try:
+        ours = ipaddress.ip_address(source or "")
+    except ValueError:
+        return None
+    return None if ours.is_unspecified or (ours.version == 6) != (":" in host) else (str(ours), 0)
 
 
 class Dialled(Connection):

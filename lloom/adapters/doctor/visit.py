@@ -88,7 +88,7 @@ def _elsewhere(network: NetworkSettings, identity: Identity | None) -> NetworkSe
 
 def _pool(settings: Settings, identity: Identity) -> Pool:
     bridge = replace(settings.bridge, drain_seconds=1)
-    link = Link(identity, settings.network.name, bridge)
+    link = Link(identity, settings.network.name, bridge, source=settings.network.host)
 
     async def reach(endpoint: Endpoint, validator: NodeId) -> Connection:
         return await dial(endpoint, validator, link, lambda _connection, _message: None)

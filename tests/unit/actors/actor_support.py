@@ -31,7 +31,7 @@ class FakePlace:
     def __post_init__(self) -> None:
         self.node = self.identity_.address
         self.settings = SimpleNamespace(
-            network=SimpleNamespace(name=NETWORK),
+            network=SimpleNamespace(name=NETWORK, relay="auto"),
             dht=SimpleNamespace(record_ttl_seconds=TTL),
             bridge=SimpleNamespace(certificate_seconds=CERTIFICATE_SECONDS),
         )
