@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ MODEL = "smollm2-135m"
 MOCK = "mock-small"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Network:
     """A validator, two executors and a client. `ours` runs with a key from the environment, on 127.0.0.2, and has both models."""
 
@@ -30,6 +31,22 @@ class Network:
     address: str
     """Of `ours`."""
     secret: str
+    start_validator: Callable[[], Process]
+    """As at first, in the same home and at the same port."""
+
+    @property
+    def executors(self) -> list[Process]:
+        """Those that have not been stopped."""
+        return [each for each in (self.ours, self.other) if each.popen.poll() is None]
+
+    def lose_validator(self) -> None:
+        """kill -9 of the guard, the node, and all of its processes."""
+        self.validator.kill()
+
+    def regain_validator(self) -> None:
+        """The same validator again, once it is up."""
+        self.validator = self.start_validator()
+        self.validator.wait_for(" is up")
 
     def openai(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.gateway}/v1", api_key="none", max_retries=0, timeout=120)
@@ -45,11 +62,16 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     identity = Identity.generate()
     bootstrap = f"network.bootstrap=[127.0.0.1:{entry}]"
     with ExitStack() as stack:
+        # The validator is killed by a test: what it worked in stays behind.
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="lt-", dir="/tmp", ignore_cleanup_errors=True))
 
         def start(name: str, *words: str, **env: str) -> Process:
             return stack.enter_context(launch(*words, f"home={homes / name}", env=environment(**env)))
 
-        validator = start("validator", "role=validator", f"network.port={entry}")
+        def start_validator() -> Process:
+            return start("validator", "role=validator", f"network.port={entry}", TMPDIR=place)
+
+        validator = start_validator()
         ours = start(
             "ours",
             "role=executor",
@@ -63,6 +85,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         client = start("client", "role=client", f"gateway.port={gateway}", bootstrap)
         for process in (validator, ours, other, client):
             process.wait_for(" is up")
+        for process in (ours, other, client):  # who was up before its validator is asks again
+            process.wait_for("In the network")
         yield Network(
             validator,
             ours,
@@ -72,4 +96,5 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             f"http://127.0.0.1:{gateway}",
             checksum(identity.address),
             identity.secret.hex(),
+            start_validator,
         )

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +53,8 @@ class Process:
     lines: list[str] = field(default_factory=list)
     output: str = ""
     """Standard output, after `drain`."""
+    killed: bool = False
+    """By `kill`."""
     _queue: queue.Queue[str | None] = field(default_factory=queue.Queue)
 
     @classmethod
@@ -115,6 +117,16 @@ class Process:
             self.signal(signal.SIGTERM)
         return self.wait()
 
+    def kill(self) -> None:
+        """Kills all of it at once, as when the power fails: nobody says goodbye, and nobody cleans up."""
+        family = self.family()
+        self.killed = True
+        for each in (psutil.Process(self.popen.pid), *family):
+            with suppress(psutil.NoSuchProcess):  # its parent's death may have been enough
+                each.kill()
+        self.wait()
+        assert not gone(family)
+
     def family(self) -> list[psutil.Process]:
         """All processes below it."""
         try:
@@ -130,7 +142,7 @@ class Process:
 
 @contextmanager
 def launch(*words: str, env: dict[str, str] | None = None) -> Iterator[Process]:
-    """A node that is starting, and is stopped afterwards: with status 0, or the test fails."""
+    """A node that is starting, and is stopped afterwards: with status 0 unless it was killed, or the test fails."""
     process = Process.start(*words, env=env)
     try:
         yield process
@@ -138,7 +150,7 @@ def launch(*words: str, env: dict[str, str] | None = None) -> Iterator[Process]:
         family = process.family()
         status = process.stop()
         process.drain()
-    assert status == 0, "\n".join(process.lines)
+    assert status == (-signal.SIGKILL if process.killed else 0), "\n".join(process.lines)
     assert not gone(family)
 
 

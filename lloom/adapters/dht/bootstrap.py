@@ -16,8 +16,10 @@ from lloom.adapters.dht.seeds import Seeds
 from lloom.adapters.dht.swarm import Swarm
 from lloom.core.settings import DhtSettings, NetworkSettings
 
-# The pause after the first failure; it doubles up to `dht.bootstrap_seconds`.
+# The pause after the first failure; later ones are this share of the time for which it failed, up to `dht.bootstrap_seconds`:
+# nodes that are started together find each other soon, and one that is away for long is not bothered.
 FIRST_PAUSE: Final = 0.25
+SHARE: Final = 0.1
 # Peers of the last run, or hints, that are greeted at once.
 GREETINGS: Final = 16
 MOST_HINTS: Final = 64
@@ -50,7 +52,8 @@ class Bootstrap:
 
     async def run(self, joined: Callable[[], None]) -> None:
         """Work for ever; calls `joined` whenever the node got in (again), or a validator came (back)."""
-        pause = FIRST_PAUSE
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         for peer in self._known.load():
             self._hints.setdefault((peer.host, peer.port))
         while True:
@@ -58,11 +61,11 @@ class Bootstrap:
             self._hinted.clear()
             complete = await self._look_after(joined)
             if complete:
-                pause = FIRST_PAUSE
+                began = loop.time()
                 await self._rest(self._settings.table_refresh_seconds)
             else:
-                await self._rest(pause)
-                pause = min(2 * pause, self._settings.bootstrap_seconds)
+                patience = max(FIRST_PAUSE, (loop.time() - began) * SHARE)
+                await self._rest(min(patience, self._settings.bootstrap_seconds))
 
     def close(self) -> None:
         """Keep who is known for the next start."""
