@@ -22,6 +22,7 @@ from lloom.adapters.validator.gossip import Gossip
 from lloom.adapters.validator.probe import Asker
 from lloom.adapters.validator.prober import Prober
 from lloom.adapters.validator.service import Service
+from lloom.adapters.validator.sweep import Sweep
 from lloom.adapters.validator.switchboard import Switchboard
 from lloom.core import queries
 from lloom.core.bridge import certificate
@@ -65,11 +66,12 @@ class ValidatorNode(Actor):
             await stack.enter_async_context(
                 surrounded(self.place, dht, ports, partial(self._figures, dht, catalogue, pool, listener))
             )
+            sweep = Sweep(catalogue, dht, pool, network.name, Random())  # noqa: S311 - it spreads load, it hides nothing
             prober = Prober(catalogue, pool, network.name, self._asker(identity, deliveries))
             where = f"{network.advertise or network.host}:{dht.port}"
             self.up(f"lets nodes in at {checksum(identity.address)}@{where} (UDP and TCP)")
             certified = keep_certified(listener, settings.bridge.certificate_seconds, partial(self._endorse, identity))
-            await self.until_stopped(certified, gossip.run(), prober.run())
+            await self.until_stopped(certified, gossip.run(), sweep.run(), prober.run())
 
     async def _listen(self, identity: Identity, dht: Dht, catalogue: Catalogue) -> Listener:
         settings = self.place.settings

@@ -6,15 +6,20 @@ until it expires, so that gossip spreads it, and shown to nobody. Times are Unix
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
-from collections import Counter, OrderedDict
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
 from lloom.core.identity import NodeId
 from lloom.core.messages import MAX_PAGE, News
 from lloom.core.offer import Offer
+from lloom.core.records import MAX_LIFETIME, MAX_SKEW
+from lloom.core.shares import Shares
 from lloom.core.vouch import Vouch
+
+LONGEST_SECONDS: Final = MAX_LIFETIME + MAX_SKEW
+"""An offer that wants to hold longer is not taken: as for records, whoever does not renew is gone."""
 
 _VOUCHERS: Final = 16
 """Statements kept of one executor, one for each validator."""
@@ -23,6 +28,11 @@ _OVERHEAD: Final = 64
 _ROOM: Final = MAX_PAGE - 4096
 _NEWS: Final = 500
 """Offers, and vouches, in one answer to a fellow, at most."""
+_PLACE_BYTES: Final = 8192
+_PLACE_MODELS: Final = 16
+"""An offer takes a place for so many bytes, or models, begun: free identities must not fill the memory with huge ones."""
+_TIDY_SECONDS: Final = 1.0
+"""In a full catalogue, what has expired is looked for this often: going through all costs some milliseconds."""
 
 
 @dataclass(slots=True)
@@ -35,6 +45,11 @@ class Entry:
     version: int = 0
     vouches: dict[NodeId, tuple[Vouch, bytes]] = field(default_factory=dict)
     """By validator: the statement, and the same sealed."""
+
+    @property
+    def places(self) -> int:
+        """How many of the catalogue's places it takes."""
+        return 1 + max((len(self.sealed) - 1) // _PLACE_BYTES, (len(self.offer.models) - 1) // _PLACE_MODELS)
 
     def living(self, now: float) -> bool:
         return not self.offer.goodbye and self.offer.expires > now
@@ -49,9 +64,10 @@ class Entry:
 
 
 class Catalogue:
-    """At most `limit` executors. `epoch` tells fellows that versions count anew: a number that no earlier run of this node had.
+    """At most `limit` executors, fewer if their offers are long. `epoch` tells fellows that versions count anew: a number that no
+    earlier run of this node had.
 
-    `order` has all executors, `by_model` those of each model, both sorted by address.
+    `order` has all executors, `by_model` those of each model, both sorted by address; `names` all models, sorted.
     """
 
     def __init__(self, limit: int, epoch: int) -> None:
@@ -59,9 +75,10 @@ class Catalogue:
         self.entries: dict[NodeId, Entry] = {}
         self.order: list[NodeId] = []
         self.by_model: dict[str, list[NodeId]] = {}
-        self._limit = limit
+        self.names: list[str] = []
+        self._shares = Shares(limit)
+        self._tidied = 0.0
         self._version = 0
-        self._per_subnet: Counter[str] = Counter()
         # Who changed when; of each executor the latest change only.
         self._changes: OrderedDict[int, NodeId] = OrderedDict()
 
@@ -71,13 +88,16 @@ class Catalogue:
         """True if `offer` is news. `subnet`: where its executor registered from, empty where that is not known."""
         executor = NodeId(offer.executor)
         known = self.entries.get(executor)
-        if offer.expires <= now or (known is not None and offer.seq <= known.offer.seq):
+        if not now < offer.expires <= now + LONGEST_SECONDS:
             return False
-        if known is None and not self._make_room(subnet, now):
+        if known is not None and offer.seq <= known.offer.seq:
+            self._moved(executor, known, subnet)
             return False
-        entry = Entry(offer, sealed, subnet or (known.subnet if known else ""))
-        if known is not None:
-            entry.vouches = known.vouches
+        entry = Entry(offer, sealed, subnet or (known.subnet if known else ""), vouches=known.vouches if known else {})
+        held = known.places if known is not None and known.offer.expires > now else 0
+        if entry.places > held and not self._make_room(entry.subnet, entry.places - held, now):
+            return False
+        if executor in self.entries:
             self._drop(executor)
         self._list(executor, entry)
         self._changed(executor, entry)
@@ -149,39 +169,44 @@ class Catalogue:
         entry.version = self._version
         self._changes[self._version] = executor
 
-    def _make_room(self, subnet: str, now: float) -> bool:
-        """Whether a newcomer from `subnet` may have a place. In a full catalogue it takes that of somebody who counts for less:
-        whoever nobody vouches for, of the subnet that has most, if that has more than the newcomer's own.
+    def _make_room(self, subnet: str, places: int, now: float) -> bool:
+        """Whether somebody from `subnet` may have so many more places. In a full catalogue they are taken where most are, from
+        whom nobody vouches for.
         """
-        if len(self.entries) >= self._limit:
+        if self._shares.lacks(places) and not 0 <= now - self._tidied < _TIDY_SECONDS:
+            self._tidied = now
             self.expire(now)
-        if len(self.entries) < self._limit:
-            return True
-        unvouched = [executor for executor, entry in self.entries.items() if not entry.vouched(now)]
-        worst = max(unvouched, key=lambda each: self._per_subnet[self.entries[each].subnet], default=None)
-        if worst is None or self._per_subnet[self.entries[worst].subnet] <= self._per_subnet[subnet] + 1:
-            return False
-        self._drop(worst)
-        return True
+        victims = self._shares.victims(subnet, places, lambda who: self.entries[who].vouched(now))
+        for executor in victims or ():
+            self._drop(executor)
+        return victims is not None
+
+    def _moved(self, executor: NodeId, entry: Entry, subnet: str) -> None:
+        """Its executor was met at `subnet`; so far, perhaps, we only had it from fellows."""
+        if subnet and subnet != entry.subnet:
+            self._shares.remove(executor, entry.subnet)
+            entry.subnet = subnet
+            self._shares.add(executor, subnet, entry.places)
 
     def _list(self, executor: NodeId, entry: Entry) -> None:
         self.entries[executor] = entry
-        self._per_subnet[entry.subnet] += 1
+        self._shares.add(executor, entry.subnet, entry.places)
         insort(self.order, executor)
         for model in {model.id for model in entry.offer.models}:
+            if model not in self.by_model:
+                insort(self.names, model)
             insort(self.by_model.setdefault(model, []), executor)
 
     def _drop(self, executor: NodeId) -> None:
         entry = self.entries.pop(executor)
         self._changes.pop(entry.version, None)
-        self._per_subnet[entry.subnet] -= 1
-        if not self._per_subnet[entry.subnet]:
-            del self._per_subnet[entry.subnet]
+        self._shares.remove(executor, entry.subnet)
         _remove(self.order, executor)
         for model in {model.id for model in entry.offer.models}:
             _remove(self.by_model[model], executor)
             if not self.by_model[model]:
                 del self.by_model[model]
+                del self.names[bisect_left(self.names, model)]
 
 
 def well(said: Vouch) -> bool:

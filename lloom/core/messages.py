@@ -188,7 +188,7 @@ class Listing(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class ModelsPage(Message, frozen=True):
-    """Answer to `Models`. `next`: what to ask for the page after, empty after the last; `total` over all pages."""
+    """Answer to `Models`. `next`: what to ask for the page after, empty after the last; `total`: at most so many on all pages."""
 
     models: Annotated[tuple[ModelSummary, ...], Meta(max_length=1000)]
     next: Annotated[bytes, Meta(max_length=128)]
@@ -196,7 +196,9 @@ class ModelsPage(Message, frozen=True):
 
 
 class OffersPage(Message, frozen=True):
-    """Answer to `Search`; a page holds fewer than asked for if they would take more than `MAX_PAGE` bytes."""
+    """Answer to `Search`; a page holds fewer than asked for, or none, if they would take more than `MAX_PAGE` bytes, or if few of
+    many fit.
+    """
 
     listings: Annotated[tuple[Listing, ...], Meta(max_length=1000)]
     next: Annotated[bytes, Meta(max_length=128)]

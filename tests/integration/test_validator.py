@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -176,6 +176,8 @@ async def test_nobody_registers_somebody_else_or_what_is_no_offer() -> None:
         for bad in (sealed(other), b"", good[:-1], good[:-1] + bytes([good[-1] ^ 1]), sealed(me, seconds=-1)):
             with pytest.raises(RetryElsewhere):
                 await told(pool, validator.where, RegisterCall(), 5, bad)
+        with pytest.raises(RetryElsewhere, match="hold for"):
+            await told(pool, validator.where, RegisterCall(), 5, sealed(me, seconds=1e6))
         assert not validator.catalogue.entries
         await told(pool, validator.where, RegisterCall(), 5, good)
         assert validator.knows(me)
@@ -210,6 +212,28 @@ async def test_who_asks_too_much_is_refused_and_others_are_not() -> None:
         assert 0 < len(refused) < len(answers)
         assert {error.status for error in refused} == {429}
         await told(other, validator.where, CatalogueCall(Models()), 5)
+
+
+@on_both_loops
+async def test_fellows_are_answered_however_much_others_ask() -> None:
+    async with validators(2) as (validator, fellow):
+        for _ in range(3 * CALLS_PER_SECOND):
+            await told(fellow.pool, validator.where, GossipCall(), 5)
+
+
+@on_both_loops
+async def test_many_identities_at_one_place_get_no_more_than_a_few_would() -> None:
+    async with validators(1) as (validator,), AsyncExitStack() as stack:
+        pools = [await stack.enter_async_context(caller()) for _ in range(5)]
+        answers = [
+            (await asyncio.gather(told(pool, validator.where, CatalogueCall(Models()), 5), return_exceptions=True))[0]
+            for _ in range(CALLS_PER_SECOND)
+            for pool in pools
+        ]
+        refused = [answer for answer in answers if isinstance(answer, RetryElsewhere)]
+        assert refused
+        assert len(refused) < len(answers)
+        assert {error.status for error in refused} == {429}
 
 
 # What validators tell each other

@@ -21,20 +21,23 @@ from tests.integration.dht_support import SETTINGS
 
 EPOCH = 1_800_000_000
 """Unix time when the loop's time is 0."""
+TURN = 1e-6
 PORT = 4100
 NAME = "simulated"
 ANCHORS = 3
 
 
 class _Jumping(selectors.DefaultSelector):
-    """Waits for nothing: whoever waits is told that the time is over."""
+    """Waits for nothing: whoever waits is told that the time is over. But a turn of the loop takes a moment, as on any machine:
+    who waits for the time to go on and meanwhile pauses for none would else do so for ever.
+    """
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("everybody waits and nothing will ever happen")
-        self.now += max(0.0, timeout)
+        self.now += max(TURN, timeout)
         return []
 
 

@@ -24,8 +24,8 @@ ASK_SECONDS: Final = 20.0
 """For one answer, a connection included."""
 LONGEST_PAUSE: Final = 60.0
 """Between two tries of a fellow that does not answer."""
-BREATH: Final = 50
-"""Offers checked before others have their turn: each costs 0.1 ms."""
+BREATH: Final = 10
+"""Offers checked before others have their turn: each costs 0.1 ms, and more in a full catalogue."""
 
 _news = decoder(News)
 

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from lloom.adapters.anchors.inquiry import read
 from lloom.adapters.bridge import Stream
-from lloom.adapters.dht.addresses import subnet
+from lloom.adapters.dht.addresses import parse, subnet
 from lloom.core import queries
 from lloom.core.buckets import Buckets
-from lloom.core.catalogue import Catalogue
-from lloom.core.errors import RetryElsewhere
+from lloom.core.catalogue import LONGEST_SECONDS, Catalogue
+from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Call, CatalogueCall, GossipCall, Message, RegisterCall, encode
 from lloom.core.offer import MAX_OFFER_BYTES, unseal
@@ -25,9 +25,11 @@ CALL_SECONDS: Final = 30.0
 CALLS_PER_PEER: Final = 16
 """Calls of one peer at once."""
 CALLS_PER_SECOND: Final = 20
-"""Calls of one peer, on average; as many again in a burst. Identities are free, hence the second bound."""
-CALLS: Final = 2000
-"""Calls of all peers a second: a page costs some milliseconds at worst."""
+"""Calls of one peer, on average; as many again in a burst. Identities are free, hence the next bounds."""
+CALLS_PER_SOURCE: Final = 60
+"""Calls a second from one network, whoever makes them there."""
+CALLS: Final = 400
+"""Calls a second of all but fellows: a page costs a millisecond or two. Who is refused asks another validator, or the DHT."""
 
 Handler = Callable[[Stream], Coroutine[Any, Any, None]]
 Fellows = Callable[[], Collection[NodeId]]
@@ -50,7 +52,9 @@ class Service:
         self._fellows = fellows
         self._others = others
         self._open: Counter[NodeId] = Counter()
-        self._buckets = Buckets(CALLS_PER_SECOND, CALLS)
+        self._answers = queries.Answers(catalogue)
+        self._per_peer = Buckets(CALLS_PER_SECOND, 5 * CALLS)
+        self._per_source = Buckets(CALLS_PER_SOURCE, CALLS)
 
     async def handle(self, stream: Stream) -> None:
         """One call, from OPEN to END; what it raises becomes a RESET."""
@@ -59,7 +63,7 @@ class Service:
             await other(stream)
             return
         peer = stream.connection.peer
-        self._admit(peer)
+        self._admit(peer, _source(stream))
         self._open[peer] += 1
         try:
             async with asyncio.timeout(CALL_SECONDS):
@@ -71,9 +75,13 @@ class Service:
             if not self._open[peer]:
                 del self._open[peer]
 
-    def _admit(self, peer: NodeId) -> None:
-        loop = asyncio.get_running_loop()
-        if self._open[peer] >= CALLS_PER_PEER or not self._buckets.take(peer.hex(), loop.time()):
+    def _admit(self, peer: NodeId, source: str) -> None:
+        """RetryElsewhere if `peer`, or all from `source`, ask too much. Fellows are bounded by their calls at once only."""
+        now = asyncio.get_running_loop().time()
+        well = self._open[peer] < CALLS_PER_PEER and (
+            peer in self._fellows() or (self._per_peer.take(peer.hex(), now) and self._per_source.take(source, now))
+        )
+        if not well:
             raise RetryElsewhere("You ask too much of this validator.", status=429, code="busy", retry_after=1.0)
 
     async def _answer(self, stream: Stream) -> None:
@@ -84,7 +92,7 @@ class Service:
             case CatalogueCall() as call:
                 page = min(call.limit, self._settings.page)
                 call = CatalogueCall(call.query, call.after, page)
-                await _send(stream, queries.answer(self._catalogue, call, time.time(), 1 + len(self._fellows())))
+                await _send(stream, self._answers.answer(call, time.time(), 1 + len(self._fellows())))
             case GossipCall(epoch, version):
                 if stream.connection.peer not in self._fellows():
                     raise RetryElsewhere("News is for fellow validators.", status=403, code="not_a_fellow")
@@ -97,11 +105,20 @@ class Service:
         peer, now = stream.connection.peer, time.time()
         sealed = await read(stream, MAX_OFFER_BYTES)
         offer = unseal(sealed, peer, self._network, now)
-        source = subnet(stream.connection.wire.address, 0)
-        if not self._catalogue.put_offer(sealed, offer, now, source) and peer not in self._catalogue.entries:
+        if offer.expires > now + LONGEST_SECONDS:
+            raise PeerFault(f"an offer may hold for {LONGEST_SECONDS} s at most", code="bad_offer")
+        self._catalogue.put_offer(sealed, offer, now, _source(stream))
+        known = self._catalogue.entries.get(peer)
+        if known is None or known.offer.seq < offer.seq:
             raise RetryElsewhere(f"The catalogue has no room for {checksum(peer)}.", status=507, code="full")
 
 
 async def _send(stream: Stream, answer: Message) -> None:
     await stream.send(encode(answer))
     await stream.finish()
+
+
+def _source(stream: Stream) -> str:
+    """The network that a call comes from."""
+    host = stream.connection.wire.address
+    return subnet(host, 0) if parse(host) else ""

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lloom.core import queries
-from lloom.core.catalogue import Catalogue
+from lloom.core.catalogue import LONGEST_SECONDS, Catalogue
 from lloom.core.identity import NodeId
 from lloom.core.messages import (
     MAX_PAGE,
@@ -24,6 +23,7 @@ from lloom.core.messages import (
     encode,
 )
 from lloom.core.offer import Endpoint, ModelOffer, Offer
+from lloom.core.queries import Answers
 from lloom.core.vouch import Probe, Vouch
 
 NOW = 1_000_000.0
@@ -69,13 +69,14 @@ def put(catalogue: Catalogue, said: Offer, subnet: str = "", size: int = 0) -> b
 
 
 def ask(catalogue: Catalogue, query: Query, after: bytes = b"", limit: int = 100, now: float = NOW) -> Any:
-    return queries.answer(catalogue, CatalogueCall(query, after, limit), now)
+    return Answers(catalogue).answer(CatalogueCall(query, after, limit), now)
 
 
 def found(catalogue: Catalogue, now: float = NOW, **conditions: Any) -> set[int]:
     """The numbers of the executors that a search finds."""
     page = ask(catalogue, Search(**conditions), now=now)
-    assert page.total == len(page.listings)
+    assert page.total >= len(page.listings)
+    assert not page.next
     return {number for number in range(100) for listing in page.listings if listing.executor == who(number)}
 
 
@@ -180,19 +181,20 @@ def test_models_are_summed_up_over_their_executors() -> None:
     first = ask(catalogue, Models(), limit=1, now=NOW + 5)
     second = ask(catalogue, Models(), first.next, 1, NOW + 5)
     assert [each.id for each in first.models + second.models] == ["a", "b"]
-    assert (first.total, second.next) == (2, b"")
+    assert first.total == 3, "at most: what has just run out is counted"
+    assert ask(catalogue, Models(), second.next, 1, NOW + 5) == ModelsPage((), b"", 3)
 
 
 def test_statistics_count_what_is_alive() -> None:
     catalogue = filled(offer(1), offer(2, model("a"), model("b", backend="vllm"), via=b"v" * 20), offer(3, seconds=1))
     catalogue.put_vouch(b"v", vouch(1), NOW)
     catalogue.put_vouch(b"v", vouch(2, good=False), NOW)
-    numbers = queries.answer(catalogue, CatalogueCall(Statistics()), NOW + 1, validators=3)
+    numbers = Answers(catalogue).answer(CatalogueCall(Statistics()), NOW + 1, validators=3)
     assert numbers == Numbers(2, 3, 2, 1, 1, 3, {"mock": 2, "vllm": 1})
 
 
 def test_pages_keep_within_their_bytes() -> None:
-    catalogue = Catalogue(100, 7)
+    catalogue = Catalogue(1000, 7)
     for number in range(10):
         put(catalogue, offer(number), size=200_000)
     after, seen = b"", 0
@@ -274,7 +276,8 @@ def test_news_comes_in_helpings_and_is_over_when_all_was_told() -> None:
     catalogue = Catalogue(1000, 7)
     for number in range(12):
         put(catalogue, offer(number), size=200_000)
-    version, offers, helpings = 0, [], 0
+    version, helpings = 0, 0
+    offers: list[tuple[bytes, bytes]] = []
     while True:
         news = catalogue.news(7, version, NOW)
         assert len(encode(news)) <= MAX_PAGE
@@ -302,3 +305,75 @@ def test_a_full_catalogue_keeps_places_for_other_networks_and_for_who_is_vouched
     assert {who(number) for number in (0, 60, 61, 62, 63)} <= catalogue.entries.keys()
     assert len(catalogue.entries) == len(catalogue.order) == 10
     assert not put(catalogue, offer(70), "evil")
+
+
+def test_an_offer_that_wants_to_hold_too_long_is_not_taken() -> None:
+    catalogue = Catalogue(10, 7)
+    assert not put(catalogue, offer(1, seconds=LONGEST_SECONDS + 1))
+    assert put(catalogue, offer(1, seconds=LONGEST_SECONDS))
+
+
+def test_long_offers_take_more_places_and_grow_only_where_there_is_room() -> None:
+    catalogue = Catalogue(10, 7)
+    many = tuple(model(f"m{number}") for number in range(65))
+    assert put(catalogue, offer(1, *many), "a")  # five places
+    assert put(catalogue, offer(2), "a", size=4 * 8192)  # five more
+    assert not put(catalogue, offer(3), "a", size=2 * 8192)
+    assert not put(catalogue, offer(2, seq=2), "a", size=5 * 8192)
+    assert catalogue.entries[who(2)].offer.seq == 1, "what was known stays"
+    assert put(catalogue, offer(1, seq=2), "a")
+    assert put(catalogue, offer(2, seq=2), "a", size=5 * 8192)
+    assert put(catalogue, offer(3), "a", size=2 * 8192)
+
+
+def test_room_is_made_by_what_has_expired_before_anybody_has_to_go() -> None:
+    catalogue = Catalogue(2, 7)
+    put(catalogue, offer(2), "a")
+    put(catalogue, offer(1, seconds=5), "b")
+    assert catalogue.put_offer(b"new", offer(3), NOW + 10, "b")
+    assert catalogue.entries.keys() == {who(2), who(3)}
+
+
+def test_an_executor_first_heard_of_from_fellows_counts_for_its_network_once_it_registers() -> None:
+    catalogue = Catalogue(4, 7)
+    for number in range(4):
+        put(catalogue, offer(number))
+    put(catalogue, offer(0), "home")
+    for number in range(10, 13):
+        put(catalogue, offer(number), f"net {number}")
+    assert who(0) in catalogue.entries
+    assert len(catalogue.entries) == 4
+
+
+def test_where_little_fits_a_page_ends_early_and_the_next_goes_on() -> None:
+    catalogue = Catalogue(20_000, 7)
+    for number in range(9000):
+        put(catalogue, offer(number, model("m", context=9) if number % 3000 else model("m", context=99)))
+    after, seen, pages = b"", [], 0
+    while True:
+        page = ask(catalogue, Search(context=99), after)
+        seen += [listing.executor for listing in page.listings]
+        after, pages = page.next, pages + 1
+        if not after:
+            break
+    assert set(seen) == {who(0), who(3000), who(6000)}
+    assert len(seen) == 3
+    assert 3 <= pages <= 10
+
+
+def test_models_with_many_executors_are_counted_once_for_many_who_ask() -> None:
+    catalogue = Catalogue(1000, 7)
+    for number in range(20):
+        put(catalogue, offer(number, model("many")))
+    put(catalogue, offer(30, model("few")))
+    answers = Answers(catalogue)
+
+    def counted(now: float) -> dict[str, int]:
+        page = answers.answer(CatalogueCall(Models()), now)
+        assert isinstance(page, ModelsPage)
+        return {each.id: each.executors for each in page.models}
+
+    assert counted(NOW) == {"few": 1, "many": 20}
+    put(catalogue, offer(31, model("many"), model("few")))
+    assert counted(NOW + 1) == {"few": 2, "many": 20}
+    assert counted(NOW + 3) == {"few": 2, "many": 21}
