@@ -21,7 +21,7 @@ from lloom.adapters.anchors.inquiry import Whereabouts
 from lloom.adapters.anchors.reach import Reach, reach
 from lloom.adapters.anchors.registrar import Registrar
 from lloom.adapters.bridge import Connection, Link, dial
-from lloom.adapters.dht import Dht
+from lloom.adapters.dht import Dht, addresses
 from lloom.adapters.machine import home
 from lloom.adapters.routing.pool import Pool
 from lloom.core.bridge import certificate, hello
@@ -29,6 +29,7 @@ from lloom.core.bridge.certificate import Endorsement
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import Hello, Limits
 from lloom.core.offer import Endpoint, ModelOffer, Offer, fingerprint, seal
+from lloom.core.reachability import Reachability
 from lloom.core.roster import Roster
 
 POLL_SECONDS: Final = 5.0
@@ -45,8 +46,8 @@ class ExecutorNode(Actor):
         self._identity: Identity | None = None
         self._roster = Roster(PATIENCE_SECONDS)
         self._sealed = b""
-        self._direct: frozenset[int] | None = None
-        """Ports at which strangers can dial our workers; None: all, as far as we know."""
+        network = place.settings.network
+        self._reachability = Reachability(network.relay, network.advertise or network.host)
         self._anchors: Callable[[], Collection[Whereabouts]] = tuple
         self._seq = 0
         self._signed = 0.0
@@ -58,9 +59,8 @@ class ExecutorNode(Actor):
         self._identity = self.place.identity()
         async with AsyncExitStack() as stack:
             folder = home.folder(settings)
-            hidden = settings.network.relay == "only"
-            self._direct = frozenset() if hidden else None
-            dht = await Dht.start(self._identity, settings.network, settings.dht, client=hidden, folder=folder)
+            client = not self._reachability.dialled
+            dht = await Dht.start(self._identity, settings.network, settings.dht, client=client, folder=folder)
             self._anchors = lambda: dht.anchors
             stack.push_async_callback(dht.stop)
             pool = self._pool(self._identity)
@@ -69,7 +69,7 @@ class ExecutorNode(Actor):
             await stack.enter_async_context(
                 surrounded(self.place, dht, self._ports(), partial(self._figures, dht, pool))
             )
-            await self.until_stopped(self._announce(dht, registrar), registrar.run(), self._watch_reach(pool))
+            await self.until_stopped(self._announce(dht, registrar), registrar.run(), self._watch_reach(dht, pool))
             await self._withdraw(dht, registrar)
 
     async def endorse(self, public_hash: bytes) -> Endorsement:
@@ -91,7 +91,7 @@ class ExecutorNode(Actor):
         """Notes through which relays the worker at `port` is reached; where it should be relayed (nowhere: it need not)."""
         if self._roster.relayed(worker, held):
             self._stale.set()
-        return () if self._direct is None or port in self._direct else tuple(self._anchors())
+        return () if self._reachability.direct(port) else tuple(self._anchors())
 
     async def offer(self, worker: str, seen: int) -> tuple[int, bytes] | None:
         """Number and sealed form of an offer other than number `seen`; after a while `seen` and nothing. None: enlist first."""
@@ -115,37 +115,37 @@ class ExecutorNode(Actor):
                 logger.warning("{} fell silent and is no longer offered", worker)
             changed = bool(silent) or self._stale.is_set()
             self._stale.clear()
-            if self._ways():
+            if self._reachability.ways(self._roster):
                 if changed or worn(self._signed, self._lifetime):
                     await self._publish(dht, registrar)
             elif changed:  # nobody works here now
                 await self._withdraw(dht, registrar)
             await patience(self._stale, POLL_SECONDS)
 
-    async def _watch_reach(self, pool: Pool) -> None:
-        """Has validators try, now and then, whether our workers can be dialled, and changes the offer accordingly."""
+    async def _watch_reach(self, dht: Dht, pool: Pool) -> None:
+        """Has validators try, now and then, whether our workers can be dialled, and changes the offer accordingly.
+
+        Who cannot be dialled over TCP is no good contact over UDP either: routers treat both alike.
+        """
         settings = self.place.settings
         while settings.network.relay == "auto":
             ports = self._roster.ports()
             found = await self._reach(pool, ports) if ports else None
-            if found is not None and found.ports != (ports if self._direct is None else self._direct):
+            if found is not None and self._reachability.found(found.ports, ports, found.host):
                 logger.info("validators reach {} of our {} ports", len(found.ports & ports), len(ports))
-                self._direct = None if found.ports >= ports else found.ports
+                dht.serve(self._reachability.dialled)
                 self._stale.set()
             await asyncio.sleep(POLL_SECONDS if found is None else settings.relay.check_seconds)
 
     async def _reach(self, pool: Pool, ports: frozenset[int]) -> Reach | None:
         """What validators reach. That they fail is believed the second time: a worker may just be starting again."""
-        found = await reach(pool, self._anchors(), ports)
+        network = self.place.settings.network
+        sensible = addresses.Reach.of(network.host, network.private)
+        found = await reach(pool, self._anchors(), ports, sensible.fits)
         if found is None or found.ports >= ports:
             return found
         await asyncio.sleep(POLL_SECONDS)
-        return await reach(pool, self._anchors(), ports)
-
-    def _ways(self) -> tuple[Endpoint, ...]:
-        """Where clients are sent. As long as no relay is held, and none is demanded, a direct way may be one after all."""
-        hidden = self.place.settings.network.relay == "only"
-        return self._roster.endpoints(self._direct) or (() if hidden else self._roster.endpoints())
+        return await reach(pool, self._anchors(), ports, sensible.fits)
 
     @property
     def _lifetime(self) -> float:
@@ -157,7 +157,7 @@ class ExecutorNode(Actor):
         return time.time() >= self._signed + self._lifetime - 1
 
     async def _publish(self, dht: Dht, registrar: Registrar) -> None:
-        models, endpoints = self._roster.models(), self._ways()
+        models, endpoints = self._roster.models(), self._reachability.ways(self._roster)
         async with self._renewed:
             self._sealed, self._signed = self._seal(models, endpoints), time.time()
             self._renewed.notify_all()
@@ -204,7 +204,7 @@ class ExecutorNode(Actor):
     def _ports(self) -> tuple[tuple[str, int], ...]:
         """Where strangers dial this node; none if they are not to know."""
         settings = self.place.settings
-        if settings.network.relay == "only":
+        if self._reachability.hidden:
             return ()
         first = settings.network.port
         return ((UDP, first), *((TCP, first + number) for number in range(settings.executor.workers)))

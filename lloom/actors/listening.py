@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from lloom.actors.base import NAP_SECONDS, worn
 from lloom.actors.place import Place
 from lloom.adapters.bridge import Certificate, Handler, Listener, OnControl, Service
+from lloom.adapters.machine import interface
 from lloom.core.bridge import certificate
 from lloom.core.bridge.certificate import Endorsement
 from lloom.core.errors import ConfigError
@@ -19,14 +20,15 @@ Endorse = Callable[[bytes], Awaitable[Endorsement]]
 
 
 async def listen(place: Place, port: int, endorse: Endorse, handler: Handler, on_control: OnControl) -> Listener:
-    """Listens at `network.host` and `port`; ConfigError if that is not possible."""
+    """Listens at `network.host` and `port`, ConfigError if that is not possible; a node that hides is for this machine only."""
     network = place.settings.network
+    host = interface.loopback(network.host) if network.relay == "only" else network.host
     service = Service(place.node, network.name, place.settings.bridge, handler, on_control)
     try:
-        return await Listener.start(network.host, port, await _certificate(endorse), service)
+        return await Listener.start(host, port, await _certificate(endorse), service)
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigError(f"network.port: cannot listen on {network.host}:{port} (TCP): {reason}") from error
+        raise ConfigError(f"network.port: cannot listen on {host}:{port} (TCP): {reason}") from error
 
 
 async def keep_certified(listener: Listener, lifetime: float, endorse: Endorse) -> None:

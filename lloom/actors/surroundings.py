@@ -32,7 +32,7 @@ async def surrounded(place: Place, dht: Dht, ports: Collection[tuple[str, int]],
 
             url = await stack.enter_async_context(scraped(read, metrics.host, metrics.port))
             logger.info("shows its numbers at {}", url)
-        if network.mdns and local is not None:
+        if network.mdns and network.relay != "only" and local is not None:
             from lloom.adapters.machine import mdns
 
             own = mdns.Announcement(place.node, network.name, local, dht.port if ports else None)

@@ -8,20 +8,34 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from lloom.adapters.anchors.inquiry import ask as inquire
 from lloom.adapters.anchors.reach import reach
 from lloom.adapters.anchors.reservation import Reservations
 from lloom.adapters.bridge import Connection, Link, Listener, Service, Stream, dial
+from lloom.adapters.dht import addresses
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.validator.dialback import DialBack
 from lloom.adapters.validator.switchboard import Switchboard
 from lloom.core.bridge import hello
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import Identity, NodeId
-from lloom.core.messages import Hello, Limits, OfferCall, ReachCall, RelayCall, RelayedCall, ReserveCall
+from lloom.core.messages import (
+    Hello,
+    Limits,
+    OfferCall,
+    ReachCall,
+    Reached,
+    RelayCall,
+    RelayedCall,
+    ReserveCall,
+    decoder,
+    encode,
+)
 from lloom.core.offer import Endpoint
 from lloom.core.settings import RelaySettings
 from tests.integration.bridge_support import NETWORK, certificate, echo, on_both_loops, read_all, settings, until
@@ -40,6 +54,11 @@ def relay_settings(**changes: Any) -> RelaySettings:
         "bytes_per_second": 1 << 30,
     }
     return RelaySettings(**{**values, **changes})
+
+
+def anywhere(_: object) -> bool:
+    """Every address makes sense."""
+    return True
 
 
 class Validator:
@@ -378,7 +397,7 @@ async def test_a_validator_dials_back_the_address_it_is_asked_from() -> None:
         closed.close()
         link = Link(executor.identity, NETWORK, settings(connect_seconds=1))
         pool = Pool(lambda at, who: dial(at, who, link, lambda *_: None), 8)
-        found = await reach(pool, [v.whereabouts], [executor.listener.port, nobody])
+        found = await reach(pool, [v.whereabouts], [executor.listener.port, nobody], anywhere)
         assert found is not None
         assert (found.ports, found.host) == ({executor.listener.port}, "127.0.0.1")
         await pool.close()
@@ -391,9 +410,8 @@ async def test_who_listens_at_one_of_several_addresses_asks_from_there(source: s
     async with validator() as v:
         link = Link(Identity.generate(), NETWORK, settings(), source=source)
         pool = Pool(lambda at, who: dial(at, who, link, lambda *_: None), 8)
-        found = await reach(pool, [v.whereabouts], [1])
-        assert found is not None
-        assert found.host == seen
+        answer = await inquire(pool, v.whereabouts, ReachCall((1,)), decoder(Reached), 5)
+        assert answer.host == seen
         await pool.close()
 
 
@@ -403,13 +421,31 @@ async def test_somebody_elses_port_does_not_count_as_reached() -> None:
         link = Link(Identity.generate(), NETWORK, settings())
         pool = Pool(lambda at, who: dial(at, who, link, lambda *_: None), 8)
         stack.push_async_callback(pool.close)
-        found = await reach(pool, [v.whereabouts], [other.listener.port])
+        found = await reach(pool, [v.whereabouts], [other.listener.port], anywhere)
         assert found is not None
         assert not found.ports
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"),
+    [("203.0.113.9", "203.0.113.9"), ("10.0.0.1", None), ("0.0.0.0", None), ("example.org", None), ("", None)],
+)
+async def test_an_address_that_makes_no_sense_is_not_believed(said: str, believed: str | None) -> None:
+    async def lie(stream: Stream) -> None:
+        await stream.send(encode(Reached(said, ("",))))
+        await stream.finish()
+
+    public = addresses.Reach.of("0.0.0.0", private=False)
+    async with validator() as v, client() as pool:
+        v.listener.service = replace(v.listener.service, handler=lie)
+        found = await reach(pool, [v.whereabouts], [9000], public.fits)
+        assert found is not None
+        assert (found.ports, found.host) == ({9000}, believed)
 
 
 async def test_without_an_answer_nothing_is_known_of_our_reach() -> None:
     async def away(_: Endpoint, __: NodeId) -> Connection:
         raise RetryElsewhere("nobody there")
 
-    assert await reach(Pool(away, 8), [(Identity.generate().address, Endpoint("127.0.0.1", 1))], [1]) is None
+    nobody = [(Identity.generate().address, Endpoint("127.0.0.1", 1))]
+    assert await reach(Pool(away, 8), nobody, [1], anywhere) is None

@@ -169,7 +169,9 @@ class Simulation:
         """A key that is the same in every run."""
         return Identity(self.rng.randbytes(32))
 
-    async def add(self, *, client: bool = False, seeds: list[str] | None = None, wait: bool = True) -> Dht:
+    async def add(
+        self, *, client: bool = False, hidden: bool = False, seeds: list[str] | None = None, wait: bool = True
+    ) -> Dht:
         """One node more, in the network. `seeds`: its validators, if not the usual ones."""
         identity, host = self.identity(), self.host()
         bootstrap = tuple(self.anchors if seeds is None else seeds)
@@ -180,11 +182,11 @@ class Simulation:
             advertise=None,
             bootstrap=bootstrap,
             private=False,
-            relay="auto",
+            relay="only" if hidden else "auto",
             upnp=False,
             mdns=False,
         )
-        node = await Dht.start(identity, settings, self.settings, client=client, clock=now)
+        node = await Dht.start(identity, settings, self.settings, client=client or hidden, clock=now)
         self.identities[node] = identity
         self.nodes.append(node)
         if len(self.anchors) < ANCHORS and seeds is None:

@@ -43,7 +43,7 @@ class Gate:
         """The datagram `data` from `addr`; PeerFault if it should be dropped. `asked`: whose answers we wait for."""
         sealed = self._envelope.open(data)
         host, port = addr[:2]
-        if not self._envelope.reach.accepts(host, port):
+        if not self._envelope.accepts(host, port):
             raise PeerFault("a datagram from an address that cannot be answered")
         kind, message_id = sealed.message[:1], sealed.message[1 : wire.HEAD_BYTES]
         ahead = sealed.time - self._envelope.clock()

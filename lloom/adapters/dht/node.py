@@ -68,7 +68,9 @@ class DhtStatus:
 
 
 class Dht:
-    """One node of the DHT. `client`: it asks and announces, but holds nothing for others and is in nobody's routing table."""
+    """One node of the DHT. `client`: it asks and announces, but holds nothing for others and is in nobody's routing table.
+    With `network.relay=only` a client talks to the validators of the configuration only; nobody else learns where it is.
+    """
 
     def __init__(
         self, swarm: Swarm, bootstrap: Bootstrap, announcer: Announcer, network: NetworkSettings, settings: DhtSettings
@@ -101,10 +103,10 @@ class Dht:
         """
         host = await _literal(network.host)
         reach = Reach.of(host, network.private)
-        swarm = Swarm(
-            identity.address, network.name, settings, Envelope.of(identity, network.name, reach, client, clock), clock
-        )
         seeds = Seeds(network, reach, settings.lookup_seconds)
+        only = (lambda: seeds.homes) if client and network.relay == "only" else None
+        envelope = Envelope.of(identity, network.name, reach, client, clock, only)
+        swarm = Swarm(identity.address, network.name, settings, envelope, clock)
         swarm.validators = lambda: seeds.anchors
         bootstrap = Bootstrap(swarm, seeds, KnownPeers(folder, network.name, reach), network, settings)
         announcer = Announcer(swarm, identity, network.name, settings, clock)
@@ -168,6 +170,10 @@ class Dht:
     def prefer(self, vouched: Callable[[NodeId], bool]) -> None:
         """Keep records of those first whom somebody vouches for."""
         self._swarm.storage.vouched = vouched
+
+    def serve(self, serves: bool) -> None:
+        """From now on be in routing tables and hold records for others, or not. A node that hides never does."""
+        self._swarm.serve(serves)
 
     async def announce(self, models: Sequence[str], endpoints: Sequence[Endpoint], fingerprint: bytes) -> int:
         """Say what this executor serves and where, instead of what it said before; it is refreshed until `withdraw`.

@@ -248,7 +248,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
 
     async def _request(self, to: Destination, method: str, timeout: float, *arguments: object) -> Reply | None:
         """One exchange of datagrams. Cancelling it loses nothing but the answer."""
-        if len(self._outstanding) >= MAX_OUTSTANDING or not self._envelope.reach.accepts(to.host, to.port):
+        if len(self._outstanding) >= MAX_OUTSTANDING or not self._envelope.accepts(to.host, to.port):
             return None
         # rpcudp reads the timeout when it sends, and files the call last.
         self._wait_timeout = timeout
@@ -277,7 +277,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         subnets: Counter[str] = Counter()
         for node_id, packed, port in neighbours:
             host = unpack(packed)
-            if host is None or node_id == self.source_node.id or not self._envelope.reach.accepts(host, port):
+            if host is None or node_id == self.source_node.id or not self._envelope.accepts(host, port):
                 continue
             if node_id in found or self._mirror.shows(host, port):
                 continue
@@ -324,12 +324,15 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
 
     def _meet(self, sender: Sender) -> None:
         """Somebody asks. A stranger, or a contact that moved, is asked back: it is known only once it answers from there."""
-        if sender.client or sender.id == self.source_node.id:
+        if sender.id == self.source_node.id:
             return
         known = self.router.get(sender.id)
-        if known is not None and (known.ip, known.port) == (sender.host, sender.port):
-            return
         stranger = Node(sender.id, sender.host, sender.port)
+        if sender.client:
+            self._forget(stranger)
+            return
+        if known is not None and known.same_home_as(stranger):
+            return
         if not self.health.resting(stranger, self._loop.time()):
             self._introductions.begin(stranger)
 

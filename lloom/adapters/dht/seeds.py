@@ -70,6 +70,11 @@ class Seeds:
                 known.setdefault(state.node, Endpoint(*state.home))
         return tuple(known.items())
 
+    @property
+    def homes(self) -> frozenset[tuple[str, int]]:
+        """Where they all are, as far as names could be resolved: known or not."""
+        return frozenset(state.home for state in self._states.values() if state.home is not None)
+
     def missing(self, protocol: Protocol) -> list[str]:
         """Those that are not in the routing table."""
         here = {(node.ip, node.port) for node in protocol.router}

@@ -80,6 +80,10 @@ class Swarm(Server):  # type: ignore[misc]
         """Which addresses make sense from here."""
         return self._envelope.reach
 
+    def serve(self, serves: bool) -> None:
+        """Hold records for others and be in their tables from now on, or not. Who hides never does."""
+        self._envelope.client = not serves or self._envelope.only is not None
+
     async def close(self) -> None:
         """Close the socket and end all that is under way."""
         self.stop()

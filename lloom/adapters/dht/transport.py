@@ -26,7 +26,7 @@ class EnvelopeTransport:
     def sendto(self, message: bytes, to: Destination) -> None:
         """Seal and send `message` if that makes sense; like UDP itself it does not say whether it did."""
         inner = self._inner.get(":" in to.host)
-        if inner is None or inner.is_closing() or not self._envelope.reach.accepts(to.host, to.port):
+        if inner is None or inner.is_closing() or not self._envelope.accepts(to.host, to.port):
             return
         datagram = self._envelope.close(message, to.id)
         if len(datagram) <= MAX_DATAGRAM:

@@ -9,7 +9,7 @@ long as the call (as RFC 9000, 8.1). So calls that want a long answer are padded
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
@@ -53,6 +53,8 @@ PackedRecord = Annotated[bytes, Meta(max_length=MAX_RECORD)]
 PackedHost = Annotated[bytes, Meta(min_length=4, max_length=16)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Padding = Annotated[bytes, Meta(max_length=FULL_CALL)]
+Sockets = Callable[[], Collection[tuple[str, int]]]
+"""Hosts and ports, as they are now."""
 Neighbour = tuple[Id, PackedHost, Port]
 """Node id, address as 4 or 16 bytes, UDP port."""
 
@@ -104,9 +106,12 @@ class Destination(NamedTuple):
     id: NodeId | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Envelope:
-    """What surrounds every datagram of one node: who it is, its network, its clock (Unix seconds), whom it may reach."""
+    """What surrounds every datagram of one node: who it is, its network, its clock (Unix seconds), whom it may reach.
+
+    `client` may change while it is in use. `only`: the sockets that a node which hides talks to, and hears; None: it does not.
+    """
 
     identity: Identity
     network: str
@@ -114,11 +119,24 @@ class Envelope:
     reach: Reach
     client: bool
     clock: Callable[[], float]
+    only: Sockets | None = None
 
     @classmethod
-    def of(cls, identity: Identity, network: str, reach: Reach, client: bool, clock: Callable[[], float]) -> Envelope:
+    def of(
+        cls,
+        identity: Identity,
+        network: str,
+        reach: Reach,
+        client: bool,
+        clock: Callable[[], float],
+        only: Sockets | None = None,
+    ) -> Envelope:
         """The envelope of the node `identity` of `network` (its name)."""
-        return cls(identity, network, datagram.tag(network), reach, client, clock)
+        return cls(identity, network, datagram.tag(network), reach, client, clock, only)
+
+    def accepts(self, host: str, port: int) -> bool:
+        """True if a datagram may go to, or come from, `host`:`port`."""
+        return self.reach.accepts(host, port) and (self.only is None or (host, port) in self.only())
 
     def close(self, message: bytes, recipient: NodeId | None) -> bytes:
         """`message` as it goes over the wire to `recipient` (None: to whoever is there)."""

@@ -45,7 +45,8 @@ def address(visit: Visit) -> Finding:
         return warning(
             "address", f"peers see {observed}, a private one", "use network=lan, or validators on the internet"
         )
-    if serves and told != observed and network.relay != "only":
+    hidden = network.relay == "only"
+    if serves and told != observed and not (hidden or ipaddress.ip_address(told).is_unspecified):
         advice = f"say network.advertise={observed}, unless others do reach {told}"
         return warning("address", f"peers see {observed} ({where}), but others are told {told}", advice)
     if serves and not own and _behind_provider():

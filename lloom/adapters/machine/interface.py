@@ -20,6 +20,14 @@ def own(host: str) -> bool:
     return True
 
 
+def loopback(host: str) -> str:
+    """The loopback address of the family of `host`; `host` itself if it is one."""
+    address = ipaddress.ip_address(host)
+    if address.is_loopback:
+        return host
+    return "::1" if address.version == 6 else "127.0.0.1"
+
+
 def outward() -> str | None:
     """The IPv4 address from which this machine would talk to others; None if it has no way out."""
     try:

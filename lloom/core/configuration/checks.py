@@ -102,21 +102,26 @@ def _check_network(settings: Settings) -> None:
         raise ConfigError(
             "network.bootstrap: name at least one node that lets us in: network.bootstrap=[203.0.113.7:9000]"
         )
-    if settings.role == "validator" or (settings.role == "executor" and network.relay != "only"):
-        _check_reachable(network)
+    if settings.role == "validator":
+        if network.relay == "only":
+            raise ConfigError("network.relay: only executors are reached through others; a validator has to be dialled")
+        _check_reachable(network, told=False)
+    if settings.role == "executor":
+        # Validators say at which address they see an executor, and relay to one that has none.
+        _check_reachable(network, told=network.relay == "only" or (network.relay == "auto" and bool(network.bootstrap)))
     if settings.role == "executor" and network.port and network.port + settings.executor.workers - 1 > _LAST_PORT:
         raise ConfigError(
             f"network.port: {settings.executor.workers} workers from {network.port} on pass the last port"
         )
 
 
-def _check_reachable(network: NetworkSettings) -> None:
-    """Others are told one literal address, and it must lead here."""
+def _check_reachable(network: NetworkSettings, *, told: bool) -> None:
+    """Others are told one literal address, and it must lead here; `told`: the node can do without, or learns it."""
     key, host = ("network.advertise", network.advertise) if network.advertise else ("network.host", network.host)
-    if _literal(key, host).is_unspecified:
+    if _literal(key, host).is_unspecified and not told:
         raise ConfigError(
             f"network.advertise: {host} listens on every address of this machine; say which one others can reach: "
-            "network.advertise=203.0.113.7 (an executor that others cannot reach: network.relay=only)"
+            "network.advertise=203.0.113.7 (an executor with network.bootstrap=[…] is told by validators)"
         )
 
 

@@ -31,7 +31,7 @@ class FakePlace:
     def __post_init__(self) -> None:
         self.node = self.identity_.address
         self.settings = SimpleNamespace(
-            network=SimpleNamespace(name=NETWORK, relay="auto"),
+            network=SimpleNamespace(name=NETWORK, relay="auto", host="127.0.0.1", advertise=None),
             dht=SimpleNamespace(record_ttl_seconds=TTL),
             bridge=SimpleNamespace(certificate_seconds=CERTIFICATE_SECONDS),
         )

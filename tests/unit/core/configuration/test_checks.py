@@ -84,6 +84,14 @@ def test_a_node_that_listens_everywhere_must_say_where_it_is() -> None:
     assert "network.advertise=203.0.113.7" in refused("role=validator network=public")
     assert "is no IP address" in refused("role=validator network=public", network__advertise="example.org")
     assert "network.advertise" in refused("role=validator network=public", network__advertise="::")
+    assert "has to be dialled" in refused("role=validator network.relay=only")
+
+
+def test_an_executor_with_validators_is_told_where_it_is() -> None:
+    words = f"role=executor network=public llm=mock network.bootstrap=[{ADDRESS}@198.51.100.1:9000]"
+    assert checks.settings(composed(words)).network.advertise is None
+    assert "network.advertise=203.0.113.7" in refused(words, network__relay="off")
+    assert "is no IP address" in refused(words, network__host="localhost")
 
 
 def test_a_client_needs_somebody_who_lets_it_in() -> None:
