@@ -20,7 +20,7 @@ from lloom.adapters.bridge import Connection, Link, Listener, Service, Stream, d
 from lloom.adapters.dht import addresses
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.validator.dialback import DialBack
-from lloom.adapters.validator.switchboard import Switchboard
+from lloom.adapters.validator.switchboard import BEGUN_PER_SECOND, Switchboard
 from lloom.core.bridge import hello
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import Identity, NodeId
@@ -124,15 +124,15 @@ class Hidden:
 
 
 @asynccontextmanager
-async def hidden(*validators: Validator, handler: Any = echo, wanted: int = 2) -> AsyncIterator[Hidden]:
-    """It holds its reservations already."""
+async def hidden(*validators: Validator, handler: Any = echo, wanted: int = 2, **changes: Any) -> AsyncIterator[Hidden]:
+    """It holds its reservations already. `changes`: to the settings of its bridge."""
     identity = Identity.generate()
 
     async def greet(audience: hello.Audience, limits: Limits) -> Hello:
         await asyncio.sleep(0)
         return hello.greet(identity, audience, limits, time.time())
 
-    service = Service(identity.address, NETWORK, settings(), handler, lambda *_: None)
+    service = Service(identity.address, NETWORK, settings(**changes), handler, lambda *_: None)
     listener = await Listener.start("127.0.0.1", 0, certificate(identity), service)
     link = Link(greet, NETWORK, settings())
 
@@ -333,6 +333,55 @@ async def test_a_worker_has_so_many_relayed_connections_and_gets_its_place_back(
                 await later.connection(executor.address, v.relays(executor.address))
         await until(lambda: v.board.streams == 0)
         await later.connection(executor.address, v.relays(executor.address))
+
+
+@on_both_loops
+async def test_one_network_has_a_share_of_the_connections_to_a_worker_only() -> None:
+    async with validator(streams_per_peer=8) as v, hidden(v) as executor, AsyncExitStack() as stack:
+        one, two, three = [await stack.enter_async_context(client()) for _ in range(3)]
+        for pool in (one, two):
+            await pool.connection(executor.address, v.relays(executor.address))
+        with pytest.raises(RetryElsewhere, match="Too many"):
+            await three.connection(executor.address, v.relays(executor.address))
+
+
+@on_both_loops
+async def test_one_network_begins_so_many_connections_a_second() -> None:
+    async with validator() as v, AsyncExitStack() as stack:
+        connection = await dial(
+            v.endpoint, v.identity.address, Link(Identity.generate(), NETWORK, settings()), lambda *_: None
+        )
+        stack.push_async_callback(connection.close)
+        executor = await stack.enter_async_context(hidden(v))
+        v.board._now = lambda: 1.0
+        begun = [await connection.open(RelayCall(executor.address, 0)) for _ in range(BEGUN_PER_SECOND)]
+        more = await connection.open(RelayCall(executor.address, 0))
+        with pytest.raises(RetryElsewhere, match="Too many"):
+            await more.receive()
+        for stream in begun:
+            stream.cancel()
+
+
+@on_both_loops
+async def test_clients_behind_one_relay_are_not_taken_for_one() -> None:
+    tight = {"connections_per_address": 1, "handshakes_per_address": 1}
+    async with validator() as v, hidden(v, **tight) as executor, client() as one, client() as other:
+        for pool in (one, other):
+            connection = await pool.connection(executor.address, v.relays(executor.address))
+            assert await ask(connection, b"here") == b"here"
+
+
+@on_both_loops
+async def test_one_relay_fills_half_of_the_places_and_leaves_the_others() -> None:
+    async with validator() as v, hidden(v, connections=4) as executor, AsyncExitStack() as stack:
+        way = v.relays(executor.address)
+        pools = [await stack.enter_async_context(client()) for _ in range(3)]
+        for pool in pools[:2]:
+            await pool.connection(executor.address, way)
+        with pytest.raises(RetryElsewhere):
+            await pools[2].connection(executor.address, way)
+        direct = Endpoint("127.0.0.1", executor.listener.port)
+        assert await ask(await pools[2].connection(executor.address, direct), b"here") == b"here"
 
 
 @on_both_loops

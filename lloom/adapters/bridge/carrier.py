@@ -6,8 +6,8 @@ Like a socket, it delivers nothing after `close`, which still sends what was wri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from loguru import logger
 
@@ -40,7 +40,7 @@ class Carrier(asyncio.Transport):
     async def run(self) -> None:
         """The whole life of the transport; cancelled, it hangs up."""
         self._protocol.connection_made(self)
-        pumps = [asyncio.create_task(self._guard(work)) for work in (self._read(), self._write())]
+        pumps = [asyncio.create_task(self._guard(work)) for work in (self._read, self._write)]
         try:
             await self._over.wait()
         finally:
@@ -130,10 +130,10 @@ class Carrier(asyncio.Transport):
             self._buffer.clear()
             self._over.set()
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         """What stops one direction ends both."""
         try:
-            await work
+            await work()
         except (RetryElsewhere, CallerFault) as error:
             self._end(error)
         except Exception as error:  # noqa: BLE001 - a task's boundary: as asyncio does for a socket

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
 from loguru import logger
 
@@ -28,6 +28,21 @@ from lloom.core.settings import BridgeSettings
 
 TOTAL: Final = 16
 """Handshakes a second from everywhere, as a multiple of what one address may begin."""
+
+
+class Source(NamedTuple):
+    """Where a connection comes from, and how many of there may be at once."""
+
+    name: str
+    handshakes: int
+    connections: int
+
+    @classmethod
+    def of(cls, address: str, settings: BridgeSettings, *, relayed: bool) -> Source:
+        """An address (IPv6: its /64); behind a relay are many clients, who have half of the places and are shared out there."""
+        if relayed:
+            return cls(f"the relay {address}", settings.handshakes // 2, settings.connections // 2)
+        return cls(_host(address), settings.handshakes_per_address, settings.connections_per_address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +68,7 @@ class Listener:
         """Those on which it was not yet."""
         self.port = 0
         """Where it really listens."""
-        self._per_host: Counter[str] = Counter()
+        self._shaking: Counter[str] = Counter()
         self._proven: Counter[str] = Counter()
         self._rate = Buckets(service.settings.handshakes_per_second, TOTAL * service.settings.handshakes_per_second)
         self._servers: list[asyncio.Server] = []
@@ -76,7 +91,7 @@ class Listener:
 
     async def take(self, stream: Stream) -> None:
         """Accepts a connection that a relay passes on over `stream`, until it ends; it is a stranger's like any other."""
-        await Carrier(stream, self._wire(), ours=False).run()
+        await Carrier(stream, self._wire(relayed=True), ours=False).run()
 
     def renew(self, certificate: Certificate) -> None:
         """Shows `certificate` to all who connect from now on."""
@@ -92,58 +107,55 @@ class Listener:
         everybody = [*self.connections, *self.knocking]
         await asyncio.gather(*(connection.close() for connection in everybody))
 
-    def admit(self, stranger: Accepted, host: str) -> bool:
+    def admit(self, stranger: Accepted, source: Source) -> bool:
         """Whether a stranger may begin a handshake."""
         settings = self.service.settings
         if (
             len(self.knocking) >= settings.handshakes
-            or self._per_host[host] >= settings.handshakes_per_address
-            or self._proven[host] >= settings.connections_per_address
+            or self._shaking[source.name] >= source.handshakes
+            or self._proven[source.name] >= source.connections
             or len(self.knocking) + len(self.connections) >= settings.connections
-            or not self._rate.take(host, asyncio.get_running_loop().time())
+            or not self._rate.take(source.name, asyncio.get_running_loop().time())
         ):
-            logger.debug("refused a connection from {}: too many", host)
+            logger.debug("refused a connection from {}: too many", source.name)
             return False
         self.knocking.add(stranger)
-        self._per_host[host] += 1
+        self._shaking[source.name] += 1
         return True
 
-    def dismiss(self, stranger: Accepted, host: str) -> None:
+    def dismiss(self, stranger: Accepted, source: Source) -> None:
         """The handshake is over, well or not. Idempotent."""
         if stranger in self.knocking:
             self.knocking.remove(stranger)
-            self._per_host[host] -= 1
-            if not self._per_host[host]:
-                del self._per_host[host]
+            _subtract(self._shaking, source.name)
 
-    def let_in(self, guest: Accepted, host: str) -> None:
+    def let_in(self, guest: Accepted, source: Source) -> None:
         """The handshake went well."""
-        self.dismiss(guest, host)
+        self.dismiss(guest, source)
         self.connections.add(guest)
-        self._proven[host] += 1
+        self._proven[source.name] += 1
 
-    def see_off(self, guest: Accepted, host: str) -> None:
+    def see_off(self, guest: Accepted, source: Source) -> None:
         """All work for somebody who was let in has stopped. Idempotent."""
         if guest in self.connections:
             self.connections.remove(guest)
-            self._proven[host] -= 1
-            if not self._proven[host]:
-                del self._proven[host]
+            _subtract(self._proven, source.name)
 
-    def _wire(self) -> Wire:
-        connection = Accepted(self, self._certificate, Tls(self._context, server_side=True))
+    def _wire(self, *, relayed: bool = False) -> Wire:
+        connection = Accepted(self, self._certificate, Tls(self._context, server_side=True), relayed=relayed)
         return connection.wire
 
 
 class Accepted(Connection):
     """A connection that somebody made to us."""
 
-    def __init__(self, listener: Listener, certificate: Certificate, tls: Tls) -> None:
+    def __init__(self, listener: Listener, certificate: Certificate, tls: Tls, *, relayed: bool) -> None:
         service = listener.service
         super().__init__(Side.ACCEPTOR, service.settings, service.on_control, service.handler)
         self.wire = Wire(tls, self, service.settings)
         self._listener = listener
-        self._host = ""
+        self._relayed = relayed
+        self._source = Source("", 0, 0)
         self._audience = hello.Audience(service.network, service.server, certificate.der)
 
     def refuse(self, refusal: Refusal) -> None:
@@ -152,8 +164,8 @@ class Accepted(Connection):
 
     def connected(self) -> None:
         """Somebody knocks."""
-        self._host = _host(self.wire.address)
-        if self._listener.admit(self, self._host):
+        self._source = Source.of(self.wire.address, self._listener.service.settings, relayed=self._relayed)
+        if self._listener.admit(self, self._source):
             super().connected()
         else:
             self.wire.abort()
@@ -161,22 +173,28 @@ class Accepted(Connection):
     def lost(self, error: Exception | None) -> None:
         """The wire is gone."""
         super().lost(error)
-        self._listener.dismiss(self, self._host)
+        self._listener.dismiss(self, self._source)
 
     def _over(self) -> None:
-        self._listener.see_off(self, self._host)
+        self._listener.see_off(self, self._source)
 
     def _greeted(self, said: Hello) -> None:
         skew = self._listener.service.settings.clock_skew_seconds
         self.peer = hello.check(said, self._audience, time.time(), skew)
         self.session.welcome()
-        self._listener.let_in(self, self._host)
+        self._listener.let_in(self, self._source)
 
     def _fail(self, error: RetryElsewhere | CallerFault) -> None:
         if isinstance(error, PeerFault):
             who = checksum(self.peer) if self.peer else "a stranger"
-            logger.debug("hung up on {} at {}: {}", who, self._host, error)
+            logger.debug("hung up on {} at {}: {}", who, self._source.name, error)
         super()._fail(error)
+
+
+def _subtract(counter: Counter[str], name: str) -> None:
+    counter[name] -= 1
+    if not counter[name]:
+        del counter[name]
 
 
 def _host(address: str) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 
 from lloom.adapters.bridge import Stream
 from lloom.adapters.dht.addresses import subnet
+from lloom.core.buckets import Buckets
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Call, Refusal, RelayCall, RelayedCall, ReserveCall
@@ -24,6 +25,10 @@ SILENCE_SECONDS: Final = 60.0
 """A bridge within says something every `bridge.ping_seconds`: one that is silent for so long is dead, or was none."""
 SUBNET_SHARE: Final = 4
 """No one network has more than a quarter of the places: identities cost nothing, addresses do."""
+BEGUN_PER_SECOND: Final = 16
+"""Relayed connections that one network begins, for the Worker has to shake hands each time; as many again in a burst."""
+BEGUN: Final = 256
+"""The same for everybody."""
 REPLACED: Final = Refusal(503, "replaced", "the Worker has reserved anew")
 
 Place = tuple[NodeId, int]
@@ -39,6 +44,7 @@ class Switchboard:
         self._reserved: dict[Place, Stream] = {}
         self._taken: Counter[Hashable] = Counter()
         self._throttle = Throttle(settings.bytes_per_second)
+        self._begun = Buckets(BEGUN_PER_SECOND, BEGUN)
 
     @property
     def reserved(self) -> int:
@@ -81,12 +87,16 @@ class Switchboard:
         if reservation is None:
             raise RetryElsewhere(f"{checksum(executor)} is not reached through here.", status=503, code="not_relayed")
         each, every = self._settings.streams_per_peer, self._settings.streams
+        source, worker = _source(stream), f"worker {executor.hex()} {call.worker}"
         with self._places(
             ("streams", every),
             (f"client {client.hex()}", each),
-            (f"from {_source(stream)}", _share(every)),
-            (f"worker {executor.hex()} {call.worker}", each),
+            (f"from {source}", _share(every)),
+            (worker, each),
+            (f"{worker} from {source}", _share(each)),
         ):
+            if not self._begun.take(source, self._now()):
+                raise _busy()
             onward = await reservation.connection.open(RelayedCall())
             await self._splice(stream, onward, (client, executor))
 
@@ -115,7 +125,7 @@ class Switchboard:
     def _places(self, *wanted: tuple[Hashable, int]) -> Iterator[None]:
         """Takes one place of each kind, each with its limit; RetryElsewhere if one is full."""
         if any(self._taken[kind] >= limit for kind, limit in wanted):
-            raise RetryElsewhere("Too many connections at once for this relay.", status=503, code="busy", retry_after=1)
+            raise _busy()
         kinds = [kind for kind, _ in wanted]
         self._taken.update(kinds)
         try:
@@ -131,6 +141,10 @@ async def _within(seconds: float, source: Stream) -> bytes | None:
     """What comes next; TimeoutError if nothing does."""
     async with asyncio.timeout(seconds):
         return await source.receive()
+
+
+def _busy() -> RetryElsewhere:
+    return RetryElsewhere("Too many connections at once for this relay.", status=503, code="busy", retry_after=1)
 
 
 def _share(places: int) -> int:
