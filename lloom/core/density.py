@@ -14,9 +14,9 @@ from typing import Final
 SPACE: Final = 1 << 160
 FEWEST: Final = 4
 """Fewer ids near a key say nothing."""
-MARGIN: Final = 4.0
+MARGIN: Final = 2.0
 """Sizes are estimates: by so much the true one may be larger."""
-UNLIKELY: Final = 1e-7
+UNLIKELY: Final = 1e-5
 """One false alarm in so many lookups, at most."""
 
 

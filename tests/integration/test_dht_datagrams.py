@@ -214,7 +214,7 @@ async def test_whose_id_moves_to_a_strangers_address_stays_where_it_answers() ->
         # A greeting that `other` made for somebody else, sent on from another address: it is true, and proves no address.
         thief.send(thief.call(PING, None, by=nodes.identities[other]), victim)
         await until(lambda: len(thief.got) == 2)
-        await until(lambda: not victim._swarm.protocol._introductions._under_way)
+        await until(lambda: not victim._swarm.protocol.members.busy)
         contact = victim._swarm.protocol.router.get(address(nodes, other))
         assert contact.port == other.port
         await is_well(nodes, victim)
@@ -246,7 +246,7 @@ async def test_who_passes_on_the_datagrams_of_others_does_not_draw_them_to_his_a
         port = transport.get_extra_info("sockname")[1]
         assert await victim._swarm.protocol.greet("127.0.0.1", port) == address(nodes, other)
         assert between.passed >= 2
-        await until(lambda: not victim._swarm.protocol._moving and not other._swarm.protocol._moving)
+        await until(lambda: not victim._swarm.protocol.members.busy and not other._swarm.protocol.members.busy)
         assert victim._swarm.protocol.router.get(address(nodes, other)).port == other.port
         assert other._swarm.protocol.router.get(address(nodes, victim)).port == victim.port
         transport.close()

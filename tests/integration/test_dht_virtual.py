@@ -145,6 +145,7 @@ async def test_twenty_four_ids_ground_around_a_key_hide_nothing_while_there_are_
         nodes.identity = own  # type: ignore[method-assign]
         served = await announced(nodes, executors, model)
         client = await nodes.add(client=True)
+        await asyncio.sleep(5)  # in virtual time: it has to know how large the network is
         for _ in range(8):
             _, found = await timed(client, model)
             assert found == served

@@ -25,6 +25,9 @@ class Introductions:
         self._tasks = tasks
         self._under_way: dict[NodeId, str] = {}
 
+    def __len__(self) -> int:
+        return len(self._under_way)
+
     def begin(self, stranger: Node) -> None:
         """Ask `stranger` back, unless that is under way or too many are."""
         source, others = subnet(stranger.ip, stranger.port), list(self._under_way.values())

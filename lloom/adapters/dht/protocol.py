@@ -19,8 +19,8 @@ from lloom.adapters.dht import wire
 from lloom.adapters.dht.addresses import is_public, pack, subnet, unpack
 from lloom.adapters.dht.gate import Arrival, Gate
 from lloom.adapters.dht.handover import Handover
-from lloom.adapters.dht.health import STRIKES, Health
-from lloom.adapters.dht.introductions import Introductions
+from lloom.adapters.dht.health import Health
+from lloom.adapters.dht.membership import Membership
 from lloom.adapters.dht.mirror import Mirror
 from lloom.adapters.dht.routing import Table
 from lloom.adapters.dht.storage import RecordStore
@@ -72,12 +72,11 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         self._envelope = envelope
         self._gate = Gate(envelope, settings)
         self._mirror = Mirror(settings.clock_skew_seconds, self._bound)
-        self._introductions = Introductions(self.call_ping, self.tasks)
         self._handover = Handover(source_node, self.router, storage, self.call_store)
+        self.members = Membership(self.router, self.health, self.tasks, self.call_ping, self._handing_over)
         self._contacts_per_subnet = settings.contacts_per_subnet
         self._loop = asyncio.get_running_loop()
         self._asked: dict[bytes, Destination] = {}
-        self._moving: set[bytes] = set()
 
     @property
     def observed(self) -> str | None:
@@ -207,7 +206,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         if node_id == self.source_node.id:
             self._mirror.found_at(host, port)
         else:
-            self._answered(Node(node_id, host, port), reply)
+            self.members.answered(Node(node_id, host, port), reply.seconds, client=reply.sender.client)
         return node_id
 
     async def call_ping(self, node_to_ask: Node) -> bytes | None:
@@ -243,7 +242,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
             return None
         if method == "ping":
             self._heard_ping(reply)
-        self._answered(node, reply)
+        self.members.answered(node, reply.seconds, client=reply.sender.client)
         return decoded
 
     async def _request(self, to: Destination, method: str, timeout: float, *arguments: object) -> Reply | None:
@@ -290,71 +289,22 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
     def _bound(self) -> frozenset[tuple[str, int]]:
         return frozenset() if self.transport is None else self.transport.addresses
 
-    # Who gets into the routing table.
-
-    def welcome_if_new(self, node: Node) -> None:
-        """Put `node`, which just answered from there, into the table; a new one gets the records that are now its to hold."""
-        known = self.router.get(node.id)
-        if known is not None and not known.same_home_as(node):
-            if node.id not in self._moving:
-                self._moving.add(node.id)
-                self.tasks.spawn(self._move(known, node))
-            return
-        new = known is None
-        self.router.add_contact(node)
-        if new and node.id in self.router and not self._envelope.client and not self._handover.busy:
-            self.tasks.spawn(self._handover.to(node))
-
-    async def _move(self, known: Node, node: Node) -> None:
-        """A contact answered from elsewhere. It is believed only where it is silent at home: somebody in between who passes on
-        all datagrams could else draw it to his own address.
-        """
-        try:
-            for _ in range(STRIKES):
-                if await self.call_ping(known) is not None:
-                    return
-            self._forget(known)
-            self.welcome_if_new(node)
-        finally:
-            self._moving.discard(node.id)
-
     def doubt(self, node: Node) -> None:
         """Find out whether `node`, the oldest of a full bucket, is still there."""
         self.tasks.spawn(self.call_ping(node))
 
     def _meet(self, sender: Sender) -> None:
-        """Somebody asks. A stranger, or a contact that moved, is asked back: it is known only once it answers from there."""
-        if sender.id == self.source_node.id:
-            return
-        known = self.router.get(sender.id)
-        stranger = Node(sender.id, sender.host, sender.port)
-        if sender.client:
-            self._forget(stranger)
-            return
-        if known is not None and known.same_home_as(stranger):
-            return
-        if not self.health.resting(stranger, self._loop.time()):
-            self._introductions.begin(stranger)
-
-    def _answered(self, node: Node, reply: Reply) -> None:
-        self.health.answered(node, reply.seconds)
-        if reply.sender.client:
-            self.router.remove_contact(node)
-        else:
-            self.welcome_if_new(node)
+        """Somebody asks; it may be this very node, by another of its addresses."""
+        if sender.id != self.source_node.id:
+            self.members.met(sender)
 
     def _failed(self, node: Node, reply: Reply | None) -> None:
         """A strike against `node`, unless it answered that our clock is off and it seems to be right."""
-        if reply is not None and reply.body is None and self.clock_offset is not None:
-            return
-        if self.health.missed(node, self._loop.time()):
-            self._forget(node)
+        if reply is None or reply.body is not None or self.clock_offset is None:
+            self.members.missed(node)
 
-    def _forget(self, node: Node) -> None:
-        """Take `node` out of the table, if that is where the table has it: elsewhere it may well live."""
-        known = self.router.get(node.id)
-        if known is not None and known.same_home_as(node):
-            self.router.remove_contact(node)
+    def _handing_over(self) -> Handover | None:
+        return None if self._envelope.client else self._handover
 
 
 def _decoded(reply: Reply | None, using: msgspec.msgpack.Decoder[T]) -> T | None:
