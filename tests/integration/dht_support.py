@@ -102,11 +102,11 @@ def fingerprint(number: int) -> bytes:
     return hashlib.sha256(b"%d" % number).digest()
 
 
-async def until(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
-    """Wait for `condition`; TimeoutError after `seconds`."""
+async def until(condition: Callable[[], bool], seconds: float = DEADLINE, poll: float = 0.01) -> None:
+    """Wait for `condition`, looked at every `poll` seconds (0: in every turn of the loop); TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 (many conditions have no event)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(poll)
 
 
 class Swarm:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import msgspec
@@ -196,6 +197,22 @@ async def test_records_that_belong_elsewhere_are_not_believed(monkeypatch: pytes
         monkeypatch.setattr(holder._swarm.storage, "page", lambda *_: ([other.raw], 1))
         assert await asker.executors("m") == []
         assert await asker.executors("m2") == [me.address]
+
+
+@pytest.mark.parametrize("late", [0.005, 0.03, 0.4])
+@on_both_loops
+async def test_what_was_answered_while_our_own_loop_stood_still_is_read_before_anybody_gives_up(late: float) -> None:
+    async with swarm(1) as nodes:
+        holder, asker = nodes.nodes[0], await nodes.add(client=True)
+        await holder.announce(["m"], [endpoint(1)], fingerprint(1))
+        await asker.executors("m")
+        contact = Node(nodes.identities[holder].address, "127.0.0.1", holder.port)
+        patience = asker._swarm.protocol.health.timeout(contact)
+        for _ in range(3):
+            asking = asyncio.create_task(asker.executors("m"))
+            await until(lambda: bool(asker._swarm.protocol._outstanding), poll=0)
+            time.sleep(patience + late)  # noqa: ASYNC251 - all of it stands still: that is what is tested
+            assert await asking == [contact.id]
 
 
 @on_both_loops

@@ -165,17 +165,22 @@ class NodeLookup(SpiderCrawl):  # type: ignore[misc]
     async def _pause(self, seconds: float) -> None:
         """Until a query ends, or for `seconds`, when one has become too old to hold its slot.
 
-        Time overslept does not make a query older: nobody could read its answer meanwhile.
+        Time overslept makes neither a query nor the search older: nobody could read an answer meanwhile.
         """
-        end = self._loop.time() + max(0.0, seconds)
         pending = [task for path in self._paths for task in path.pending]
-        await asyncio.wait(pending, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
-        overslept = max(0.0, self._loop.time() - end)
+        overslept = await self._overslept(pending, max(0.0, seconds), asyncio.FIRST_COMPLETED)
+        self._deadline += overslept
         for path in self._paths:
             path.pending = {task: query for task, query in path.pending.items() if not task.done()}
             for query in path.pending.values():
                 query.asked += overslept
                 self._doubt_if_late(query)
+
+    async def _overslept(self, tasks: list[asyncio.Task[None]], seconds: float, until: str) -> float:
+        """Waits for `tasks`, `seconds` at most; how much more it became, since our own loop stood still."""
+        end = self._loop.time() + seconds
+        await asyncio.wait(tasks, timeout=seconds, return_when=until)
+        return max(0.0, self._loop.time() - end)
 
     def _doubt_if_late(self, query: _Query) -> None:
         """Whoever named a node that does not answer may have invented it."""
@@ -314,7 +319,8 @@ class ValueLookup(NodeLookup):
             return False
         self.queries += len(turn)
         pages = [self.protocol.tasks.spawn(self._ask_page(node, after)) for node, after in turn]
-        await asyncio.wait(pages, timeout=self._hedge)
+        overslept = await self._overslept(pages, self._hedge, asyncio.ALL_COMPLETED)
+        await asyncio.wait(pages, timeout=overslept)
         return len(self.records) > known
 
     def _enough(self) -> bool:

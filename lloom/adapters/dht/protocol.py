@@ -36,9 +36,12 @@ T = TypeVar("T")
 
 # Calls that wait for an answer at once: a bound on what strangers can make us hold.
 MAX_OUTSTANDING: Final = 2000
-# A timer that fires later than this says that the machine is busy, not that the peer is dead; then it gets this much more.
-STALL: Final = 0.05
+# A timer that fires later than this says that the machine is busy, not that the peer is dead; then it gets this much more,
+# so often. Even one that fires in time may come before an answer that is there: loops run timers first and read sockets then.
+STALL: Final = 0.01
 AFTER_STALL: Final = 0.25
+LAST_LOOK: Final = 0.02
+LOOKS: Final = 3
 
 
 class Reply(NamedTuple):
@@ -140,11 +143,13 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
         self._mirror.hear_clock(address, data.ahead)
         super()._accept_response(msg_id, data, address)
 
-    def _timeout(self, msg_id: bytes) -> None:
-        """No answer in time. Where it was our own loop that stood still, the answer may lie in the socket: read on, once."""
+    def _timeout(self, msg_id: bytes, looks: int = LOOKS) -> None:
+        """No answer in time. It may still lie in the socket, most of all if our own loop stood still: read on first."""
         future, timer = self._outstanding[msg_id]
-        if self._loop.time() - timer.when() > STALL:
-            self._outstanding[msg_id] = (future, self._loop.call_later(AFTER_STALL, self._give_up, msg_id))
+        late = self._loop.time() - timer.when() > STALL
+        if looks and (late or looks == LOOKS):
+            pause = AFTER_STALL if late else LAST_LOOK
+            self._outstanding[msg_id] = (future, self._loop.call_later(pause, self._timeout, msg_id, looks - 1))
         else:
             self._give_up(msg_id)
 
