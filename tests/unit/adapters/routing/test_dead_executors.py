@@ -1,0 +1,81 @@
+"""An executor that dies without a goodbye is still announced for a while; a client waits for it once, and not again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from lloom.core.errors import RetryElsewhere
+from tests.integration.virtual_support import in_virtual_time
+from tests.unit.adapters.routing_support import FakeExecutor, Net, request
+
+CONNECT_SECONDS = 5.0
+MINUTE = 60.0
+QUICK = 0.1
+
+
+def vanish(net: Net, executor: FakeExecutor) -> None:
+    """From now on nothing comes from there, not even a refusal; whoever dials waits until the time is over."""
+    for connection in executor.connections:
+        connection.break_off()
+    alive, executor.dials = net.dht.dial, 0
+
+    async def dial(endpoint: Any, who: Any) -> Any:
+        if who != executor.address:
+            return await alive(endpoint, who)
+        executor.dials += 1
+        await asyncio.sleep(CONNECT_SECONDS)
+        raise RetryElsewhere("no answer", code="unreachable")
+
+    net.pool._dial = dial
+
+
+async def ask(net: Net) -> tuple[float, Any]:
+    """How long it took until the first content came, and from whom."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    answer = await net.router.chat(request())
+    took = loop.time() - began
+    async for _ in answer:
+        pass
+    return took, answer.executor
+
+
+@in_virtual_time
+async def test_of_all_requests_while_a_dead_executor_is_still_announced_one_waits_for_it() -> None:
+    dying, living = FakeExecutor(1), FakeExecutor(2)
+    async with Net(dying, living) as net:
+        assert (await ask(net))[1] == dying.address, "it is the cheapest"
+        vanish(net, dying)
+        waited = []
+        for _ in range(15 * 12):
+            took, who = await ask(net)
+            assert who == living.address
+            waited.append(took)
+            await asyncio.sleep(CONNECT_SECONDS)
+        assert sum(each > QUICK for each in waited) <= 1
+        assert max(waited) <= CONNECT_SECONDS + QUICK
+        assert 1 <= dying.dials <= 12, "it is looked for behind the requests, ever more rarely"
+
+
+@in_virtual_time
+async def test_many_requests_at_once_wait_for_a_dead_executor_together() -> None:
+    dying, living = FakeExecutor(1), FakeExecutor(2)
+    async with Net(dying, living) as net:
+        await ask(net)
+        vanish(net, dying)
+        answers = await asyncio.gather(*(ask(net) for _ in range(20)))
+        assert {who for _, who in answers} == {living.address}
+        assert dying.dials == 1
+        assert (await ask(net))[0] <= QUICK
+
+
+@in_virtual_time
+async def test_a_client_that_comes_later_waits_for_no_dead_executor_at_all() -> None:
+    dead, living = FakeExecutor(1), FakeExecutor(2)
+    async with Net(dead, living, grace_seconds=QUICK / 2) as net:
+        vanish(net, dead)
+        for _ in range(20):
+            took, who = await ask(net)
+            assert (took <= QUICK, who) == (True, living.address)
+            await asyncio.sleep(MINUTE)
