@@ -13,32 +13,35 @@ from loguru import logger
 
 from lloom.actors.base import Actor
 from lloom.actors.place import Place
-from lloom.adapters.writer import Writer
-from lloom.core.eip712 import Domain
+from lloom.adapters.journal import receipts
+from lloom.adapters.journal.writer import Writer
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt
+from lloom.core.payment.domain import domain
 from lloom.core.receipt import Draft, sign_receipt
 from lloom.core.settings import Settings
 
 
 class Accounting(Actor):
-    """One for each node that pays or is paid. Until the journal is open, calls wait."""
+    """One for each chain of a node that pays or is paid, and one for what nobody pays. Until the journal is open, calls wait."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, chain: str = "") -> None:
+        """`chain`: its name in the settings; empty: nobody pays."""
         super().__init__(place)
+        self._chain = chain
         self._opened = asyncio.Event()
 
     async def run(self) -> None:
         """Writes the journal until told to stop. ConfigError if it cannot be used, sqlite3.Error if it fails later."""
         settings = self.place.settings
         identity = await asyncio.to_thread(self.place.identity)
-        path = journal_path(settings, identity.address)
+        path = journal_path(settings, self._chain, identity.address)
         writer = Writer(path, settings.accounting)
         try:
             await writer.open()
             self._writer = writer
-            self._sign = partial(sign_receipt, identity=identity, domain=Domain())
+            self._sign = partial(sign_receipt, identity=identity, domain=domain(settings.chain.get(self._chain)))
             self._opened.set()
             self.up("keeps signed receipts; there is no chain, so nothing is settled")
             logger.debug("the journal is {}", path)
@@ -75,15 +78,15 @@ class Accounting(Actor):
         """
         await self._ready()
         sign = self._sign
-        return await self._writer.write(lambda journal: journal.issue(drafts, sign), len(drafts))
+        return await self._writer.write(lambda db: receipts.issue(db, drafts, sign), len(drafts))
 
     async def keep(self, items: list[tuple[NodeId, SignedReceipt]]) -> None:
         """Stores checked receipts by the executor that gave them. Client's side; errors as for `issue`."""
         await self._ready()
-        await self._writer.write(lambda journal: journal.keep(items), len(items))
+        await self._writer.write(lambda db: receipts.keep(db, items), len(items))
 
 
-def journal_path(settings: Settings, owner: NodeId) -> Path:
-    """Where the receipts of `owner` on the configured chain are: numbering is one for all networks, as signatures are."""
-    name = f"receipts-{settings.chain.name}-{checksum(owner)}.sqlite"
+def journal_path(settings: Settings, chain: str, owner: NodeId) -> Path:
+    """Where the journal of `owner` on a chain is (empty: none): numbering is one for all networks, as signatures are."""
+    name = f"ledger-{chain or 'off'}-{checksum(owner)}.sqlite"
     return Path(settings.home).expanduser() / settings.role / name

@@ -31,6 +31,11 @@ Word = Annotated[str, Meta(max_length=64)]
 Milliseconds = Annotated[int, Meta(ge=0, le=1 << 53)]
 Tokens = Annotated[int, Meta(ge=0, lt=1 << 32)]
 Amount = Annotated[int, Meta(ge=1, lt=1 << 32)]
+Wei = Annotated[bytes, Meta(min_length=16, max_length=16)]
+"""An amount of money, big-endian, as msgpack's integers have 64 bits (`wei`, `amount`)."""
+ChainId = Annotated[int, Meta(ge=0, lt=1 << 53)]
+LaneNumber = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Sequence = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
 T = TypeVar("T")
 
@@ -69,6 +74,26 @@ class Welcome(Message, frozen=True):
     limits: Limits
 
 
+class Usage(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Everything ever asked of one model on a lane. `model`: keccak of its canonical id."""
+
+    model: Hash
+    input_tokens: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    output_tokens: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    requests: Annotated[int, Meta(ge=0, lt=1 << 56)]
+
+
+class SignedVoucher(Message, frozen=True):
+    """Control, from a client: the exact bytes of a voucher (core/payment/voucher.py), and what its usage hash stands for."""
+
+    voucher: Annotated[bytes, Meta(max_length=1024)]
+    signature: Signature
+    usages: Annotated[tuple[Usage, ...], Meta(max_length=16)] = ()
+    """Sorted by model."""
+    left_out: Annotated[tuple[Sequence, ...], Meta(max_length=64)] = ()
+    """Numbers of receipts that the client does not accept, the latest ones."""
+
+
 class ChatCall(Message, frozen=True):
     """OPEN: a chat completion. `request` is an encoded, signed `receipt.Request`; the body follows as DATA."""
 
@@ -77,6 +102,20 @@ class ChatCall(Message, frozen=True):
     salt: Annotated[bytes, Meta(min_length=16, max_length=16)]
     """Mixed into the hashes of request and response, so that a published hash gives nothing away."""
     model: Annotated[str, Meta(min_length=1, max_length=128)]
+    chain: ChainId = 0
+    """The chain (EIP-155) of the domain that the request is signed in; 0: nobody pays."""
+    voucher: SignedVoucher | None = None
+    """Covers what the request may cost before its first receipt, as far as earlier ones do not."""
+
+
+class LaneCall(Message, frozen=True):
+    """OPEN: what the executor knows of the caller's lane. Answered by `LaneState`, as DATA."""
+
+    chain: ChainId
+    token: Address
+    lane: LaneNumber
+    since: Sequence = 0
+    """Receipts with larger numbers are wanted."""
 
 
 class OfferCall(Message, frozen=True):
@@ -159,7 +198,16 @@ class RelayedCall(Message, frozen=True):
 
 
 Call = (
-    ChatCall | OfferCall | RegisterCall | CatalogueCall | GossipCall | ReachCall | ReserveCall | RelayCall | RelayedCall
+    ChatCall
+    | LaneCall
+    | OfferCall
+    | RegisterCall
+    | CatalogueCall
+    | GossipCall
+    | ReachCall
+    | ReserveCall
+    | RelayCall
+    | RelayedCall
 )
 
 
@@ -310,7 +358,31 @@ class Receipts(Message, frozen=True):
     items: Annotated[list[SignedReceipt], Meta(max_length=256)]
 
 
-Control = Receipts
+class Need(Message, frozen=True):
+    """Control, to a client: running answers go on once its vouchers of this lane reach `cumulative`."""
+
+    chain: ChainId
+    token: Address
+    lane: LaneNumber
+    cumulative: Wei
+
+
+class LaneState(Message, frozen=True):
+    """Answer to `LaneCall`, at most `MAX_PAGE` bytes. A lane nobody knows has zeros and no voucher."""
+
+    charged: Wei
+    """Everything ever charged on the lane."""
+    seq: Sequence
+    """Number of its last receipt."""
+    credit_limit: Wei
+    """What this client may owe here beyond its vouchers."""
+    voucher: SignedVoucher | None
+    """The client's own best one: it proves what it promised, even to a client that lost its journal."""
+    receipts: Annotated[tuple[SignedReceipt, ...], Meta(max_length=1000)]
+    """Those after `since`, in their order, the first of them."""
+
+
+Control = Receipts | SignedVoucher | Need
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -318,6 +390,16 @@ _encoder = msgspec.msgpack.Encoder()
 def _clean(text: str, length: int) -> str:
     """`text` that UTF-8 can carry (JSON may hold lone surrogates), cut to `length` characters."""
     return text[:length].encode(errors="replace").decode()
+
+
+def wei(amount: int) -> bytes:
+    """`amount` as it travels; OverflowError if it is negative or has more than 128 bits."""
+    return amount.to_bytes(16, "big")
+
+
+def amount(wei: bytes) -> int:
+    """The number that `wei` stands for."""
+    return int.from_bytes(wei, "big")
 
 
 def encode(message: Message) -> bytes:

@@ -44,6 +44,16 @@ class Endpoint(Struct, frozen=True, array_like=True, order=True, forbid_unknown_
             raise PeerFault("an endpoint behind something that is no address", code="bad_offer")
 
 
+class Payment(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One way to pay an executor: through the contract at this address of a chain (EIP-155 id), in this token (zero: its coin)."""
+
+    chain: Annotated[int, Meta(ge=1, lt=1 << 53)]
+    contract: Annotated[bytes, Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
+    token: Annotated[bytes, Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
+    rate: Annotated[int, Meta(ge=1, le=1 << 62)]
+    """Millionths: prices in this token are the offer's prices times this."""
+
+
 class ModelOffer(Struct, frozen=True, kw_only=True):
     """One model and its terms. Prices are smallest units of the payment token per million tokens."""
 
@@ -67,6 +77,10 @@ class Offer(Struct, frozen=True, kw_only=True):
     endpoints: Annotated[tuple[Endpoint, ...], Meta(max_length=64)]
     models: Annotated[tuple[ModelOffer, ...], Meta(max_length=1024)]
     software: Annotated[str, Meta(max_length=64)]
+    payments: Annotated[tuple[Payment, ...], Meta(max_length=16)] = ()
+    """Any one of these; none: nobody pays here, whatever the prices."""
+    window: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
+    """Output tokens to be paid for before they are made."""
 
     @property
     def goodbye(self) -> bool:

@@ -18,7 +18,7 @@ from lloom.core.eip712 import Domain, StructType, signer
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import ADDRESS_BYTES, Identity, NodeId, checksum, keccak
 from lloom.core.messages import SignedReceipt
-from lloom.core.offer import ModelOffer, Offer
+from lloom.core.offer import ModelOffer, Offer, Payment
 
 PRICE_UNIT: Final = 10**6
 """Prices are per this many tokens."""
@@ -221,23 +221,25 @@ def request_hash(salt: bytes, model: str, body: bytes) -> bytes:
     return hashlib.sha256(salt + len(name).to_bytes(2, "big") + name + body).digest()
 
 
-def quote_of(offer: Offer, model: ModelOffer) -> Quote:
+def quote_of(offer: Offer, model: ModelOffer, payment: Payment | None = None) -> Quote:
     """The quote that a signed offer implies for one of its models; both sides derive it alike, so none is sent.
 
+    `payment`: the one of the offer that is chosen; None: nobody pays, and the prices only tell what it is worth.
     It is valid as long as the offer and bears its number; a new offer makes new quotes, and an executor honours the old ones
-    until they expire. An offer names no cached price, fee, window or token yet: cached input costs as any input, the others are
-    zero.
+    until they expire. An offer names no cached price and no fee: cached input costs as any input.
     """
     terms = msgspec.msgpack.encode([model.context, model.max_output, model.features])
+    rate = PRICE_UNIT if payment is None else payment.rate
+    input_price, output_price = _scaled(model.input_price, rate), _scaled(model.output_price, rate)
     return Quote(
         executor=offer.executor,
         model=model_hash(model.id),
-        token=bytes(ADDRESS_BYTES),
-        input_price=model.input_price,
-        cached_price=model.input_price,
-        output_price=model.output_price,
+        token=bytes(ADDRESS_BYTES) if payment is None else payment.token,
+        input_price=input_price,
+        cached_price=input_price,
+        output_price=output_price,
         request_fee=0,
-        min_window=0,
+        min_window=-(-offer.window * output_price // PRICE_UNIT),
         valid_from=0,
         valid_until=offer.expires,
         tokenizer_hash=keccak(model.encoding.encode()),
@@ -245,6 +247,17 @@ def quote_of(offer: Offer, model: ModelOffer) -> Quote:
         terms_hash=keccak(terms),
         seq=offer.seq,
     )
+
+
+def quotes_of(offer: Offer, model: ModelOffer) -> list[tuple[Payment | None, Quote]]:
+    """All quotes of an offer for one of its models: one for each way to pay; where nothing is to be paid, the one without."""
+    free = not offer.payments or not (model.input_price or model.output_price)
+    ways: list[Payment | None] = [None] if free else list(offer.payments)
+    return [(way, quote_of(offer, model, way)) for way in ways]
+
+
+def _scaled(price: int, rate: int) -> int:
+    return -(-price * rate // PRICE_UNIT)
 
 
 def quote_hash(quote: Quote) -> bytes:

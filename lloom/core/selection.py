@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from lloom.core.chat import ChatRequest
 from lloom.core.identity import NodeId
-from lloom.core.offer import Endpoint, ModelOffer
+from lloom.core.offer import Endpoint, ModelOffer, Payment
 from lloom.core.outcomes import Outcomes, Place
 from lloom.core.receipt import Quote
 
@@ -31,6 +31,8 @@ class Candidate:
     terms: ModelOffer
     quote: Quote
     quote_hash: bytes
+    payment: Payment | None = None
+    """How it is paid; None: nothing is to be paid."""
 
     @property
     def place(self) -> Place:

@@ -12,8 +12,11 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 Price = Annotated[int, Meta(ge=0, le=2**62)]
 """Smallest units of the payment token per million tokens."""
 
+Money = Annotated[int, Meta(ge=0)]
+"""Smallest units of the payment token."""
+
 Role = Literal["client", "executor", "validator", "demo"]
-Command = Literal["serve", "ask", "models", "keygen", "doctor"]
+Command = Literal["serve", "ask", "models", "keygen", "doctor", "deploy", "deposit", "withdraw", "settle", "usage"]
 Feature = Literal["tools", "json", "json_schema", "vision", "logprobs", "embeddings", "prefill", "seed"]
 """What a model can do beyond plain chat."""
 
@@ -161,6 +164,9 @@ class RoutingSettings(Group, frozen=True):
     """Age at which what the directory knows of a model is asked anew, behind the answer."""
     negative_seconds: Seconds
     """How long it is remembered that nobody serves a model, or that an executor cannot be reached."""
+    max_input_price: Price | None
+    """Executors that take more for a million tokens are not asked; None: no limit."""
+    max_output_price: Price | None
     grace_seconds: Seconds
     """How long the first usable executor of a lookup waits for others to choose from."""
 
@@ -308,9 +314,33 @@ class RelaySettings(Group, frozen=True):
     """Validator: to and from one peer, on average."""
 
 
+class PrepaySettings(Group, frozen=True):
+    """Client: what may be promised before it is delivered."""
+
+    per_executor: Money
+    """To one executor, over all requests that are open there."""
+    newcomers: Money
+    """To all executors together that have not delivered anything yet."""
+    ahead: Annotated[float, Meta(ge=0, le=100)]
+    """Requests like the present one that are paid for in advance, so that the next one waits for nothing."""
+
+
+class SettlementSettings(Group, frozen=True):
+    """Executor: when vouchers are redeemed."""
+
+    gas_multiple: Count
+    """What is due should be so many times the cost of its gas."""
+    share: Annotated[float, Meta(gt=0, le=1)]
+    """Or this share of what the client has left in the contract."""
+    age_seconds: Annotated[float, Meta(gt=0, le=31_536_000)]
+    """What is due so long is redeemed if it is worth its gas."""
+    check_seconds: Seconds
+    """Pause between two looks at what is due."""
+
+
 class AccountingSettings(Group, frozen=True):
-    mode: Literal["off"]
-    """off: receipts are numbered, signed and journaled; nothing is settled."""
+    mode: Literal["off", "batched"]
+    """off: receipts are numbered, signed and journaled, nobody pays. batched: paid by vouchers where there is a chain."""
     batch: Count
     """Receipts signed and committed together, at most."""
     batch_seconds: Seconds
@@ -321,10 +351,55 @@ class AccountingSettings(Group, frozen=True):
     """How long a call waits for a journal that is not open yet (start, restart)."""
     backlog: Count
     """Receipts that may wait while the journal is away or slow: at a Worker, and at the actor."""
+    prepay: PrepaySettings
+    budget: Money | None
+    """Client: what may be promised within 24 hours; None: no limit but the deposit."""
+    tolerance: Annotated[float, Meta(ge=0, le=10)]
+    """Client: how much more tokens than it counts itself it accepts where the backend counts."""
+    slack: Annotated[int, Meta(ge=0, le=1_000_000)]
+    """Client: and so many tokens besides, for templates."""
+    credit_limit: Money
+    """Executor: what a client may owe beyond its vouchers."""
+    window: Annotated[int, Meta(ge=1, le=1_000_000)]
+    """Executor: output tokens that are paid for before they are made."""
+    credit_seconds: Seconds
+    """Executor: how long an answer waits for credit before it is ended and billed."""
+    closing_seconds: Seconds
+    """Client: a lane that was idle so long gets a voucher over just what was accepted."""
+    settlement: SettlementSettings
 
 
-class ChainSettings(Group, frozen=True):
-    name: Literal["off"]
+class Chain(Group, frozen=True):
+    """One chain that money is on (EIP-155 id; CAIP-2 `eip155:<id>`)."""
+
+    id: Annotated[int, Meta(ge=1, lt=1 << 53)]
+    rpc: tuple[str, ...]
+    """URLs of JSON-RPC servers, in order of preference."""
+    rpc_env: str | None
+    """Name of a variable with one more, which comes first; for URLs with a key in them."""
+    contract: str | None
+    """Address of the accounting contract; None: where command=deploy puts it on every chain."""
+    token: str | None
+    """Address of the ERC-20 that is paid in; None: the chain's own coin."""
+    symbol: str
+    decimals: Annotated[int, Meta(ge=0, le=36)]
+    """Of the token that is paid in."""
+    rate: Count
+    """Millionths: prices on this chain are the offers' prices times this."""
+    gas_rate: Count
+    """Millionths: how many smallest units of the token one smallest unit of the chain's coin is worth."""
+    finality: Literal["latest", "safe", "finalized"]
+    """From which block on good news is believed; bad news is at once."""
+    block_seconds: Seconds
+    """Usual time between two blocks."""
+    rpc_seconds: Seconds
+    """One call of a server, after which the next one is asked."""
+    max_fee: Money
+    """Most that is paid for one unit of gas, in smallest units of the coin."""
+    settle_above: Money
+    """θ_abs: what a client may owe before it is redeemed in any case."""
+    local: bool
+    """A chain for tests on this machine (anvil), which is started if nobody answers."""
 
 
 class RaySettings(Group, frozen=True):
@@ -365,6 +440,11 @@ class DemoSettings(Group, frozen=True):
     model: str
     prompt: str
     executors: Annotated[int, Meta(ge=1, le=8)]
+    input_price: Price
+    """Of the built-in model, where there is a chain."""
+    output_price: Price
+    deposit: Money
+    """What the demo's client pays in."""
 
 
 class Settings(Group, frozen=True):
@@ -375,7 +455,7 @@ class Settings(Group, frozen=True):
     model: str | None
     prompt: str | None
     """One question, literally; `-` reads standard input."""
-    output: Literal["text", "json"]
+    output: Literal["text", "json", "csv"]
     home: str
     """Folder of keys and journals; each role has its own within."""
     identity: IdentitySettings
@@ -390,7 +470,13 @@ class Settings(Group, frozen=True):
     relay: RelaySettings
     llm: dict[str, Backend]
     accounting: AccountingSettings
-    chain: ChainSettings
+    chain: dict[str, Chain]
+    amount: str | None
+    """Money for command=deposit and withdraw, in whole tokens: `0.05`."""
+    source: Literal["ledger", "chain", "both"]
+    """command=usage: the node's own journal, the contract's events, or both compared."""
+    by: Literal["peer", "model", "day", "chain"]
+    """command=usage: a line each."""
     ray: RaySettings
     metrics: MetricsSettings
     log: LogSettings

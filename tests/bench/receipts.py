@@ -36,7 +36,7 @@ from lloom.core.receipt import (
     sign_receipt,
     sign_request,
 )
-from lloom.core.settings import AccountingSettings, ChainSettings
+from tests.money_support import accounting
 
 CALLS: Final = 3000
 RECEIPTS: Final = 8000
@@ -145,10 +145,8 @@ def example() -> tuple[Request, Delivery, Draft]:
 
 def place(home: Path) -> Place:
     """As much of an actor's place as accounting needs, with the values of conf/config.yaml."""
-    accounting = AccountingSettings(
-        mode="off", batch=32, batch_seconds=0.003, report_seconds=0.05, ready_seconds=30, backlog=10_000
-    )
-    tree = SimpleNamespace(home=str(home), role="executor", accounting=accounting, chain=ChainSettings(name="off"))
+    limits = accounting(batch=32, report_seconds=0.05)
+    tree = SimpleNamespace(home=str(home), role="executor", accounting=limits, chain={})
     found = SimpleNamespace(name="accounting", settings=tree, identity=lambda: EXECUTOR, open_log=lambda: None)
     return cast(Place, found)
 

@@ -13,7 +13,8 @@ from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity
 from lloom.core.messages import SignedReceipt
 from lloom.core.receipt import Draft, Lane, Receipt, Status, read_receipt, sign_receipt
-from lloom.core.settings import AccountingSettings, ChainSettings, Settings
+from lloom.core.settings import Settings
+from tests.money_support import accounting
 
 EXECUTOR = Identity(bytes(31) + b"\x02")
 CLIENT = Identity(bytes(31) + b"\x01").address
@@ -44,15 +45,10 @@ def sign(receipt: Receipt) -> SignedReceipt:
 
 def settings(home: Path, backlog: int = 10_000, ready_seconds: float = 30.0, batch_seconds: float = 0.003) -> Settings:
     """As much of the tree as accounting reads."""
-    accounting = AccountingSettings(
-        mode="off",
-        batch=32,
-        batch_seconds=batch_seconds,
-        report_seconds=0.05,
-        ready_seconds=ready_seconds,
-        backlog=backlog,
+    limits = accounting(
+        batch=32, batch_seconds=batch_seconds, report_seconds=0.05, ready_seconds=ready_seconds, backlog=backlog
     )
-    tree = SimpleNamespace(home=str(home), role="executor", accounting=accounting, chain=ChainSettings(name="off"))
+    tree = SimpleNamespace(home=str(home), role="executor", accounting=limits, chain={})
     return cast(Settings, tree)
 
 

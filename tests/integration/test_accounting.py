@@ -14,7 +14,7 @@ import pytest
 from accounting_support import CLIENT, COST, EXECUTOR, draft, numbers, place, read, settings
 
 from lloom.actors.accounting import Accounting, journal_path
-from lloom.adapters.journal import Journal
+from lloom.adapters.journal.file import Journal
 from lloom.core.eip712 import Domain, signer
 from lloom.core.errors import ConfigError, PeerFault, RetryElsewhere
 from lloom.core.identity import Identity
@@ -62,7 +62,7 @@ async def test_a_receipt_is_signed_by_the_node_and_on_the_disk_when_it_is_return
 ) -> None:
     (signed,) = await running.issue([draft(1)])
     assert signer(Domain().digest(RECEIPT, signed.receipt), signed.signature) == EXECUTOR.address
-    assert numbers(journal_path(settings(tmp_path), EXECUTOR.address)) == [1]
+    assert numbers(journal_path(settings(tmp_path), "", EXECUTOR.address)) == [1]
 
 
 async def test_callers_at_the_same_time_share_commits_and_each_gets_his_own(
@@ -150,7 +150,7 @@ async def test_nodes_of_one_home_have_a_journal_each(running: Accounting, tmp_pa
 async def test_kept_receipts_are_on_the_disk(running: Accounting, tmp_path: Path) -> None:
     signed = await running.issue([*map(draft, range(5))])
     await asyncio.gather(*(running.keep([(EXECUTOR.address, item)]) for item in signed))
-    with sqlite3.connect(journal_path(settings(tmp_path), EXECUTOR.address)) as db:
+    with sqlite3.connect(journal_path(settings(tmp_path), "", EXECUTOR.address)) as db:
         rows = db.execute("SELECT executor, receipt, signature FROM kept ORDER BY rowid").fetchall()
     db.close()
     assert rows == [(EXECUTOR.address, item.receipt, item.signature) for item in signed]

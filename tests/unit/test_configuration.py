@@ -92,7 +92,7 @@ def test_every_other_choice_composes(words: tuple[str, ...]) -> None:
 
 def test_the_yaml_holds_every_setting_and_no_other() -> None:
     held: set[str] = set()
-    for words in (("role=client",), *(("role=executor", f"llm={provider}") for provider in PROVIDERS)):
+    for words in (("role=client", "chain=base"), *(("role=executor", f"llm={provider}") for provider in PROVIDERS)):
         held |= leaves(composed(*words))
     known = set(wording.keys())
     wanted = known - {key.rpartition(".")[0] for key in known}
@@ -137,7 +137,8 @@ def test_secrets_are_named_never_resolved() -> None:
     for file in CONF.rglob("*.yaml"):
         text = file.read_text()
         assert all(
-            re.fullmatch(r"\w+_(BASE_URL|HOME|REGION)", name) for name in re.findall(r"oc\.(?:env|decode):(\w+)", text)
+            re.fullmatch(r"\w+_(BASE_URL|HOME|REGION|CONTRACT)", name)
+            for name in re.findall(r"oc\.(?:env|decode):(\w+)", text)
         )
         assert all(
             re.fullmatch(r"null|[A-Z_]+", name) for name in re.findall(r"^ *\w+_env: *(.*)$", text, re.MULTILINE)

@@ -12,7 +12,7 @@ from lloom.adapters.bridge import Connection
 from lloom.core.eip712 import Domain
 from lloom.core.errors import PeerFault
 from lloom.core.identity import NodeId, checksum
-from lloom.core.messages import Control, SignedReceipt
+from lloom.core.messages import Control, Receipts, SignedReceipt
 from lloom.core.order import Order
 from lloom.core.receipt import Delivery, ResponseHash, check_receipt, read_receipt
 
@@ -60,7 +60,7 @@ class Deliveries:
 
     def on_control(self, connection: Connection, message: Control) -> None:
         """Takes what an executor says beside its answers."""
-        for signed in message.items:
+        for signed in message.items if isinstance(message, Receipts) else ():
             try:
                 self._take(connection.peer, signed)
             except PeerFault as error:

@@ -13,7 +13,7 @@ from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import OfferCall
 from lloom.core.offer import MAX_OFFER_BYTES, Endpoint, ModelOffer, Offer, fingerprint, unseal
-from lloom.core.receipt import quote_hash, quote_of
+from lloom.core.receipt import quote_hash, quotes_of
 from lloom.core.selection import Candidate
 from lloom.core.settings import RoutingSettings
 
@@ -169,9 +169,12 @@ def remember(table: dict[K, V], key: K, value: V) -> V:
 
 
 def _candidates(executor: NodeId, offer: Offer, terms: ModelOffer) -> tuple[Candidate, ...]:
-    quote = quote_of(offer, terms)
-    name = quote_hash(quote)
-    return tuple(Candidate(executor, endpoint, terms, quote, name) for endpoint in offer.endpoints)
+    named = [(payment, quote, quote_hash(quote)) for payment, quote in quotes_of(offer, terms)]
+    return tuple(
+        Candidate(executor, endpoint, terms, quote, name, payment)
+        for payment, quote, name in named
+        for endpoint in offer.endpoints
+    )
 
 
 async def _all(stream: Stream) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lloom.core.errors import RetryElsewhere
-from lloom.core.offer import ModelOffer, Offer
-from lloom.core.receipt import Quote, quote_hash, quote_of
+from lloom.core.offer import ModelOffer, Offer, Payment
+from lloom.core.receipt import Quote, quote_hash, quotes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,8 @@ class Terms:
 
     quote: Quote
     model: ModelOffer
+    payment: Payment | None = None
+    """None: nothing is to be paid."""
 
 
 class Book:
@@ -30,8 +32,8 @@ class Book:
         self._sealed, self._expires = sealed, offer.expires
         self._terms = {key: terms for key, terms in self._terms.items() if terms.quote.valid_until > now}
         for model in offer.models:
-            quote = quote_of(offer, model)
-            self._terms[quote_hash(quote)] = Terms(quote, model)
+            for payment, quote in quotes_of(offer, model):
+                self._terms[quote_hash(quote)] = Terms(quote, model, payment)
 
     def sealed(self, now: float) -> bytes:
         """The newest offer, signed; RetryElsewhere (503) while there is none that holds: the executor's head is away."""

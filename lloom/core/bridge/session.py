@@ -73,7 +73,7 @@ _decoders: Final[Mapping[Kind, Any]] = {
     Kind.CANCEL: decoder(Cancel),
     Kind.RESET: decoder(Refusal),
     Kind.GOAWAY: decoder(Refusal),
-    Kind.CONTROL: decoder(Control),
+    Kind.CONTROL: decoder(Control),  # type: ignore[arg-type]
 }
 
 

@@ -16,7 +16,7 @@ from lloom.core.settings import Role, Settings
 TEXTS: Final = frozenset({"prompt", "model", "demo.prompt", "home", "identity.path", "log.file", "network.name"})
 """Taken literally: no comma, quote, brace or letter in them means anything to Hydra."""
 
-LISTS: Final = frozenset({"llm", "network.bootstrap", "routing.executors"})
+LISTS: Final = frozenset({"llm", "chain", "network.bootstrap", "routing.executors"})
 """May be written without brackets."""
 
 _FLAGS: Final = {

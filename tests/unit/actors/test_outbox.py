@@ -12,6 +12,7 @@ from lloom.actors import outbox
 from lloom.actors.outbox import Outbox
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.settings import AccountingSettings
+from tests.money_support import accounting
 from tests.unit.actors.actor_support import until
 
 
@@ -30,9 +31,7 @@ def errors() -> Iterator[list[str]]:
 
 
 def settings(batch: int, backlog: int) -> AccountingSettings:
-    return AccountingSettings(
-        mode="off", batch=batch, backlog=backlog, batch_seconds=1e-9, report_seconds=1e-9, ready_seconds=1
-    )
+    return accounting(batch=batch, backlog=backlog, batch_seconds=1e-9, report_seconds=1e-9, ready_seconds=1)
 
 
 class Fellow:

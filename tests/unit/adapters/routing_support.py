@@ -41,6 +41,8 @@ SETTINGS = RoutingSettings(
     memory_seconds=600,
     directory_seconds=30,
     negative_seconds=2,
+    max_input_price=None,
+    max_output_price=None,
     grace_seconds=60,
 )
 HANG = object()

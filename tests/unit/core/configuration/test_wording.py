@@ -35,7 +35,7 @@ def test_a_misspelt_key_is_told_with_the_one_that_was_meant() -> None:
     ("message", "sentence"),
     [
         ("Expected `int`, got `str` - at `$.network.port`", "network.port: expected a whole number, got text"),
-        ("Invalid enum value 'x' - at `$.output`", "output: 'x' is no choice; there are text and json"),
+        ("Invalid enum value 'x' - at `$.output`", "output: 'x' is no choice; there are text, json and csv"),
         ("Expected `int` <= 32 - at `$.routing.attempts`", "routing.attempts: expected a whole number <= 32"),
         ("Object missing required field `port` - at `$.network`", "network.port: this setting is missing"),
         ("Object missing required field `role`", "role: this setting is missing"),

@@ -1,4 +1,4 @@
-"""The journal of receipts in SQLite: what a node issued and what it was given. It never decides what is owed, and never signs.
+"""A journal: one SQLite file in which nothing is lost. What its tables mean, the modules beside this one know.
 
 What `commit` returned is on the disk: WAL with `synchronous=FULL`, so a kill or a power cut at any point loses nothing that was
 returned and leaves no half of anything. One process at a time (file lock), one thread at a time (the one that opened it).
@@ -9,47 +9,25 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from loguru import logger
 
+from lloom.adapters.journal import receipts
 from lloom.core.errors import ConfigError, RetryElsewhere
-from lloom.core.identity import NodeId
-from lloom.core.messages import SignedReceipt
-from lloom.core.receipt import Draft, Lane, Receipt, read_receipt
 
 T = TypeVar("T")
-Work = Callable[["Journal"], T]
+Work = Callable[[sqlite3.Connection], T]
 """One caller's share of a commit."""
 
-SCHEMA: Final = 1
-_AMOUNT_BYTES: Final = 16
+SCHEMA: Final = 2
+_TABLES: Final = receipts.TABLES
 _APPLICATION_ID: Final = 0x4C6C6F6D
 """Marks the file as Lloom's (SQLite, PRAGMA application_id)."""
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY})
 """Errors that pass once somebody makes room or another program lets go of the file."""
-
-# Amounts are 16-byte and lanes 48-byte blobs, as SQLite's integers have 63 bits and a sign.
-_TABLES: Final = """
-CREATE TABLE issued (
-    request   BLOB NOT NULL UNIQUE,
-    lane      BLOB NOT NULL,
-    seq       INTEGER NOT NULL,
-    charged   BLOB NOT NULL,
-    receipt   BLOB NOT NULL,
-    signature BLOB NOT NULL,
-    UNIQUE (lane, seq)
-) STRICT;
-CREATE TABLE kept (
-    executor  BLOB NOT NULL,
-    request   BLOB NOT NULL,
-    receipt   BLOB NOT NULL,
-    signature BLOB NOT NULL,
-    UNIQUE (request, executor)
-) STRICT;
-"""
 
 
 class Journal:
@@ -85,38 +63,10 @@ class Journal:
                 f"The journal cannot be written: {error}.", status=503, code="journal_stuck", retry_after=1
             ) from error
 
-    def issue(self, drafts: Iterable[Draft], sign: Callable[[Receipt], SignedReceipt]) -> list[SignedReceipt]:
-        """The receipts of `drafts` in their order, numbered on their lanes; a request that has one already gets that very one."""
-        return [self._issued(draft.request_digest) or self._number(draft, sign) for draft in drafts]
-
-    def keep(self, items: Iterable[tuple[NodeId, SignedReceipt]]) -> None:
-        """Stores receipts by their executor and request; the first one counts. PeerFault if one is malformed."""
-        self._db.executemany(
-            "INSERT OR IGNORE INTO kept (executor, request, receipt, signature) VALUES (?, ?, ?, ?)",
-            [(who, read_receipt(item.receipt).request_digest, item.receipt, item.signature) for who, item in items],
-        )
-
     def close(self) -> None:
         """Closes the file and lets another process have it."""
         self._db.close()
         os.close(self._lock)
-
-    def _issued(self, request: bytes) -> SignedReceipt | None:
-        row = self._db.execute("SELECT receipt, signature FROM issued WHERE request = ?", (request,)).fetchone()
-        return SignedReceipt(*row) if row else None
-
-    def _number(self, draft: Draft, sign: Callable[[Receipt], SignedReceipt]) -> SignedReceipt:
-        lane = _lane_key(draft.lane)
-        last = "SELECT seq, charged FROM issued WHERE lane = ? ORDER BY seq DESC LIMIT 1"
-        seq, charged = self._db.execute(last, (lane,)).fetchone() or (0, b"")
-        receipt = draft.numbered(seq + 1, int.from_bytes(charged, "big"))
-        signed = sign(receipt)
-        total = receipt.lane_charged.to_bytes(_AMOUNT_BYTES, "big")
-        self._db.execute(
-            "INSERT INTO issued (request, lane, seq, charged, receipt, signature) VALUES (?, ?, ?, ?, ?, ?)",
-            (draft.request_digest, lane, receipt.lane_seq, total, signed.receipt, signed.signature),
-        )
-        return signed
 
     def _transaction(self, works: Sequence[Work[Any]]) -> list[Any]:
         self._db.execute("BEGIN IMMEDIATE")
@@ -133,7 +83,7 @@ class Journal:
     def _attempt(self, work: Work[Any]) -> Any:
         self._db.execute("SAVEPOINT work")
         try:
-            result = work(self)
+            result = work(self._db)
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001 - it is handed to the caller whose work it was
@@ -188,7 +138,3 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         )
     elif version != SCHEMA or db.execute("PRAGMA application_id").fetchone() != (_APPLICATION_ID,):
         raise ConfigError(f"The journal {path} was written by another version of Lloom (form {version}, not {SCHEMA}).")
-
-
-def _lane_key(lane: Lane) -> bytes:
-    return lane.client + lane.token + lane.number.to_bytes(8, "big")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from lloom.adapters.journal import Journal, Work
+from lloom.adapters.journal.file import Journal, Work
 from lloom.core.errors import RetryElsewhere
 from lloom.core.settings import AccountingSettings
 
