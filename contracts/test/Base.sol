@@ -18,6 +18,8 @@ interface Vm {
     function expectEmit() external;
     function expectRevert(bytes calldata reverted) external;
     function expectRevert(bytes4 reverted) external;
+    function expectRevert() external;
+    function load(address target, bytes32 slot) external view returns (bytes32);
     function prank(address who) external;
     function readFile(string calldata path) external view returns (string memory);
     function parseJsonBytes32(string calldata json, string calldata key) external pure returns (bytes32);
@@ -25,6 +27,7 @@ interface Vm {
     function parseJsonUint(string calldata json, string calldata key) external pure returns (uint256);
     function parseJsonAddress(string calldata json, string calldata key) external pure returns (address);
     function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
+    function store(address target, bytes32 slot, bytes32 value) external;
     function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function snapshotGasLastCall(string calldata name) external returns (uint256 gasUsed);
     function snapshotValue(string calldata name, uint256 value) external;
@@ -96,7 +99,6 @@ abstract contract Base {
     address internal constant NATIVE = address(0);
     bytes32 internal constant MODEL = keccak256("smollm2-135m");
     bytes32 internal constant OTHER_MODEL = keccak256("qwen3-8b");
-    uint256 internal constant HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0;
     uint256 internal constant ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
 
     uint256 internal constant CLIENT_KEY = 0xC11E47;
@@ -124,6 +126,12 @@ abstract contract Base {
     function fund(uint256 amount) internal {
         vm.deal(address(this), amount);
         accounting.deposit{value: amount}(client, NATIVE, amount);
+    }
+
+    function fundToken(uint256 amount) internal {
+        coin.mint(address(this), amount);
+        coin.approve(address(accounting), amount);
+        accounting.deposit(client, address(coin), amount);
     }
 
     function signed(uint256 key, bytes32 digest) internal pure returns (bytes32 r, bytes32 vs) {
@@ -233,6 +241,23 @@ abstract contract Base {
 
     function balance() internal view returns (uint256 all, uint256 thawing, uint256 thawedAt) {
         return accounting.account(client, NATIVE);
+    }
+
+    /// @dev All that these tests' parties have, in one word.
+    function state() internal view returns (bytes32) {
+        (uint256 all, uint256 thawing, uint256 thawedAt) = balance();
+        (uint256 paid, uint256 reserved, uint256 releasedAt) = accounting.laneState(client, executor, NATIVE, 1);
+        return keccak256(
+            abi.encode(
+                abi.encode(all, thawing, thawedAt, paid, reserved, releasedAt),
+                accounting.earned(executor, NATIVE),
+                accounting.networkStats(),
+                accounting.executorStats(executor),
+                accounting.clientStats(client),
+                accounting.modelStats(MODEL),
+                accounting.laneUsage(client, executor, NATIVE, 1, MODEL)
+            )
+        );
     }
 
     function claimed() internal view returns (uint256 found) {

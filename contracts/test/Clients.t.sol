@@ -252,6 +252,45 @@ contract ClientsTest is Base {
         accounting.reserveFor(client, executor, NATIVE, 1, 8, deadline, r, vs);
     }
 
+    function test_A_signed_reservation_is_for_its_client_and_nobody_else() public {
+        uint64 deadline = uint64(block.timestamp);
+        vm.expectRevert(IAccounting.BadSignature.selector); // what a bad signature yields is nobody's word
+        accounting.reserveFor(address(0), executor, NATIVE, 1, 8, deadline, 0, 0);
+        fund(10);
+        (bytes32 r, bytes32 vs) = signed(CLIENT_KEY, reservation(8, deadline));
+        vm.expectRevert(IAccounting.BadSignature.selector);
+        accounting.reserveFor(client, executor, NATIVE, 2, 8, deadline, r, vs);
+        vm.expectRevert(IAccounting.BadSignature.selector);
+        accounting.reserveFor(client, stranger, NATIVE, 1, 8, deadline, r, vs);
+        vm.expectRevert(IAccounting.BadSignature.selector);
+        accounting.reserveFor(client, executor, address(coin), 1, 8, deadline, r, vs);
+        vm.expectRevert(IAccounting.BadSignature.selector);
+        accounting.reserveFor(client, executor, NATIVE, 1, 8, deadline + 1, r, vs);
+    }
+
+    function test_A_reservation_without_funds_can_be_brought_again() public {
+        uint64 deadline = uint64(block.timestamp);
+        (bytes32 r, bytes32 vs) = signed(CLIENT_KEY, reservation(8, deadline));
+        vm.expectRevert(abi.encodeWithSelector(IAccounting.InsufficientBalance.selector, 0, 8));
+        accounting.reserveFor(client, executor, NATIVE, 1, 8, deadline, r, vs);
+        fund(10);
+        accounting.reserveFor(client, executor, NATIVE, 1, 8, deadline, r, vs);
+        vm.assertEq(accounting.available(client, NATIVE), 2, "available");
+    }
+
+    function test_Release_of_what_was_claimed_meanwhile_frees_nothing() public {
+        fund(10);
+        vm.prank(client);
+        accounting.reserve(executor, NATIVE, 1, 8);
+        vm.prank(client);
+        accounting.startRelease(executor, NATIVE, 1);
+        settle(8);
+        vm.warp(block.timestamp + THAW);
+        vm.prank(client);
+        accounting.release(executor, NATIVE, 1);
+        vm.assertEq(accounting.available(client, NATIVE), 2, "available");
+    }
+
     function test_Release_waits_and_frees_what_is_left() public {
         fund(10);
         vm.prank(client);
@@ -344,6 +383,39 @@ contract ClientsTest is Base {
         vm.expectRevert(IAccounting.BadSignature.selector);
         vm.prank(client);
         accounting.authorizeSigner(signer, until, 0, block.timestamp, r, vs);
+    }
+
+    function test_Nobody_is_no_signer() public {
+        vm.expectRevert(IAccounting.BadSignature.selector);
+        vm.prank(client);
+        accounting.authorizeSigner(address(0), uint40(block.timestamp + 1), 0, block.timestamp, 0, 0);
+    }
+
+    function test_A_signer_of_one_client_is_none_of_another() public {
+        fund(10);
+        vm.deal(address(this), 10);
+        accounting.deposit{value: 10}(stranger, NATIVE, 10);
+        authorize(SIGNER_KEY, uint40(block.timestamp + 1 days), 0);
+        vm.assertEq(settle(voucher(SIGNER_KEY, stranger, 1, 3, none())), 0, "not for the stranger");
+        vm.assertEq(settle(voucher(SIGNER_KEY, client, 1, 3, none())), 3, "for the client");
+    }
+
+    function test_A_signer_has_an_account_of_its_own_as_well() public {
+        vm.deal(address(this), 10);
+        accounting.deposit{value: 10}(signer, NATIVE, 10);
+        authorize(SIGNER_KEY, uint40(block.timestamp + 1 days), 1);
+        vm.assertEq(settle(voucher(SIGNER_KEY, signer, 1, 3, none())), 3, "its own word for its own money");
+    }
+
+    function test_An_expired_signer_is_free_for_another() public {
+        uint40 until = uint40(block.timestamp + 1 days);
+        authorize(SIGNER_KEY, until, 0);
+        vm.warp(until + 1);
+        (bytes32 r, bytes32 vs) = proof(SIGNER_KEY, stranger, until + 1 days, 1, block.timestamp);
+        vm.prank(stranger);
+        accounting.authorizeSigner(signer, until + 1 days, 1, block.timestamp, r, vs);
+        (address whose,,,) = accounting.signerState(signer);
+        vm.assertEq(whose, stranger, "whose");
     }
 
     function test_An_authorization_has_its_time() public {

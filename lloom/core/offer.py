@@ -45,7 +45,7 @@ class Endpoint(Struct, frozen=True, array_like=True, order=True, forbid_unknown_
 
 
 class Payment(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One way to pay an executor: through the contract at this address of a chain (EIP-155 id), in this token (zero: its coin)."""
+    """A way to pay an executor: through the contract at this address of a chain (EIP-155), in this token (zero: its coin)."""
 
     chain: Annotated[int, Meta(ge=1, lt=1 << 53)]
     contract: Annotated[bytes, Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]

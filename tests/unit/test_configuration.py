@@ -45,7 +45,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> set[str]:
     """The dotted keys of all values; names of backends and models as `*`."""
     found: set[str] = set()
     for name, value in tree.items():
-        key = f"{prefix}{'*' if prefix in ('llm.', 'llm.*.models.') else name}"
+        key = f"{prefix}{'*' if prefix in ('llm.', 'llm.*.models.', 'chain.') else name}"
         found |= leaves(value, key + ".") if isinstance(value, dict) and value else {key}
     return found
 

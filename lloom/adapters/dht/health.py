@@ -26,8 +26,8 @@ LONGEST_REST: Final = 300.0
 # Whoever named so many silent nodes since the last one that answered invents them, or knows nobody any more.
 IN_VAIN: Final = 4
 
-
 Home = tuple[bytes, str, int]
+"""Who at which address: a liar may name a wrong one for somebody, and must not hide it at the right one."""
 
 
 @dataclass(slots=True)
@@ -39,10 +39,7 @@ class _Peer:
 
 
 class Health:
-    """The record of all peers. Times are in seconds on one monotonic clock.
-
-    A peer is an id *at an address*: who names a wrong address for somebody must not get that one rested at the right one.
-    """
+    """The record of all peers, each an id *at an address*. Times are in seconds on one monotonic clock."""
 
     def __init__(self, longest_timeout: float, longest_hedge: float) -> None:
         self._longest_timeout = longest_timeout
@@ -54,7 +51,7 @@ class Health:
     def answered(self, peer: Node, seconds: float) -> None:
         """`peer` answered after `seconds`: its strikes are forgiven."""
         rtt = self._peer(peer).rtt
-        self._peers[_home(peer)] = _Peer(rtt=seconds if rtt is None else 0.7 * rtt + 0.3 * seconds)
+        self._peers[home(peer)] = _Peer(rtt=seconds if rtt is None else 0.7 * rtt + 0.3 * seconds)
         self._recent.append(seconds)
 
     def missed(self, peer: Node, now: float) -> bool:
@@ -67,7 +64,7 @@ class Health:
 
     def resting(self, peer: Node, now: float) -> bool:
         """True while `peer` is not worth asking, after it failed to answer."""
-        state = self._peers.get(_home(peer))
+        state = self._peers.get(home(peer))
         return state is not None and now < state.rests_until
 
     def named(self, who: bytes, *, answered: bool) -> None:
@@ -84,7 +81,7 @@ class Health:
 
     def timeout(self, peer: Node | None) -> float:
         """How long to wait for an answer of `peer` (None: of somebody unknown)."""
-        state = self._peers.get(_home(peer)) if peer is not None else None
+        state = self._peers.get(home(peer)) if peer is not None else None
         usual = state.rtt if state is not None and state.rtt is not None else self._median()
         if usual is None:
             return self._longest_timeout
@@ -99,13 +96,14 @@ class Health:
         return statistics.median(self._recent) if self._recent else None
 
     def _peer(self, peer: Node) -> _Peer:
-        home = _home(peer)
-        state = self._peers.setdefault(home, _Peer())
-        self._peers.move_to_end(home)
+        where = home(peer)
+        state = self._peers.setdefault(where, _Peer())
+        self._peers.move_to_end(where)
         if len(self._peers) > MEMORY:
             self._peers.popitem(last=False)
         return state
 
 
-def _home(peer: Node) -> Home:
+def home(peer: Node) -> Home:
+    """Who, and where."""
     return peer.id, peer.ip, peer.port

@@ -13,7 +13,8 @@ from kademlia.node import Node
 from loguru import logger
 
 from lloom.adapters.dht.addresses import Reach
-from lloom.adapters.dht.lookup import CrowdLookup, NodeLookup, ValueLookup
+from lloom.adapters.dht.gathering import CrowdLookup, ValueLookup
+from lloom.adapters.dht.lookup import NodeLookup
 from lloom.adapters.dht.protocol import Protocol
 from lloom.adapters.dht.sockets import bind
 from lloom.adapters.dht.storage import Clock, RecordStore
