@@ -12,7 +12,7 @@ By = Literal["peer", "model", "day", "chain"]
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """One thing that happened. `peer`: the other side's address, `0x…`; `day`: `2026-01-31`; `model`: empty where it is not told."""
+    """One thing that happened. `peer`: the other side, `0x…`; `day`: `2026-01-31`; `model`: empty where it is not told."""
 
     peer: str
     model: str
