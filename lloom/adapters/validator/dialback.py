@@ -7,17 +7,24 @@ caller's own certificate.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import Final
 
 from lloom.adapters.bridge import Link, Stream, dial
+from lloom.adapters.validator.sources import network
+from lloom.core.buckets import Buckets
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.messages import Call, ReachCall, Reached, encode
 from lloom.core.offer import Endpoint
 
-AT_ONCE: Final = 64
-"""Callers dialled back at the same time, each at one port after another."""
+AT_ONCE: Final = 32
+"""Callers dialled back at the same time, each at all its ports: one after the other, silent ones would take minutes."""
+SUBNET_SHARE: Final = 4
+"""No one network has more than a quarter of these: there, addresses may be as free as identities."""
+CHECKS_PER_SECOND: Final = 4
+"""Of one network: each may cost us as many handshakes as it names ports."""
+CHECKS: Final = 32
+"""The same for everybody."""
 PROBLEM_LENGTH: Final = 200
 
 
@@ -26,22 +33,30 @@ class DialBack:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._busy: Counter[str] = Counter()
+        # From which network each address is that is being dialled.
+        self._busy: dict[str, str] = {}
+        self._begun = Buckets(CHECKS_PER_SECOND, CHECKS)
 
     async def answer(self, stream: Stream) -> None:
         """Dials the caller back at each port. RetryElsewhere if it, or too many others, are being dialled already."""
         call: Call = stream.call
         assert isinstance(call, ReachCall)
         host, peer = stream.connection.wire.address.partition("%")[0], stream.connection.peer
-        if self._busy[host] or self._busy.total() >= AT_ONCE:
+        source = network(stream)
+        if not self._has_room(host, source):
             raise RetryElsewhere("One check at a time, please.", status=429, code="busy", retry_after=1)
-        self._busy[host] += 1
+        self._busy[host] = source
         try:
-            problems = tuple([await self._problem(Endpoint(host, port), peer) for port in call.ports])
+            problems = await asyncio.gather(*(self._problem(Endpoint(host, port), peer) for port in call.ports))
         finally:
             del self._busy[host]
-        await stream.send(encode(Reached(host, problems)))
+        await stream.send(encode(Reached(host, tuple(problems))))
         await stream.finish()
+
+    def _has_room(self, host: str, source: str) -> bool:
+        others = list(self._busy.values())
+        full = len(others) >= AT_ONCE or others.count(source) >= AT_ONCE // SUBNET_SHARE
+        return host not in self._busy and not full and self._begun.take(source, asyncio.get_running_loop().time())
 
     async def _problem(self, endpoint: Endpoint, peer: NodeId) -> str:
         """Why `peer` is not reached at `endpoint`; empty if it is."""

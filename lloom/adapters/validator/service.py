@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from lloom.adapters.anchors.inquiry import read
 from lloom.adapters.bridge import Stream
-from lloom.adapters.dht.addresses import parse, subnet
+from lloom.adapters.validator.sources import network
 from lloom.core import queries
 from lloom.core.buckets import Buckets
 from lloom.core.catalogue import LONGEST_SECONDS, Catalogue
@@ -63,7 +63,7 @@ class Service:
             await other(stream)
             return
         peer = stream.connection.peer
-        self._admit(peer, _source(stream))
+        self._admit(peer, network(stream))
         self._open[peer] += 1
         try:
             async with asyncio.timeout(CALL_SECONDS):
@@ -107,7 +107,7 @@ class Service:
         offer = unseal(sealed, peer, self._network, now)
         if offer.expires > now + LONGEST_SECONDS:
             raise PeerFault(f"an offer may hold for {LONGEST_SECONDS} s at most", code="bad_offer")
-        self._catalogue.put_offer(sealed, offer, now, _source(stream))
+        self._catalogue.put_offer(sealed, offer, now, network(stream))
         known = self._catalogue.entries.get(peer)
         if known is None or known.offer.seq < offer.seq:
             raise RetryElsewhere(f"The catalogue has no room for {checksum(peer)}.", status=507, code="full")
@@ -116,9 +116,3 @@ class Service:
 async def _send(stream: Stream, answer: Message) -> None:
     await stream.send(encode(answer))
     await stream.finish()
-
-
-def _source(stream: Stream) -> str:
-    """The network that a call comes from."""
-    host = stream.connection.wire.address
-    return subnet(host, 0) if parse(host) else ""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from lloom.adapters.bridge import Stream
-from lloom.adapters.dht.addresses import subnet
+from lloom.adapters.validator.sources import network
 from lloom.core.buckets import Buckets
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
@@ -61,7 +61,7 @@ class Switchboard:
         call: Call = stream.call
         assert isinstance(call, ReserveCall)
         place = stream.connection.peer, call.worker
-        source = f"reserved {_source(stream)}"
+        source = f"reserved {network(stream)}"
         before = self._reserved.pop(place, None)
         if before is not None:
             before.reset(REPLACED)
@@ -87,7 +87,7 @@ class Switchboard:
         if reservation is None:
             raise RetryElsewhere(f"{checksum(executor)} is not reached through here.", status=503, code="not_relayed")
         each, every = self._settings.streams_per_peer, self._settings.streams
-        source, worker = _source(stream), f"worker {executor.hex()} {call.worker}"
+        source, worker = network(stream), f"worker {executor.hex()} {call.worker}"
         with self._places(
             ("streams", every),
             (f"client {client.hex()}", each),
@@ -149,8 +149,3 @@ def _busy() -> RetryElsewhere:
 
 def _share(places: int) -> int:
     return max(1, places // SUBNET_SHARE)
-
-
-def _source(stream: Stream) -> str:
-    """The network that the caller comes from."""
-    return subnet(stream.connection.wire.address, 0)
