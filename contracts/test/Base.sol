@@ -11,8 +11,6 @@ interface Vm {
     function assertEq(address a, address b, string calldata why) external pure;
     function assertEq(bytes32 a, bytes32 b, string calldata why) external pure;
     function assertTrue(bool holds, string calldata why) external pure;
-    function assume(bool holds) external pure;
-    function bound(uint256 value, uint256 least, uint256 most) external pure returns (uint256);
     function chainId(uint256 id) external;
     function deal(address who, uint256 amount) external;
     function expectEmit() external;
@@ -31,6 +29,8 @@ interface Vm {
     function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function snapshotGasLastCall(string calldata name) external returns (uint256 gasUsed);
     function snapshotValue(string calldata name, uint256 value) external;
+    function revertToState(uint256 id) external returns (bool done);
+    function snapshotState() external returns (uint256 id);
     function lastCallGas() external view returns (Gas memory gas);
     function toString(uint256 value) external pure returns (string memory);
     function warp(uint256 time) external;
@@ -209,6 +209,13 @@ abstract contract Base {
     }
 
     // --------------------------------------------------------------- values
+
+    /// @dev `value` if it is within, else one that is: the extremes are kept.
+    function bound(uint256 value, uint256 least, uint256 most) internal pure returns (uint256) {
+        if (value >= least && value <= most) return value;
+        if (value == type(uint256).max || value == type(uint128).max) return most;
+        return least + value % (most - least + 1);
+    }
 
     function none() internal pure returns (IAccounting.ModelUsage[] memory) {
         return new IAccounting.ModelUsage[](0);
