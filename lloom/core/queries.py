@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from lloom.core.catalogue import Catalogue, Entry
 from lloom.core.identity import NodeId
 from lloom.core.messages import (
@@ -65,14 +67,17 @@ class Answers:
     def _models(self, after: bytes, limit: int, now: float) -> ModelsPage:
         names = self._catalogue.names
         summaries: list[ModelSummary] = []
-        work, last = _WORK, ""
+        work, room, last = _WORK, _ROOM, ""
         for index in range(bisect_right(names, after.decode(errors="replace")), len(names)):
             if len(summaries) == limit or work <= 0:
                 return ModelsPage(tuple(summaries), last.encode(), len(names))
-            last = names[index]
-            work -= self._cost(last, now)
-            if (summary := self._summary(last, now)) is not None:
+            work -= self._cost(names[index], now)
+            if (summary := self._summary(names[index], now)) is not None:
+                room -= len(msgspec.msgpack.encode(summary))
+                if room < 0:
+                    return ModelsPage(tuple(summaries), last.encode(), len(names))
                 summaries.append(summary)
+            last = names[index]
         return ModelsPage(tuple(summaries), b"", len(names))
 
     def _cost(self, name: str, now: float) -> int:

@@ -20,6 +20,8 @@ from lloom.core.messages import (
     Query,
     Search,
     Statistics,
+    decode,
+    decoder,
     encode,
 )
 from lloom.core.offer import Endpoint, ModelOffer, Offer
@@ -206,6 +208,22 @@ def test_pages_keep_within_their_bytes() -> None:
         if not after:
             break
     assert seen == 10
+
+
+def test_a_page_of_models_can_be_read_whatever_they_are_said_to_do() -> None:
+    features = tuple("\N{GRINNING FACE}" * 60 + f"{number:04}" for number in range(32))
+    catalogue = filled(*(offer(number, model(f"m{number:03}", features=features)) for number in range(200)))
+    after, seen = b"", []
+    while True:
+        page = ask(catalogue, Models(), after, limit=200)
+        said = encode(page)
+        assert len(said) <= MAX_PAGE
+        assert decode(said, decoder(ModelsPage)) == page
+        seen += [each.id for each in page.models]
+        after = page.next
+        if not after:
+            break
+    assert seen == [f"m{number:03}" for number in range(200)]
 
 
 @given(
