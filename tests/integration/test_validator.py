@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from lloom.adapters.anchors.catalogues import Catalogues
+from lloom.adapters.anchors import catalogues
+from lloom.adapters.anchors.catalogues import PAGE, PAGES, Catalogues
 from lloom.adapters.anchors.inquiry import Whereabouts, ask, told
 from lloom.adapters.anchors.registrar import Registrar
 from lloom.adapters.bridge import Connection, Link, Listener, Service, dial
@@ -393,6 +394,25 @@ def test_a_validator_that_hands_out_forgeries_is_dropped_and_the_others_are_aske
             assert not heard.trust.trusted(liar.me.address, now)
             assert heard.trust.trusted(honest.me.address, now)
             assert heard.catalogues.dropped == 1
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("crowd", [PAGE * PAGES - 1, PAGE * PAGES])
+def test_many_low_addresses_hide_nobody_from_a_client(crowd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        people = sorted((Identity.generate() for _ in range(crowd + 1)), key=lambda who: who.address)
+        last = people[-1].address
+        # By lot: here it falls just before the last one.
+        monkeypatch.setattr(catalogues, "token_bytes", lambda _: people[-2].address)
+        async with asyncio.timeout(30), validators(1) as (validator,), caller() as pool:
+            validator.catalogue = Catalogue(1000, 1)
+            validator.counter = Counter(validator.catalogue, NETWORK, replace(SETTINGS, page=PAGE), lambda: (), {})
+            for person in people:
+                validator.put(person)
+            found = await hears(pool, validator).people()
+            assert last in found
+            assert len(found) == (crowd + 1 if crowd < PAGE * PAGES else PAGE + 1)
 
     asyncio.run(story())
 

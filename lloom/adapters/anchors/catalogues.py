@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from random import Random
+from secrets import token_bytes
 from typing import Final
 
 from loguru import logger
@@ -15,7 +16,7 @@ from lloom.adapters.anchors.inquiry import Whereabouts, ask
 from lloom.adapters.routing.pool import Pool
 from lloom.core import vouch
 from lloom.core.errors import PeerFault, RetryElsewhere
-from lloom.core.identity import NodeId, checksum
+from lloom.core.identity import ADDRESS_BYTES, NodeId, checksum
 from lloom.core.messages import CatalogueCall, Listing, Numbers, OffersPage, Search, Statistics, decoder
 from lloom.core.offer import Offer, fingerprint, unseal
 from lloom.core.records import ALL
@@ -28,7 +29,9 @@ HEDGE_SECONDS: Final = 0.3
 """A validator that has not answered by then gets company: the next one is asked as well."""
 PAGE: Final = 100
 PAGES: Final = 4
-"""More executors than these hold are no better to choose from."""
+"""More executors than these hold are no better to choose from. But which they are is drawn by lot: whoever grinds many low
+addresses could else fill all of them.
+"""
 
 _offers = decoder(OffersPage)
 _numbers = decoder(Numbers)
@@ -107,20 +110,21 @@ class Catalogues:
 
     async def _search(self, anchor: Whereabouts, query: Search) -> list[Told]:
         """All pages, within bounds. A validator that hands out what is forged is not asked again for long."""
-        told: list[Told] = []
+        told: dict[NodeId, Told] = {}
         after = b""
         try:
             for _ in range(PAGES):
                 page = await ask(self._pool, anchor, CatalogueCall(query, after, PAGE), _offers, ASK_SECONDS)
-                told += [found for listing in page.listings if (found := self._check(listing, query)) is not None]
-                after = page.next
-                if not after:
+                found = filter(None, [self._check(listing, query) for listing in page.listings])
+                told.update({NodeId(each.offer.executor): each for each in found})
+                if not page.next:
                     break
+                after = page.next if page.total <= PAGES * PAGE else token_bytes(ADDRESS_BYTES)
         except PeerFault as error:
             logger.warning("the validator {} is not asked any more: {}", checksum(anchor[0]), error)
             self.trust.lied(anchor[0], asyncio.get_running_loop().time())
             raise
-        return told
+        return list(told.values())
 
     def _check(self, listing: Listing, query: Search) -> Told | None:
         """The listing if it is what was asked for, None if it has just run out. PeerFault if it is forged."""
