@@ -67,7 +67,13 @@ class ClientNode(Actor):
     def _router(self, identity: Identity, dht: Dht, deliveries: Deliveries, stack: AsyncExitStack) -> Router:
         """Everything between the gateway and the executors."""
         settings, routing = self.place.settings, self.place.settings.routing
-        link = Link(identity, settings.network.name, settings.bridge, lambda who, where: pool.connection(who, where))
+        link = Link(
+            identity,
+            settings.network.name,
+            settings.bridge,
+            relays=lambda who, where: pool.connection(who, where),
+            fits=dht.fits,
+        )
 
         async def reach(endpoint: Endpoint, executor: NodeId) -> Connection:
             return await dial(endpoint, executor, link, deliveries.on_control)

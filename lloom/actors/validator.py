@@ -50,7 +50,7 @@ class ValidatorNode(Actor):
             stack.push_async_callback(dht.stop)
             dht.prefer(lambda publisher: catalogue.vouched(publisher, time.time()))
             deliveries = Deliveries(Domain(), _forget)
-            pool = self._pool(identity, deliveries)
+            pool = self._pool(identity, dht, deliveries)
             stack.push_async_callback(pool.close)
             listener = await self._listen(identity, dht, catalogue)
             stack.push_async_callback(listener.close)
@@ -102,10 +102,16 @@ class ValidatorNode(Actor):
             "relay_connections": self._board.streams,
         }
 
-    def _pool(self, identity: Identity, deliveries: Deliveries) -> Pool:
+    def _pool(self, identity: Identity, dht: Dht, deliveries: Deliveries) -> Pool:
         """Connections to fellows and executors."""
         settings = self.place.settings
-        link = Link(identity, settings.network.name, settings.bridge, lambda who, where: pool.connection(who, where))
+        link = Link(
+            identity,
+            settings.network.name,
+            settings.bridge,
+            relays=lambda who, where: pool.connection(who, where),
+            fits=dht.fits,
+        )
 
         async def reach(endpoint: Endpoint, executor: NodeId) -> Connection:
             return await dial(endpoint, executor, link, deliveries.on_control)

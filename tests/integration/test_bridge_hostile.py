@@ -8,11 +8,15 @@ import ssl
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
+from ipaddress import ip_address
 
 import pytest
+from msgspec.structs import astuple
 
 from lloom.adapters.bridge import Connection, Link, Stream, dial
 from lloom.adapters.bridge.tls import client_context, server_context
+from lloom.adapters.dht.addresses import Reach
+from lloom.adapters.routing.pool import Pool
 from lloom.core import messages
 from lloom.core.bridge import hello
 from lloom.core.bridge.frames import Kind
@@ -105,6 +109,20 @@ async def test_somebody_on_the_path_is_noticed_before_anything_is_said() -> None
 
 
 @on_both_loops
+async def test_what_strangers_offer_makes_nobody_knock_at_machines_that_are_none_of_theirs() -> None:
+    public, home = Reach.of("0.0.0.0", private=False), Reach.of("127.0.0.1", private=False)
+    async with executor(echo) as innocent:
+        mallory = Identity.generate()
+        for endpoint in (innocent.endpoint, Endpoint(*astuple(innocent.endpoint)[:2], mallory.address)):
+            with pytest.raises(RetryElsewhere, match="makes no sense"):
+                await dial(endpoint, mallory.address, link(public), lambda _, __: None)
+        assert not innocent.listener.knocking
+        connection = await dial(innocent.endpoint, innocent.identity.address, link(home), lambda _, __: None)
+        await works(connection)
+        await connection.close()
+
+
+@on_both_loops
 async def test_a_hello_is_good_for_one_certificate_only() -> None:
     async with executor(echo) as first, client(first) as bystander:
         stranger = await Stranger.knock(first)
@@ -141,8 +159,12 @@ async def test_older_tls_is_refused_by_servers_and_by_clients() -> None:
         server.close()
 
 
-def link() -> Link:
-    return Link(Identity.generate(), NETWORK, settings())
+def link(reach: Reach | None = None) -> Link:
+    """A stranger's; with `reach` it takes no endpoint for granted, and is reached through relays, too."""
+    pool = Pool(lambda where, who: dial(where, who, made, lambda _, __: None), 8)
+    fits = (lambda host: reach.fits(ip_address(host))) if reach is not None else None
+    made = Link(Identity.generate(), NETWORK, settings(), pool.connection, fits=fits)
+    return made
 
 
 # Who takes places

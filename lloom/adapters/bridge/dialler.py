@@ -41,6 +41,8 @@ class Link:
     """None: nobody is reached through a relay."""
     source: str | None = None
     """Our address that others should see. None: whichever the system takes."""
+    fits: Callable[[str], bool] | None = None
+    """Which hosts may be dialled, where strangers say whom. None: any."""
 
 
 async def dial(
@@ -48,9 +50,11 @@ async def dial(
 ) -> Connection:
     """A connection to `executor` at `endpoint`, both sides authenticated. `handler` answers what is called from there.
 
-    RetryElsewhere if nobody answers within `connect_seconds` and `handshake_seconds`, or if we are not let in; PeerFault if it is
-    somebody else.
+    RetryElsewhere if the host does not fit, if nobody answers within `connect_seconds` and `handshake_seconds`, or if we are not let
+    in; PeerFault if it is somebody else.
     """
+    if link.fits is not None and not link.fits(endpoint.host):
+        raise RetryElsewhere(f"{endpoint} makes no sense from here", code="unreachable")
     connection = Dialled(executor, link, on_control, handler)
     try:
         async with asyncio.timeout(link.settings.connect_seconds):

@@ -163,6 +163,11 @@ class Dht:
         own = self._swarm.node.id
         return tuple(each for each in self._bootstrap.seeds.anchors if each[0] != own)
 
+    def fits(self, host: str) -> bool:
+        """Whether the literal address `host` makes sense from here: strangers may name machines that are none of theirs."""
+        address = parse(host)
+        return address is not None and self._swarm.reach.fits(address)
+
     def hint(self, host: str, port: int) -> None:
         """Somebody may be at this literal address."""
         self._bootstrap.hint(host, port)
@@ -204,7 +209,7 @@ class Dht:
             return None
         record = found[executor].record
         body = offer_body(record)
-        endpoints = tuple(endpoint for endpoint in body.endpoints if self._sensible(endpoint))
+        endpoints = tuple(endpoint for endpoint in body.endpoints if self.fits(endpoint.host))
         return Contact(endpoints, body.fingerprint, record.seq) if endpoints else None
 
     async def _in_shards(self, model: str) -> set[NodeId]:
@@ -230,10 +235,6 @@ class Dht:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
                 await self.ready.wait()
-
-    def _sensible(self, endpoint: Endpoint) -> bool:
-        address = parse(endpoint.host)
-        return address is not None and self._swarm.reach.fits(address)
 
 
 async def _literal(host: str) -> str:
