@@ -1,0 +1,1 @@
+"""A chain as a node uses it: servers, the contract, transactions that arrive once, events that survive reorganisations."""

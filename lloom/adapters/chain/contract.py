@@ -1,0 +1,99 @@
+"""The accounting contract at one address: its views, its calldata, its logs, its refusals in words. It sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from lloom.adapters.chain.artifact import SELECTOR, artifact
+from lloom.adapters.chain.rpc import ChainAway, Refused, Rpc
+from lloom.core.payment.funds import Funds, LaneFunds
+from lloom.core.payment.voucher import CheckedVoucher, compact
+
+LATEST: Final = "latest"
+
+
+class Contract:
+    """What is read is as of `at`: a block's tag (latest, safe, finalized) or number in hexadecimal."""
+
+    def __init__(self, rpc: Rpc, address: bytes) -> None:
+        self.address = address
+        self._rpc = rpc
+
+    async def funds(self, client: bytes, token: bytes, at: str = LATEST) -> Funds:
+        """A client's account."""
+        return Funds(*await self.view("account", client, token, at=at))
+
+    async def lane(self, client: bytes, executor: bytes, token: bytes, number: int, at: str = LATEST) -> LaneFunds:
+        """A lane's money."""
+        return LaneFunds(*await self.view("laneState", client, executor, token, number, at=at))
+
+    async def earned(self, executor: bytes, token: bytes) -> int:
+        """What an executor can take out."""
+        (amount,) = await self.view("earned", executor, token)
+        return int(amount)
+
+    async def view(self, name: str, *arguments: Any, at: str = LATEST) -> tuple[Any, ...]:
+        """What a function of the contract returns; Refused if it reverts, ChainAway if nobody answers."""
+        found = await self._rpc.call(
+            "eth_call", {"to": text(self.address), "data": text(calldata(name, *arguments))}, at
+        )
+        return results(name, _bytes(found))
+
+
+def calldata(name: str, *arguments: Any) -> bytes:
+    """The bytes that call a function of the contract."""
+    from eth_abi.abi import encode
+
+    entry = artifact().functions[name]
+    return entry.selector + encode(entry.inputs, arguments)
+
+
+def results(name: str, data: bytes) -> tuple[Any, ...]:
+    """What a function returned; ChainAway if that is nothing of the kind (a server that lost the contract)."""
+    from eth_abi.abi import decode
+    from eth_abi.exceptions import DecodingError
+
+    try:
+        return decode(artifact().functions[name].outputs, data)
+    except DecodingError as error:
+        raise ChainAway(f"The contract does not answer {name}: it is not there, or another one.") from error
+
+
+def settlement(executor: bytes, token: bytes, claims: Iterable[CheckedVoucher]) -> bytes:
+    """The calldata that redeems `claims`, all of them vouchers for `executor` in `token`."""
+    return calldata("settle", executor, token, [claim(each) for each in claims])
+
+
+def claim(checked: CheckedVoucher) -> tuple[Any, ...]:
+    """A voucher as the contract's `Claim`."""
+    voucher, (r, vs) = checked.voucher, compact(checked.signed.signature)
+    usages = [(used.model, used.input_tokens, used.output_tokens, used.requests) for used in checked.usages]
+    return (voucher.client, voucher.lane, voucher.cumulative, voucher.usage_hash, r, vs, usages)
+
+
+def explained(error: Refused) -> str:
+    """Why the contract refused, in its own terms: `InsufficientBalance(3, 5)`; else as the server words it."""
+    from eth_abi.abi import decode
+    from eth_abi.exceptions import DecodingError
+
+    entry = artifact().errors.get(error.data[:SELECTOR])
+    if entry is None:
+        return error.reason
+    try:
+        values = decode(entry.inputs, error.data[SELECTOR:])
+    except DecodingError:
+        return entry.name
+    return f"{entry.name}({', '.join(map(str, values))})"
+
+
+def text(data: bytes) -> str:
+    """`0x…` as JSON-RPC has it; addresses without checksum."""
+    return "0x" + data.hex()
+
+
+def _bytes(found: Any) -> bytes:
+    try:
+        return bytes.fromhex(str(found).removeprefix("0x"))
+    except ValueError:
+        raise ChainAway("A server of the chain answered with what is no hexadecimal number.") from None
