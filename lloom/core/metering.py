@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -65,21 +66,49 @@ _usage = msgspec.json.Decoder(_Usage)
 _content = msgspec.json.Decoder(_Content)
 
 
+class Kept:
+    """The content events of one answer, as many as there is room for, so that somebody can count what they say."""
+
+    __slots__ = ("_parts", "_size")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is kept."""
+        return self._size >= KEPT_BYTES
+
+    def add(self, data: bytes) -> None:
+        """The next bytes of the answer."""
+        if not self.full:
+            self._parts.append(data)
+            self._size += len(data)
+
+    def text(self, length: int) -> str:
+        """What the model wrote in the first `length` bytes, tool calls included."""
+        return text(Splitter().feed(b"".join(self._parts)[:length]))
+
+    def unkept(self, length: int) -> int:
+        """How many of the first `length` bytes `text` leaves out because there were too many."""
+        return max(0, length - self._size)
+
+
 class Meter:
     """Passes the content events of one answer on and keeps what is to be billed.
 
     `usage`: OpenAI's usage object as JSON, exactly as the backend gave it; empty if it gave none.
     """
 
-    __slots__ = ("_kept", "_kept_bytes", "_splitter", "ended", "usage")
+    __slots__ = ("_kept", "_splitter", "ended", "usage")
 
     def __init__(self) -> None:
         self.usage = b""
         self.ended = False
         """Whether the backend said `[DONE]`, or sent its usage: else the stream was cut."""
         self._splitter = Splitter()
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
+        self._kept = Kept()
 
     def feed(self, data: bytes) -> bytes:
         """The whole content events that `data` completes, ready to be sent on (may be empty).
@@ -92,7 +121,7 @@ class Meter:
         block = END.join(events) + END
         if any(pattern.search(block) for pattern in _NOTABLE):
             block = b"".join(kept + END for event in events if (kept := self._look(event)))
-        self._keep(block)
+        self._kept.add(block)
         return block
 
     def tokens(self) -> tuple[int, int]:
@@ -104,27 +133,11 @@ class Meter:
 
     def text(self, length: int) -> str:
         """What the model wrote in the first `length` bytes passed on, tool calls included, for a count of our own."""
-        parts: list[str] = []
-        for event in Splitter().feed(b"".join(self._kept)[:length]):
-            try:
-                chunk = _content.decode(payload(event))
-            except _MALFORMED:
-                continue
-            for choice in chunk.choices:
-                delta = choice.delta
-                parts += [text for text in (delta.content, delta.reasoning_content, delta.refusal) if text]
-                if bytes(delta.tool_calls) != b"null":
-                    parts.append(bytes(delta.tool_calls).decode(errors="replace"))
-        return "".join(parts)
+        return self._kept.text(length)
 
     def unkept(self, length: int) -> int:
         """How many of the first `length` bytes `text` leaves out because there were too many."""
-        return max(0, length - self._kept_bytes)
-
-    def _keep(self, block: bytes) -> None:
-        if self._kept_bytes < KEPT_BYTES:
-            self._kept.append(block)
-            self._kept_bytes += len(block)
+        return self._kept.unkept(length)
 
     def _look(self, event: bytes) -> bytes:
         """What is passed on of an event that may carry usage, an error or the end."""
@@ -153,3 +166,19 @@ class Meter:
         # A backend's details are passed on, unless there are more than a message takes.
         self.usage = usage if len(usage) <= MAX_USAGE else msgspec.json.encode(_usage.decode(usage))
         self.ended = True
+
+
+def text(events: Iterable[bytes]) -> str:
+    """What the model wrote in `events`, tool calls included; what is no content counts for nothing."""
+    parts: list[str] = []
+    for event in events:
+        try:
+            chunk = _content.decode(payload(event))
+        except _MALFORMED:
+            continue
+        for choice in chunk.choices:
+            delta = choice.delta
+            parts += [text for text in (delta.content, delta.reasoning_content, delta.refusal) if text]
+            if bytes(delta.tool_calls) != b"null":
+                parts.append(bytes(delta.tool_calls).decode(errors="replace"))
+    return "".join(parts)

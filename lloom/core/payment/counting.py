@@ -1,0 +1,88 @@
+"""A client's own count of what it pays for: prompts, answers, and how much more an executor may charge. It logs no text.
+
+Executors count alike (core/tokens). Where a backend counts with a tokenizer of its own, a share more is accepted.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from lloom.core import metering, tokens
+from lloom.core.receipt import Basis
+from lloom.core.settings import AccountingSettings
+from lloom.core.sse import Splitter
+
+BYTES_PER_TOKEN: Final = 4
+"""Used only for what was not kept for counting, or cannot be read."""
+USUAL: Final = "o200k_base"
+"""What stands in for an encoding that nobody can count with offline."""
+
+
+class _Prompt(Struct, frozen=True):
+    messages: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] | None = None
+
+
+_prompt = msgspec.json.Decoder(_Prompt)
+
+
+def prompt(body: bytes, encoding: str) -> int:
+    """Input tokens of the chat request in `body` (JSON)."""
+    try:
+        asked = _prompt.decode(body)
+        return tokens.count_messages(asked.messages, asked.tools or [], known(encoding))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the gateway took it all the same
+        return len(body) // BYTES_PER_TOKEN
+
+
+def known(encoding: str) -> str:
+    """`encoding`, or what stands in for it."""
+    return encoding if encoding in tokens.ENCODINGS else USUAL
+
+
+def accepted(count: int, basis: int, settings: AccountingSettings) -> int:
+    """The most tokens that may be charged for `count` of our own."""
+    if basis == Basis.TEXT:
+        return count
+    return math.ceil(count * (1 + settings.tolerance)) + settings.slack
+
+
+class Tally:
+    """The tokens of one answer as they arrive, and of the whole in the end. It keeps the answer, as far as there is room."""
+
+    __slots__ = ("_counted", "_encoding", "_fresh", "_kept", "_splitter", "fed")
+
+    def __init__(self, encoding: str) -> None:
+        self.fed = 0
+        """Bytes seen."""
+        self._encoding = known(encoding)
+        self._kept = metering.Kept()
+        self._splitter = Splitter()
+        self._fresh: list[bytes] = []
+        self._counted = 0
+
+    def feed(self, offset: int, data: bytes) -> None:
+        """`data` stands at `offset` of the answer; what was seen before counts once."""
+        new = data[max(0, self.fed - offset) :]
+        self.fed += len(new)
+        if new and not self._kept.full:
+            self._kept.add(new)
+            self._fresh.append(new)
+
+    def so_far(self) -> int:
+        """Tokens of what has arrived: at each call only the new text is counted: a few are off where it was cut."""
+        events = self._splitter.feed(b"".join(self._fresh))
+        self._fresh.clear()
+        self._counted += tokens.count(metering.text(events), self._encoding)
+        return self._counted + self._unkept()
+
+    def total(self) -> int:
+        """Tokens of all that has arrived, counted as one text."""
+        return tokens.count(self._kept.text(self.fed), self._encoding) + self._unkept()
+
+    def _unkept(self) -> int:
+        return self._kept.unkept(self.fed) // BYTES_PER_TOKEN

@@ -1,0 +1,149 @@
+"""What a client owes on one lane, and how much it may sign for. It reads no clock, signs nothing and is not told why it owes.
+
+    accepted ≤ what is owed; signed: the highest voucher; ceiling: the highest that may ever have been signed (it is journaled)
+
+Rules
+ 1. Nothing is signed above the ceiling, and the ceiling is on the disk before (`Standing`). A voucher never goes down.
+ 2. When something is promised, it is at most `prepay.per_executor` beyond what was accepted: all that can be lost here.
+ 3. An open request holds a grant: what it may cost before its receipt. It ends with the receipt, or when none is to come.
+ 4. A receipt is accepted or left out, once. What is left out is never paid, and does not come back.
+ 5. A receipt of a request that nobody remembers (this process was killed meanwhile) is accepted within what may have been
+    promised before: that money is gone whether it is accepted or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from lloom.core.messages import Usage
+from lloom.core.payment.numbering import Numbering
+from lloom.core.receipt import Receipt, Status
+from lloom.core.settings import PrepaySettings
+
+MAX_LEFT_OUT: Final = 64
+"""As many as a voucher names (messages.SignedVoucher)."""
+
+
+class Standing(Struct, frozen=True):
+    """A lane as the journal has it. `seq` and `charged` are as in `Numbering`."""
+
+    number: int
+    ceiling: int = 0
+    accepted: int = 0
+    usages: tuple[Usage, ...] = ()
+    seq: int = 0
+    charged: int = 0
+    left_out: tuple[int, ...] = ()
+
+
+class Payable:
+    """The ledger of one lane, as long as this process lives."""
+
+    __slots__ = (
+        "_covered",
+        "_left_out",
+        "_said",
+        "accepted",
+        "ceiling",
+        "grants",
+        "number",
+        "numbering",
+        "signed",
+        "usages",
+    )
+
+    def __init__(self, standing: Standing) -> None:
+        self.number: Final = standing.number
+        self.ceiling = standing.ceiling
+        self.signed = standing.ceiling  # nobody knows better until the executor shows a voucher of ours
+        self.accepted = standing.accepted
+        self.usages: dict[bytes, Usage] = {usage.model: usage for usage in standing.usages}
+        self.numbering: Final = Numbering(standing.seq, standing.charged)
+        self.grants: dict[bytes, int] = {}
+        self._covered = standing.ceiling
+        self._left_out = standing.left_out
+        self._said = (self.accepted, self._left_out)
+
+    @property
+    def open(self) -> int:
+        """What open requests may cost before their receipts."""
+        return sum(self.grants.values())
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """Numbers of the receipts that were not accepted, the latest ones."""
+        return self._left_out
+
+    @property
+    def unsaid(self) -> bool:
+        """Whether the latest voucher does not tell what was accepted, or left out."""
+        return self._said != (self.accepted, self._left_out)
+
+    def shown(self, cumulative: int) -> None:
+        """The executor has this voucher of ours as its best one. Only at the beginning: nothing was signed here yet."""
+        assert cumulative <= self.ceiling
+        self.signed = cumulative
+
+    def raised(self, ceiling: int) -> None:
+        """The journal allows so much."""
+        self.ceiling = max(self.ceiling, ceiling)
+
+    def limit(self, prepay: PrepaySettings) -> int:
+        """The most that may be promised now."""
+        return max(self.signed, self.accepted + prepay.per_executor)
+
+    def reach(self, draw: int, prepay: PrepaySettings) -> int | None:
+        """What a voucher comes to that covers one more request with `draw`, and the next one like it as far as that is allowed.
+
+        None: the request alone is more than may be prepaid.
+        """
+        bare = self.accepted + self.open + draw
+        limit = self.limit(prepay)
+        return None if bare > limit else max(self.signed, min(bare + int(prepay.ahead * draw), limit))
+
+    def answer(self, need: int, allowed: Mapping[bytes, int], ahead: int, prepay: PrepaySettings) -> int:
+        """What a voucher comes to where an executor needs one over `need`: never more than that, or than it has delivered
+        and may deliver next. `allowed`: of each open request what it may have cost by now, with its next window.
+        """
+        for digest, amount in allowed.items():
+            if digest in self.grants:
+                self.grants[digest] = max(self.grants[digest], amount)
+        due = min(need, self.accepted + self.open + ahead, self.limit(prepay))
+        return max(self.signed, due)
+
+    def sign(self, cumulative: int) -> None:
+        """A voucher over `cumulative` is signed now."""
+        assert self.signed <= cumulative <= self.ceiling, "a voucher the journal does not know of"
+        self.signed = cumulative
+        self._said = (self.accepted, self._left_out)
+
+    def drop(self, digest: bytes) -> None:
+        """No receipt of this request is to come."""
+        self.grants.pop(digest, None)
+
+    def accept(self, digest: bytes, receipt: Receipt) -> None:
+        """What `receipt` charges is owed."""
+        self.grants.pop(digest, None)
+        self.accepted += receipt.cost
+        if receipt.status != Status.FAILED:
+            self.usages[receipt.model] = plus(self.usages.get(receipt.model), receipt)
+
+    def covers(self, receipt: Receipt) -> bool:
+        """Whether an unknown request's receipt is within what may have been promised before this process began."""
+        return self.accepted + receipt.cost <= self._covered
+
+    def leave_out(self, digest: bytes, seq: int) -> None:
+        """The receipt with this number is not accepted."""
+        self.grants.pop(digest, None)
+        if seq not in self._left_out:
+            self._left_out = (*self._left_out, seq)[-MAX_LEFT_OUT:]
+
+
+def plus(usage: Usage | None, receipt: Receipt) -> Usage:
+    """`usage` of the receipt's model, and the receipt's on top."""
+    before = usage or Usage(receipt.model, 0, 0, 0)
+    inputs = before.input_tokens + receipt.input_tokens + receipt.cached_tokens
+    return Usage(receipt.model, inputs, before.output_tokens + receipt.output_tokens, before.requests + 1)

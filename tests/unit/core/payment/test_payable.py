@@ -1,0 +1,186 @@
+"""The ledger of one lane: 64 open requests, receipts lost, doubled and out of order, needs without end, kills."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from lloom.core.payment.payable import MAX_LEFT_OUT, Payable, Standing
+from lloom.core.receipt import Receipt, Status
+from lloom.core.settings import PrepaySettings
+
+PREPAY = PrepaySettings(per_executor=10_000, newcomers=20_000, ahead=1.0)
+MODEL = b"m" * 32
+AMOUNTS = st.integers(0, 3_000)
+
+
+def receipt(number: int, cost: int, seq: int = 1, status: Status = Status.COMPLETE) -> Receipt:
+    digest = hashlib.sha256(b"%d" % number).digest()
+    return Receipt(digest, MODEL, bytes(32), 9, 3, 1, 2, cost, seq, cost, 1, 2, status)
+
+
+def payable(ceiling: int = 1 << 20) -> Payable:
+    ledger = Payable(Standing(0))
+    ledger.raised(ceiling)
+    return ledger
+
+
+def test_a_request_is_paid_for_with_the_next_one_like_it_ahead() -> None:
+    ledger = payable()
+    assert ledger.reach(400, PREPAY) == 800
+    ledger.grants[b"a"] = 400
+    assert ledger.reach(400, PREPAY) == 1200
+    assert ledger.reach(9_600, PREPAY) == 10_000  # nothing is ahead where that would be too much
+    assert ledger.reach(9_601, PREPAY) is None
+
+
+def test_what_was_promised_and_not_used_is_used_up_first() -> None:
+    ledger = payable()
+    ledger.sign(5_000)
+    assert ledger.reach(100, PREPAY) == 5_000
+    assert not ledger.unsaid
+
+
+def test_a_receipt_ends_its_grant_and_makes_room() -> None:
+    ledger = payable()
+    good = receipt(1, 300)
+    ledger.grants[good.request_digest] = 10_000
+    assert ledger.reach(1, PREPAY) is None
+    ledger.accept(good.request_digest, good)
+    assert (ledger.accepted, ledger.open, ledger.unsaid) == (300, 0, True)
+    assert ledger.reach(10_000, PREPAY) == 10_300
+    usage = ledger.usages[MODEL]
+    assert (usage.input_tokens, usage.output_tokens, usage.requests) == (4, 2, 1)
+
+
+def test_a_failed_request_is_no_usage() -> None:
+    ledger = payable()
+    ledger.accept(b"", receipt(1, 0, status=Status.FAILED))
+    assert (ledger.accepted, ledger.usages) == (0, {})
+
+
+def test_what_is_left_out_is_named_once_and_the_latest_ones_only() -> None:
+    ledger = payable()
+    for seq in (*range(1, 100), 99):
+        ledger.leave_out(b"", seq)
+    assert ledger.left_out == tuple(range(36, 100))
+    assert len(ledger.left_out) == MAX_LEFT_OUT
+    assert (ledger.accepted, ledger.unsaid) == (0, True)
+
+
+def test_a_need_is_answered_up_to_what_may_have_been_delivered() -> None:
+    ledger = payable()
+    ledger.grants[b"a"] = 100
+    assert ledger.answer(10_000_000, {b"a": 150, b"unknown": 5_000}, 50, PREPAY) == 200
+    assert ledger.answer(160, {b"a": 150}, 50, PREPAY) == 160
+    ledger.sign(200)
+    assert ledger.answer(1, {b"a": 10}, 0, PREPAY) == 200  # neither a grant nor a voucher shrinks
+    assert ledger.open == 150
+
+
+def test_what_may_have_been_promised_before_a_kill_covers_forgotten_requests() -> None:
+    ledger = Payable(Standing(0, ceiling=1_000, accepted=400))
+    assert ledger.signed == 1_000
+    assert ledger.covers(receipt(1, 600))
+    assert not ledger.covers(receipt(1, 601))
+    ledger.shown(700)
+    assert (ledger.signed, ledger.covers(receipt(1, 600))) == (700, True)
+    ledger.raised(9_000)  # a promise of this life is for what it remembers
+    assert not ledger.covers(receipt(1, 601))
+
+
+class Lane(RuleBasedStateMachine):
+    """A client that is killed at any point, and an executor that asks, charges and repeats as it likes."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.disk = Standing(0)
+        self.number = 0
+        self.best = 0
+        """The best voucher that the executor holds."""
+        self.delivered = 0
+        """What the receipts come to that were accepted for an answer, in whatever life."""
+        self.forged = 0
+        """What a killed client believed within what it had promised."""
+        self.ledger = Payable(self.disk)
+        self.waiting: dict[bytes, Receipt] = {}
+
+    def sign(self, cumulative: int) -> None:
+        """As the purse does it: first the ceiling, on the disk, then the voucher."""
+        before = self.ledger.signed
+        if cumulative > self.ledger.ceiling:
+            self.disk = Standing(0, cumulative, self.disk.accepted)
+            self.ledger.raised(cumulative)
+        self.ledger.sign(cumulative)
+        assert cumulative >= before
+        assert cumulative <= self.disk.ceiling, "signed before it was on the disk"
+        assert cumulative == before or cumulative <= self.ledger.accepted + PREPAY.per_executor
+        self.best = max(self.best, cumulative)
+
+    @precondition(lambda self: len(self.ledger.grants) < 64)
+    @rule(draw=AMOUNTS, cost=AMOUNTS, streams=st.integers(1, 64))
+    def requests(self, draw: int, cost: int, streams: int) -> None:
+        for _ in range(streams):
+            reach = self.ledger.reach(draw, PREPAY)
+            if reach is None:
+                assert self.ledger.open + draw > PREPAY.per_executor
+                return
+            self.number += 1
+            new = receipt(self.number, cost)
+            self.ledger.grants[new.request_digest] = draw
+            self.waiting[new.request_digest] = new
+            self.sign(reach)
+            assert reach >= self.ledger.accepted + self.ledger.open, "less than was granted"
+
+    @rule(need=st.integers(0, 1 << 90), share=st.integers(0, 2_000), ahead=AMOUNTS)
+    def needs(self, need: int, share: int, ahead: int) -> None:
+        allowed = dict.fromkeys(self.ledger.grants, share)
+        cumulative = self.ledger.answer(need, allowed, ahead, PREPAY)
+        assert cumulative <= max(self.ledger.signed, need)
+        self.sign(cumulative)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), verdict=st.sampled_from(["accept", "leave out", "lose"]))
+    def receipt_comes(self, data: st.DataObject, verdict: str) -> None:
+        digest = data.draw(st.sampled_from(sorted(self.waiting)))
+        came = self.waiting.pop(digest)
+        if verdict == "accept":
+            self.ledger.accept(digest, came)
+            self.delivered += came.cost
+        elif verdict == "leave out":
+            self.ledger.leave_out(digest, self.number)
+        else:
+            self.ledger.drop(digest)
+
+    @rule()
+    def journal(self) -> None:
+        self.disk = Standing(0, self.disk.ceiling, self.ledger.accepted)
+
+    @rule(shows=st.booleans(), hides=st.integers(0, 1_000))
+    def killed(self, shows: bool, hides: int) -> None:
+        self.ledger = Payable(self.disk)
+        self.waiting.clear()
+        assert self.ledger.signed >= self.best, "less than was promised"
+        if shows:
+            self.ledger.shown(max(0, self.best - hides))
+
+    @rule(cost=AMOUNTS)
+    def orphan(self, cost: int) -> None:
+        forged = receipt(-1, cost)
+        if self.ledger.covers(forged):
+            self.ledger.accept(b"", forged)
+            self.forged += cost
+            assert self.ledger.accepted <= self.disk.ceiling
+
+    @invariant()
+    def never_more_than_accepted_and_a_bounded_prepayment(self) -> None:
+        assert self.best <= self.disk.ceiling
+        assert self.ledger.accepted <= self.delivered + self.forged
+        assert self.disk.ceiling <= self.delivered + self.forged + PREPAY.per_executor
+
+
+TestLane = Lane.TestCase
+TestLane.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
