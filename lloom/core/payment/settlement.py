@@ -1,0 +1,96 @@
+"""When an executor redeems vouchers: worth their gas, before too much is owed, at once on bad news. It sends none."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from lloom.core.payment.receivable import Means, Receivable
+from lloom.core.receipt import PRICE_UNIT, Lane
+from lloom.core.settings import Chain, SettlementSettings
+
+BATCH_GAS: Final = 45_000
+"""Gas of a settlement besides its lanes (contracts/, gas snapshot; rounded up, as all of these)."""
+LANE_GAS: Final = 46_000
+"""Of one lane, with the usage of one model."""
+MODEL_GAS: Final = 16_000
+"""Of each further model."""
+FIRST_GAS: Final = 100_000
+"""Of a lane that nothing was paid on yet."""
+MAX_CLAIMS: Final = 100
+"""Of one settlement: it stays well below a block's gas."""
+
+
+class Due(Struct, frozen=True, kw_only=True):
+    """A lane of which something can be redeemed."""
+
+    state: Receivable
+    since: float
+    """Unix seconds since when."""
+    models: int = 1
+    """Whose usage the voucher carries."""
+    available: int = 0
+    """What its client has on chain that is not reserved."""
+    urgent: bool = False
+    """The client takes its money away, or may."""
+
+    @property
+    def lane(self) -> Lane:
+        """Which it is."""
+        return self.state.lane
+
+    @property
+    def amount(self) -> int:
+        """What a settlement would bring now."""
+        return max(0, min(self.state.vouched - self.state.claimed, self.state.reserved + self.available))
+
+    @property
+    def gas(self) -> int:
+        """What it adds to a settlement."""
+        return LANE_GAS + MODEL_GAS * max(0, self.models - 1) + FIRST_GAS * (not self.state.claimed)
+
+
+class Policy(Struct, frozen=True):
+    """What redeeming depends on beside what is due. `gas_price`: smallest units of the chain's coin for one unit of gas."""
+
+    limits: SettlementSettings
+    chain: Chain
+    gas_price: int
+
+    def price(self, gas: int) -> int:
+        """So much gas, in smallest units of the token."""
+        return -(-gas * self.gas_price * self.chain.gas_rate // PRICE_UNIT)
+
+    def threshold(self, available: int) -> int:
+        """θ: what a client with so much on chain owes when it is redeemed."""
+        share = int(available * self.limits.share)
+        worth = self.limits.gas_multiple * self.price(BATCH_GAS + LANE_GAS)
+        return max(worth, min(self.chain.settle_above, share))
+
+    def means(self, available: int) -> Means:
+        """What of a client's money is relied on: no more than two thresholds before it is paid and final."""
+        return Means(available, 2 * self.threshold(available))
+
+
+def batches(dues: Iterable[Due], policy: Policy, now: float) -> list[list[Lane]]:
+    """The lanes to be redeemed now (Unix seconds), in settlements of at most `MAX_CLAIMS`, the most urgent and largest first."""
+    worth = [due for due in dues if due.amount > policy.price(due.gas)]
+    by_client: defaultdict[bytes, list[Due]] = defaultdict(list)
+    for due in worth:
+        by_client[due.lane.client].append(due)
+    ripe = [due for lanes in by_client.values() if _ripe(lanes, policy, now) for due in lanes]
+    ripe.sort(key=lambda due: (due.urgent, due.amount), reverse=True)
+    lanes = [due.lane for due in ripe]
+    return [lanes[start : start + MAX_CLAIMS] for start in range(0, len(lanes), MAX_CLAIMS)]
+
+
+def _ripe(lanes: Sequence[Due], policy: Policy, now: float) -> bool:
+    """Whether it is time for a client's lanes, each of which is worth its own gas."""
+    owed = sum(due.amount for due in lanes)
+    if any(due.urgent for due in lanes) or owed >= policy.threshold(lanes[0].available):
+        return True
+    alone = policy.price(BATCH_GAS + sum(due.gas for due in lanes))
+    return owed > alone and any(not 0 <= now - due.since < policy.limits.age_seconds for due in lanes)

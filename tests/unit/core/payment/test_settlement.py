@@ -1,0 +1,95 @@
+"""When vouchers are redeemed: worth their gas, before too much is owed, when they are old, at once on bad news."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from lloom.core.payment.receivable import Means, Receivable
+from lloom.core.payment.settlement import BATCH_GAS, FIRST_GAS, LANE_GAS, MAX_CLAIMS, MODEL_GAS, Due, Policy, batches
+from lloom.core.receipt import Lane
+from tests.money_support import accounting, chain
+
+NOW = 1_800_000_000.0
+PRICE = 10
+"""Of a unit of gas."""
+LONE = PRICE * (BATCH_GAS + LANE_GAS)
+LIMITS = replace(accounting().settlement, gas_multiple=20, share=0.1, age_seconds=86_400)
+POLICY = Policy(LIMITS, chain(settle_above=10**9), PRICE)
+THRESHOLD = 20 * LONE
+RICH = 10 * THRESHOLD
+
+
+def due(amount: int, number: int = 0, **what: Any) -> Due:
+    state = Receivable(lane=Lane(what.pop("client", bytes(20)), bytes(20), number), vouched=amount + 1, claimed=1)
+    return Due(**{"state": state, "since": NOW, "available": RICH, **what})
+
+
+def chosen(*dues: Due, policy: Policy = POLICY) -> list[list[int]]:
+    return [[lane.number for lane in lanes] for lanes in batches(dues, policy, NOW)]
+
+
+def test_it_waits_until_the_gas_is_a_small_part_of_it() -> None:
+    assert chosen(due(THRESHOLD - 1)) == []
+    assert chosen(due(THRESHOLD)) == [[0]]
+
+
+def test_a_share_of_the_deposit_is_waited_for_if_it_is_more_up_to_a_bound() -> None:
+    policy = Policy(LIMITS, chain(settle_above=3 * THRESHOLD), PRICE)
+    assert policy.threshold(20 * THRESHOLD) == 2 * THRESHOLD
+    assert policy.threshold(200 * THRESHOLD) == 3 * THRESHOLD
+    assert policy.threshold(0) == THRESHOLD
+
+
+def test_gas_is_compared_by_the_rate_of_the_token() -> None:
+    dear = Policy(LIMITS, chain(gas_rate=2_000_000), PRICE)
+    assert dear.price(100) == 2 * POLICY.price(100) == 2000
+    assert Policy(LIMITS, chain(gas_rate=1), 1).price(1) == 1  # rounded up
+
+
+def test_a_client_is_relied_on_for_two_thresholds() -> None:
+    assert POLICY.means(RICH) == Means(RICH, 2 * POLICY.threshold(RICH))
+
+
+def test_what_is_old_is_redeemed_if_it_pays_for_its_gas() -> None:
+    old = NOW - LIMITS.age_seconds
+    assert chosen(due(LONE + 1, since=old)) == [[0]]
+    assert chosen(due(LONE, since=old)) == []
+    assert chosen(due(LONE + 1, since=old + 1)) == []
+    assert chosen(due(LONE + 1, since=NOW + 1)) == [[0]]  # the clock was set back: nobody knows how old it is
+
+
+def test_bad_news_does_not_wait_for_the_threshold_but_for_the_gas_of_the_lane() -> None:
+    own = PRICE * LANE_GAS
+    assert chosen(due(own + 1, urgent=True)) == [[0]]
+    assert chosen(due(own, urgent=True)) == []
+
+
+def test_the_lanes_of_one_client_count_together() -> None:
+    half = THRESHOLD // 2
+    assert chosen(due(half, 1), due(half, 2)) == [[1, 2]]
+    assert chosen(due(half, 1), due(half, 2, client=b"x" * 20)) == []
+
+
+def test_a_lane_that_is_not_worth_its_gas_does_not_come_along() -> None:
+    assert chosen(due(THRESHOLD, 1), due(PRICE * LANE_GAS, 2)) == [[1]]
+    first = replace(due(PRICE * (LANE_GAS + FIRST_GAS), 2), state=Receivable(lane=due(1, 2).lane, vouched=1_460_000))
+    assert first.amount == PRICE * (LANE_GAS + FIRST_GAS)
+    assert chosen(due(THRESHOLD, 1), first) == [[1]]
+    many = due(PRICE * (LANE_GAS + 2 * MODEL_GAS), 2, models=3)
+    assert chosen(due(THRESHOLD, 1), many) == [[1]]
+
+
+def test_nothing_is_claimed_that_the_client_does_not_have() -> None:
+    assert due(100, available=30).amount == 30
+    assert chosen(due(THRESHOLD, available=0)) == []
+    reserved = due(THRESHOLD, available=0)
+    assert chosen(replace(reserved, state=replace(reserved.state, reserved=THRESHOLD))) == [[0]]
+
+
+def test_settlements_are_bounded_and_the_urgent_and_large_ones_go_first() -> None:
+    dues = [due(THRESHOLD + n, n, client=n.to_bytes(20, "big"), urgent=n == 3) for n in range(MAX_CLAIMS + 1)]
+    first, second = chosen(*dues)
+    assert first[:2] == [3, MAX_CLAIMS]
+    assert (len(first), second) == (MAX_CLAIMS, [0])
