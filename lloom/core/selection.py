@@ -22,6 +22,12 @@ _INPUT_SHARE: Final = 3
 """Input tokens for one output token in a price that compares offers."""
 
 
+_STRANGERS: Final = 0.25
+"""The share of requests for which those count as well of whom nothing good is known, while there are others."""
+_UNKNOWN: Final = 0.5
+"""The success (`Outcomes.success`) of those of whom nothing is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One worker of an executor that offers the model, under terms it signed."""
@@ -78,7 +84,7 @@ class Selection:
         left = [candidate for candidate in fit if candidate.place not in tried]
         awake = [candidate for candidate in left if not self.outcomes.is_shut(candidate.place, now)]
         if awake:
-            return self._pick(self._best_tier(awake, tried, now), now, rng)
+            return self._pick(self._best_tier(self._worth_asking(awake, tried, now, rng), tried, now), now, rng)
         return self._last_resort(left, now) or self._all_shut(fit, now)
 
     def _fit(self, candidates: Sequence[Candidate], request: ChatRequest) -> list[Candidate] | Nobody:
@@ -103,6 +109,22 @@ class Selection:
         who = _count(len({candidate.executor for candidate in fit}))
         reason = f"{who} of {fit[0].terms.id} failed a moment ago; the next try is due in {wait:.0f} s."
         return Nobody(reason, retry_after=wait)
+
+    def _worth_asking(
+        self, awake: list[Candidate], tried: Collection[Place], now: float, rng: Random
+    ) -> list[Candidate]:
+        """Those that answered us, or that validators saw answering, if there are any; and strangers now and then, first.
+
+        Identities are free, and many of them may be nobody: no request may fail of them, and few should wait for one.
+        """
+        if self.policy == "pinned" or (not tried and rng.random() < _STRANGERS):
+            return awake
+        return [each for each in awake if self._is_well(each.place, now)] or awake
+
+    def _is_well(self, place: Place, now: float) -> bool:
+        outcomes = self.outcomes
+        well = not outcomes.rests(place, now) and not outcomes.suspect(place, now)
+        return well and outcomes.success(place, now) > _UNKNOWN
 
     def _best_tier(self, left: list[Candidate], tried: Collection[Place], now: float) -> list[Candidate]:
         """Those who neither failed lately nor belong to somebody who just failed this request; else whoever is left.

@@ -84,8 +84,8 @@ def test_the_best_does_not_draw_the_whole_herd() -> None:
     """Two are drawn at random, so the best of ten gets the 20 % in which it is drawn."""
     chosen = selection()
     crowd = [candidate(number) for number in range(10)]
-    for _ in range(10):
-        chosen.outcomes.succeeded(crowd[0].place, 0.0)
+    for each in [*crowd, *[crowd[0]] * 10]:
+        chosen.outcomes.succeeded(each.place, 0.0)
     assert 30 < draws(chosen, crowd)[crowd[0]] < 90
 
 
@@ -128,6 +128,34 @@ def test_one_that_refused_lately_is_the_last_resort() -> None:
     chosen.outcomes.failed(A.place, 0.0, how=Failure.REFUSED, retry_after=None)
     assert set(draws(chosen, [A, B])) == {B}
     assert set(draws(chosen, [A])) == {A}
+
+
+@pytest.mark.parametrize("policy", ["balanced", "cheapest", "fastest"])
+@pytest.mark.parametrize("why", ["it answered us", "validators saw it answer"])
+def test_of_many_strangers_few_requests_try_one_and_none_tries_two(policy: Policy, why: str) -> None:
+    chosen, known = selection(policy), candidate(0, input_price=9, output_price=9)
+    strangers = [candidate(number) for number in range(1, 250)]
+    if why == "it answered us":
+        chosen.outcomes.succeeded(known.place, 0.0)
+    else:
+        chosen.outcomes.expect(known.executor, 0.75)
+    rng, tries = Random(7), 0
+    for _ in range(300):
+        first = chosen.choose([*strangers, known], request(), (), 0.0, rng)
+        assert isinstance(first, Candidate)
+        if first is not known:
+            tries += 1
+            assert chosen.choose([*strangers, known], request(), [first.place], 0.0, rng) is known
+    assert 30 < tries < 120, "newcomers get their chance"
+
+
+def test_strangers_are_asked_when_those_that_are_known_are_busy_or_silent() -> None:
+    chosen = selection()
+    chosen.outcomes.succeeded(A.place, 0.0)
+    for _ in range(2):
+        chosen.outcomes.succeeded(A.place, 0.0)
+    chosen.outcomes.failed(A.place, 0.0, Failure.REFUSED, 2.0)
+    assert set(draws(chosen, [A, B, C])) == {B, C}
 
 
 def test_one_that_was_silent_is_not_tried_while_there_are_others() -> None:

@@ -14,16 +14,19 @@ MINUTE = 60.0
 QUICK = 0.1
 
 
-def vanish(net: Net, executor: FakeExecutor) -> None:
+def vanish(net: Net, *executors: FakeExecutor) -> None:
     """From now on nothing comes from there, not even a refusal; whoever dials waits until the time is over."""
-    for connection in executor.connections:
-        connection.break_off()
-    alive, executor.dials = net.dht.dial, 0
+    gone = {executor.address: executor for executor in executors}
+    for executor in executors:
+        executor.dials = 0
+        for connection in executor.connections:
+            connection.break_off()
+    alive = net.dht.dial
 
     async def dial(endpoint: Any, who: Any) -> Any:
-        if who != executor.address:
+        if who not in gone:
             return await alive(endpoint, who)
-        executor.dials += 1
+        gone[who].dials += 1
         await asyncio.sleep(CONNECT_SECONDS)
         raise RetryElsewhere("no answer", code="unreachable")
 
@@ -79,3 +82,19 @@ async def test_a_client_that_comes_later_waits_for_no_dead_executor_at_all() -> 
             took, who = await ask(net)
             assert (took <= QUICK, who) == (True, living.address)
             await asyncio.sleep(MINUTE)
+
+
+@in_virtual_time
+async def test_free_identities_that_are_nobody_fail_no_request_while_somebody_is_vouched_for() -> None:
+    nobody, somebody = [FakeExecutor(number) for number in range(1, 60)], FakeExecutor(100)
+    async with Net(*nobody, somebody) as net:
+        await net.directory.candidates("m")
+        vanish(net, *nobody)
+        net.outcomes.expect(somebody.address, 0.75)
+        waited = []
+        for _ in range(40):
+            took, who = await ask(net)
+            assert who == somebody.address, "though it is the dearest"
+            waited.append(took)
+        assert max(waited) <= CONNECT_SECONDS + QUICK, "for one of them at the most"
+        assert sum(each > QUICK for each in waited) <= 20
