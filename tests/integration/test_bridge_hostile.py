@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ssl
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
+from random import Random
 
 import pytest
+from loguru import logger
 from msgspec.structs import astuple
 
 from lloom.adapters.bridge import Connection, Link, Stream, dial
@@ -356,3 +359,83 @@ def test_strangers_that_come_and_go_leave_no_memory_behind() -> None:
             return after - before
 
     assert asyncio.run(story()) < 60 * 10_000
+
+
+# Whatever comes
+
+
+def frame_of_chance(dice: Random) -> tuple[Kind, int, bytes]:
+    """A frame as it could be, or nearly."""
+    fit = {
+        Kind.OPEN: OPEN,
+        Kind.DATA: dice.randbytes(dice.choice([1, 100, 10_000])),
+        Kind.END: END,
+        Kind.RESET: WHY,
+        Kind.CANCEL: CANCEL,
+        Kind.WINDOW: b"\0\0\0\1",
+        Kind.PING: b"",
+    }
+    kind = dice.choice([*fit, *Kind])
+    payload = fit.get(kind, b"")
+    if dice.random() < 0.1 and payload:
+        place = dice.randrange(len(payload))
+        payload = payload[:place] + dice.randbytes(1) + payload[place + 1 :]
+    return kind, dice.choice([0, 1, 1, 1, 3, 3, 5, 2]), payload
+
+
+async def fuzz(victim: Executor, dice: Random) -> None:
+    """One stranger who says what comes to his mind: before TLS, instead of HELLO, within it, or after it."""
+    how = dice.randrange(4)
+    if how == 0:
+        reader, writer = await asyncio.open_connection(victim.endpoint.host, victim.endpoint.port)
+        writer.write(dice.choice([b"\x16\x03\x01", b""]) + dice.randbytes(dice.randrange(1, 4000)))
+        guest = Stranger(reader, writer)
+    else:
+        guest = await Stranger.knock(victim)
+    if how == 1:
+        guest.writer.write(dice.randbytes(dice.randrange(1, 4000)))
+    if how == 2:
+        audience = hello.Audience(NETWORK, victim.identity.address, guest.shown)
+        said = messages.encode(hello.greet(guest.identity, audience, LIMITS, time.time()))
+        place = dice.randrange(len(said))
+        guest.say(Kind.HELLO, 0, said[:place] + dice.randbytes(1) + said[place + 1 :])
+    if how == 3:
+        guest.greet(victim.identity.address)
+        for _ in range(dice.randrange(1, 30)):
+            guest.say(*frame_of_chance(dice))
+    with contextlib.suppress(TimeoutError, ConnectionError, ssl.SSLError):
+        async with asyncio.timeout(0.02):
+            await guest.hear_all()
+    guest.writer.transport.abort()
+
+
+def test_whatever_strangers_say_is_answered_without_a_crash_and_leaves_nothing_behind() -> None:
+    dice, said = Random(4), []
+    sink = logger.add(said.append, level="ERROR")
+
+    async def rounds(victim: Executor, count: int) -> None:
+        for _ in range(count):
+            await fuzz(victim, dice)
+        await until(lambda: not victim.listener.connections and not victim.listener.knocking)
+
+    async def story() -> int:
+        unseen: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+        async with asyncio.timeout(80), executor(echo, handshake_seconds=1) as victim:
+            await rounds(victim, 60)
+            tracemalloc.start()
+            before = tracemalloc.get_traced_memory()[0]
+            await rounds(victim, 240)
+            gc.collect()
+            after = tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+            async with client(victim) as bystander:
+                await works(bystander)
+            assert not unseen
+            return after - before
+
+    try:
+        assert asyncio.run(story()) < 240 * 2000
+    finally:
+        logger.remove(sink)
+    assert not said

@@ -50,8 +50,8 @@ async def dial(
 ) -> Connection:
     """A connection to `executor` at `endpoint`, both sides authenticated. `handler` answers what is called from there.
 
-    RetryElsewhere if the host does not fit, if nobody answers within `connect_seconds` and `handshake_seconds`, or if we are not let
-    in; PeerFault if it is somebody else.
+    RetryElsewhere if the host does not fit, nobody answers in `connect_seconds` and `handshake_seconds`, or we are not let in;
+    PeerFault if it is somebody else.
     """
     if link.fits is not None and not link.fits(endpoint.host):
         raise RetryElsewhere(f"{endpoint} makes no sense from here", code="unreachable")
