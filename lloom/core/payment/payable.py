@@ -18,7 +18,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from lloom.core.messages import Usage
+from lloom.core.messages import SignedReceipt, Usage
 from lloom.core.payment.numbering import Numbering
 from lloom.core.receipt import Receipt, Status
 from lloom.core.settings import PrepaySettings
@@ -37,6 +37,18 @@ class Standing(Struct, frozen=True):
     seq: int = 0
     charged: int = 0
     left_out: tuple[int, ...] = ()
+
+
+class Judged(Struct, frozen=True):
+    """A receipt of a lane, what is wrong with it (empty: it is accepted), and the lane's numbering and omissions after it."""
+
+    executor: bytes
+    number: int
+    signed: SignedReceipt
+    problem: str
+    seq: int
+    charged: int
+    left_out: tuple[int, ...]
 
 
 class Payable:

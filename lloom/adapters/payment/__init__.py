@@ -1,0 +1,1 @@
+"""What is owed and owing, kept over a journal: both sides of payment, without Ray."""

@@ -1,0 +1,127 @@
+"""A client's money on one chain: ceilings, accepted receipts, what lies in the contract. It signs nothing and asks no executor.
+
+What it answers is on the disk: a voucher that is signed below a ceiling is never above what a restarted client knows of.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from loguru import logger
+from msgspec import Struct
+
+from lloom.adapters.journal import payables
+from lloom.adapters.journal.writer import Writer
+from lloom.core.errors import LloomError
+from lloom.core.identity import NodeId, checksum
+from lloom.core.payment.funds import Funds, LaneFunds
+from lloom.core.payment.payable import Judged, Standing
+from lloom.core.payment.promises import Ask, Raised
+from lloom.core.settings import AccountingSettings
+
+
+class Contract(Protocol):
+    """What is needed of `lloom.adapters.chain.chain.Chain`."""
+
+    async def funds(self, client: NodeId, token: bytes) -> Funds: ...
+    async def lane(self, client: NodeId, executor: NodeId, token: bytes, number: int) -> LaneFunds: ...
+
+
+class Purchasing(Struct, frozen=True):
+    """What a client can spend: `available` in the contract (None: no server has told yet), of which `owing` is promised."""
+
+    available: int | None
+    owing: int
+
+
+_MORE_MONEY: Final = frozenset({"no_funds", "chain_away"})
+"""Refusals that may be over since the chain was asked last."""
+
+
+class Payables:
+    """The client's part of the actor of one chain. Its methods raise RetryElsewhere as `Writer.write` does."""
+
+    def __init__(
+        self,
+        client: NodeId,
+        token: bytes,
+        writer: Writer,
+        settings: AccountingSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.contract: Contract | None = None
+        """Whom to ask what is paid in; None while the chain is not open."""
+        self._client = client
+        self._token = token
+        self._writer = writer
+        self._settings = settings
+        self._clock = clock
+        self._available: int | None = None
+
+    async def lane(self, executor: NodeId) -> Standing | None:
+        """The latest lane to `executor`, None if there is none."""
+        return await self._writer.write(lambda db: payables.lane(db, executor, self._token), 1)
+
+    async def adopt(self, executor: NodeId, standing: Standing) -> Standing:
+        """Begins a lane where its executor proves that it stands, or a fresh one; one that is there stays as it is."""
+        now = int(self._clock())
+        adopted = await self._writer.write(lambda db: payables.adopt(db, executor, self._token, standing, now), 1)
+        if adopted.ceiling:
+            await self._learn_claimed(executor, adopted.number)
+        return adopted
+
+    async def raise_ceiling(self, ask: Ask) -> Raised:
+        """The lane's ceiling from now on, or why it is not as high as it has to be."""
+        if self._available is None:
+            await self._look()
+        raised = await self._raise(ask)
+        if raised.code in _MORE_MONEY:
+            await self._look()
+            raised = await self._raise(ask)
+        return raised
+
+    async def keep(self, items: Sequence[Judged]) -> None:
+        """Stores receipts with what was found of them; the same ones may come again."""
+        now = int(self._clock())
+        await self._writer.write(lambda db: payables.keep(db, self._token, items, now), len(items))
+
+    async def paid(self, executor: bytes, number: int, claimed: int) -> None:
+        """The contract says what it has paid on a lane; what lies there is asked anew."""
+        await self._look()
+        await self._writer.write(lambda db: payables.claimed(db, executor, self._token, number, claimed), 1)
+
+    async def purchasing(self) -> Purchasing:
+        """What can be spent, as the chain says now."""
+        await self._look()
+        now = int(self._clock())
+        totals = await self._writer.write(lambda db: payables.totals(db, self._token, now), 1)
+        return Purchasing(self._available, totals.owing)
+
+    async def _raise(self, ask: Ask) -> Raised:
+        now, available, settings = int(self._clock()), self._available, self._settings
+        return await self._writer.write(
+            lambda db: payables.raise_ceiling(db, self._token, ask, available, settings, now), 1
+        )
+
+    async def _look(self) -> None:
+        """Asks the chain what is paid in; what was known stays if nobody answers."""
+        if self.contract is None:
+            return
+        try:
+            self._available = (await self.contract.funds(self._client, self._token)).available
+        except LloomError as error:
+            logger.debug("the chain does not say what is paid in: {}", error)
+
+    async def _learn_claimed(self, executor: NodeId, number: int) -> None:
+        """A lane from before this journal: what was paid on it is not owed any more."""
+        if self.contract is None:
+            return
+        try:
+            found = await self.contract.lane(self._client, executor, self._token, number)
+        except LloomError as error:
+            logger.debug("the chain does not say what {} was paid: {}", checksum(executor), error)
+            return
+        claimed = found.claimed
+        await self._writer.write(lambda db: payables.claimed(db, executor, self._token, number, claimed), 1)
