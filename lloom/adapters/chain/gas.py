@@ -43,8 +43,10 @@ class Signed(Struct, frozen=True):
 async def market(rpc: Rpc) -> Market:
     """What the last blocks say of the next one (eth_feeHistory); ChainAway if they say nothing."""
     history = await rpc.call("eth_feeHistory", hex(BLOCKS), "latest", [_MEDIAN])
+    newest = await rpc.call("eth_getBlockByNumber", "latest", False)
     try:
-        base_fee = int(history["baseFeePerGas"][-1], 16)
+        # Some servers' history ends before their newest block; and what is offered too much is not paid.
+        base_fee = max(int(history["baseFeePerGas"][-1], 16), int(newest["baseFeePerGas"], 16))
         tips = [int(rewards[0], 16) for rewards in history.get("reward") or () if rewards]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ChainAway(f"A server of the chain {rpc.name} cannot say what gas costs.") from error
