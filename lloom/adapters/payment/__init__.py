@@ -1,1 +1,1 @@
-"""What is owed and owing, kept over a journal: both sides of payment, without Ray."""
+"""What an executor is paid: its ledger over the journal, what its clients have on chain, and when it redeems. It holds no key."""

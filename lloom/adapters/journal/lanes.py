@@ -1,0 +1,248 @@
+"""Lanes on which an executor is paid: best vouchers, charges, leases of Workers. It decides nothing (see core/payment)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from lloom.adapters.journal import receipts
+from lloom.adapters.journal.words import amount, lane_key, number
+from lloom.core import messages
+from lloom.core.identity import ADDRESS_BYTES
+from lloom.core.messages import SignedReceipt, SignedVoucher
+from lloom.core.payment import receivable
+from lloom.core.payment.receivable import Holder, Lease, Receivable
+from lloom.core.payment.voucher import CheckedVoucher, read
+from lloom.core.receipt import Draft, Lane, Receipt, read_receipt
+
+TABLES: Final = """
+CREATE TABLE lane (
+    lane      BLOB PRIMARY KEY,
+    vouched   BLOB NOT NULL,
+    charged   BLOB NOT NULL,
+    doubled   BLOB NOT NULL,
+    claimed   BLOB NOT NULL,
+    confirmed BLOB NOT NULL,
+    reserved  BLOB NOT NULL,
+    voucher   BLOB,
+    requests  INTEGER NOT NULL DEFAULT 0,
+    since     INTEGER NOT NULL DEFAULT 0,
+    handed    BLOB NOT NULL DEFAULT x'',
+    handed_at INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX owed ON lane (since) WHERE vouched > confirmed;
+CREATE TABLE lease (
+    lane    BLOB NOT NULL,
+    name    TEXT NOT NULL,
+    life    BLOB NOT NULL,
+    granted BLOB NOT NULL,
+    spent   BLOB NOT NULL,
+    number  INTEGER NOT NULL,
+    PRIMARY KEY (lane, name, life)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE doubled (
+    request  BLOB NOT NULL,
+    life     BLOB NOT NULL,
+    response BLOB NOT NULL,
+    cost     BLOB NOT NULL,
+    PRIMARY KEY (request, life)
+) STRICT, WITHOUT ROWID;
+"""
+
+_NUMBER_BYTES: Final = 8
+_COLUMNS: Final = "lane, vouched, charged, doubled, claimed, confirmed, reserved"
+_signed = messages.decoder(SignedVoucher)
+
+
+class Owing(Struct, frozen=True):
+    """A lane whose best voucher is not redeemed, or not for certain."""
+
+    state: Receivable
+    voucher: SignedVoucher
+    since: int
+    """Unix seconds since when."""
+    handed: int
+    """The cumulative amount that was last given to the sender of transactions and of which nothing was heard; 0: none."""
+    handed_at: int
+
+
+def load(db: sqlite3.Connection, lane: Lane) -> Receivable | None:
+    """The lane; None if nothing is known of it."""
+    row = db.execute(f"SELECT {_COLUMNS} FROM lane WHERE lane = ?", (lane_key(lane),)).fetchone()  # noqa: S608
+    return _state(db, row) if row else None
+
+
+def siblings(db: sqlite3.Connection, lane: Lane) -> list[Receivable]:
+    """The other lanes of its client in the same token."""
+    stem, own = lane.client + lane.token, lane_key(lane)
+    span = (stem + bytes(_NUMBER_BYTES), stem + b"\xff" * _NUMBER_BYTES)
+    rows = db.execute(f"SELECT {_COLUMNS} FROM lane WHERE lane BETWEEN ? AND ?", span)  # noqa: S608
+    return [_state(db, row) for row in rows.fetchall() if row[0] != own]
+
+
+def save(db: sqlite3.Connection, before: Receivable | None, after: Receivable) -> None:
+    """Writes what of the lane has changed since it was loaded."""
+    key = lane_key(after.lane)
+    numbers = (after.vouched, after.charged, after.doubled, after.claimed, after.confirmed, after.reserved)
+    if before is None:
+        row = (key, *map(amount, numbers))
+        db.execute(f"INSERT INTO lane ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+    elif (before.vouched, before.charged, before.doubled, before.claimed, before.confirmed, before.reserved) != numbers:
+        db.execute(
+            "UPDATE lane SET vouched = ?, charged = ?, doubled = ?, claimed = ?, confirmed = ?, reserved = ? WHERE lane = ?",
+            (*map(amount, numbers), key),
+        )
+    _save_leases(db, key, before.leases if before else (), after.leases)
+
+
+def keep(db: sqlite3.Connection, checked: CheckedVoucher, now: float) -> None:
+    """Stores a voucher of a known lane if it is the best one: the largest, and of equal ones that with the most usage."""
+    key = lane_key(checked.lane)
+    vouched, requests = db.execute("SELECT vouched, requests FROM lane WHERE lane = ?", (key,)).fetchone()
+    cumulative, asked = amount(checked.voucher.cumulative), sum(usage.requests for usage in checked.usages)
+    if (cumulative, asked) <= (vouched, requests):
+        return
+    db.execute(
+        "UPDATE lane SET vouched = ?, voucher = ?, requests = ?, since = iif(vouched <= confirmed, ?, since) WHERE lane = ?",
+        (cumulative, messages.encode(checked.signed), asked, int(now), key),
+    )
+
+
+def voucher(db: sqlite3.Connection, lane: Lane) -> SignedVoucher | None:
+    """The best voucher, None if there is none."""
+    row = db.execute("SELECT voucher FROM lane WHERE lane = ?", (lane_key(lane),)).fetchone()
+    return messages.decode(row[0], _signed) if row and row[0] else None
+
+
+def issue(
+    db: sqlite3.Connection, holder: Holder, drafts: Iterable[Draft], sign: Callable[[Receipt], SignedReceipt]
+) -> list[SignedReceipt]:
+    """Receipts as by `receipts.issue`; each new one is charged to its lane and to the lease of `holder`.
+
+    A request that another Worker served as well, or this one in another life, has its receipt already: what was delivered twice
+    is owed all the same, and noted once.
+    """
+    return [_issue(db, holder, draft, sign) for draft in drafts]
+
+
+def enlist(db: sqlite3.Connection, holder: Holder) -> None:
+    """Frees what a Worker of this name had leased in earlier lives."""
+    db.execute("DELETE FROM lease WHERE name = ? AND life <> ?", (holder.name, holder.life))
+
+
+def dismiss(db: sqlite3.Connection, names: Iterable[str]) -> None:
+    """Frees what Workers had leased that are not among `names`: they exist no more."""
+    gone = {name for (name,) in db.execute("SELECT DISTINCT name FROM lease")} - set(names)
+    db.executemany("DELETE FROM lease WHERE name = ?", [(name,) for name in gone])
+
+
+def owing(db: sqlite3.Connection) -> list[Owing]:
+    """All lanes whose best voucher is not redeemed for certain."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS}, voucher, since, handed, handed_at FROM lane WHERE vouched > confirmed AND voucher IS NOT NULL"  # noqa: S608
+    ).fetchall()
+    return [Owing(_state(db, row), messages.decode(row[7], _signed), row[8], number(row[9]), row[10]) for row in rows]
+
+
+def hand(db: sqlite3.Connection, vouchers: Iterable[SignedVoucher], now: float) -> None:
+    """Notes that these were given to the sender of transactions."""
+    for signed in vouchers:
+        found = read(signed)
+        key = lane_key(Lane(found.client, found.token, found.lane))
+        db.execute(
+            "UPDATE lane SET handed = ?, handed_at = ? WHERE lane = ?", (amount(found.cumulative), int(now), key)
+        )
+
+
+def paid(
+    db: sqlite3.Connection, lane: Lane, change: Callable[[Receivable], Receivable], redeemed: int | None = None
+) -> None:
+    """Applies what the chain says of a lane; `redeemed`: the voucher of that amount was: it is not under way any more."""
+    before = load(db, lane)
+    if before is None:
+        return
+    save(db, before, change(before))
+    if redeemed is not None:
+        db.execute("UPDATE lane SET handed = x'' WHERE lane = ? AND handed <= ?", (lane_key(lane), amount(redeemed)))
+
+
+def since(db: sqlite3.Connection, lane: Lane, seq: int, limit: int) -> tuple[int, int, list[SignedReceipt]]:
+    """Number and total of the last receipt of a lane, and those after number `seq`, the first `limit` of them."""
+    key = lane_key(lane)
+    last = "SELECT seq, charged FROM issued WHERE lane = ? ORDER BY seq DESC LIMIT 1"
+    found, charged = db.execute(last, (key,)).fetchone() or (0, b"")
+    rows = db.execute(
+        "SELECT receipt, signature FROM issued WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?", (key, seq, limit)
+    )
+    return found, number(charged), [SignedReceipt(*row) for row in rows]
+
+
+def _issue(
+    db: sqlite3.Connection, holder: Holder, draft: Draft, sign: Callable[[Receipt], SignedReceipt]
+) -> SignedReceipt:
+    found = receipts.issued(db, draft.request_digest)
+    if found is not None and (_is_of(found, draft) or not _first(db, holder, draft)):
+        return found
+    before = load(db, draft.lane)
+    state = before or Receivable(lane=draft.lane)
+    if found is None:
+        (found,) = receipts.issue(db, [draft], sign)
+        after = receivable.charged(state, holder, draft.cost)
+    else:
+        after = receivable.doubled(state, holder, draft.cost)
+    save(db, before, after)
+    return found
+
+
+def _is_of(signed: SignedReceipt, draft: Draft) -> bool:
+    """Whether the draft is the very one that the receipt was made of: it was handed in twice."""
+    found = read_receipt(signed.receipt)
+    return draft.numbered(found.lane_seq, found.lane_charged - draft.cost) == found
+
+
+def _first(db: sqlite3.Connection, holder: Holder, draft: Draft) -> bool:
+    row = (draft.request_digest, holder.life, draft.response_hash, amount(draft.cost))
+    return db.execute("INSERT OR IGNORE INTO doubled VALUES (?, ?, ?, ?)", row).rowcount > 0
+
+
+def _state(db: sqlite3.Connection, row: Sequence[bytes]) -> Receivable:
+    key, *numbers = row[:7]
+    vouched, charged, doubled, claimed, confirmed, reserved = map(number, numbers)
+    return Receivable(
+        lane=_lane(key),
+        vouched=vouched,
+        charged=charged,
+        doubled=doubled,
+        leases=_leases(db, key),
+        claimed=claimed,
+        confirmed=confirmed,
+        reserved=reserved,
+    )
+
+
+def _lane(key: bytes) -> Lane:
+    client, token = key[:ADDRESS_BYTES], key[ADDRESS_BYTES : 2 * ADDRESS_BYTES]
+    return Lane(client, token, int.from_bytes(key[2 * ADDRESS_BYTES :], "big"))
+
+
+def _leases(db: sqlite3.Connection, key: bytes) -> tuple[Lease, ...]:
+    rows = db.execute("SELECT name, life, granted, spent, number FROM lease WHERE lane = ?", (key,))
+    return tuple(
+        Lease(holder=Holder(name, life), granted=number(granted), spent=number(spent), number=last)
+        for name, life, granted, spent, last in rows
+    )
+
+
+def _save_leases(db: sqlite3.Connection, key: bytes, before: Sequence[Lease], after: Sequence[Lease]) -> None:
+    holders = {lease.holder for lease in after}
+    for lease in before:
+        if lease.holder not in holders:
+            holder = lease.holder
+            db.execute("DELETE FROM lease WHERE lane = ? AND name = ? AND life = ?", (key, holder.name, holder.life))
+    for lease in after:
+        if lease not in before:
+            row = (key, lease.holder.name, lease.holder.life, amount(lease.granted), amount(lease.spent), lease.number)
+            db.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?)", row)

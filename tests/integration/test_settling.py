@@ -1,0 +1,167 @@
+"""Redeeming vouchers over a real journal, with a chain that answers as told: what is handed over, and what is heard of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bridge_support import until
+from receivables_support import CLIENT, EXECUTOR, LANE, TOKEN, A, Books, FakeBank, books, checked, draft
+
+from lloom.adapters.journal import lanes
+from lloom.adapters.payment import settling
+from lloom.core.identity import Identity
+from lloom.core.payment.events import Block, Event, ReleaseStarted, Seen, Settled, ThawStarted
+from lloom.core.payment.funds import Funds, LaneFunds
+from lloom.core.payment.receivable import Receivable
+
+NOW = time.time() + 3600
+"""Later than any voucher of these tests comes."""
+DAY = 86_400.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+def bank(balance: int = 1000, **what: Any) -> FakeBank:
+    return FakeBank(money={CLIENT.address: Funds(balance, 0, 0)}, **what)
+
+
+def seen(event: Event, *, final: bool = False, removed: bool = False) -> Seen:
+    return Seen(event, Block(1, bytes(32), 0), bytes(32), 0, final=final, removed=removed)
+
+
+def settled(claimed: int, cumulative: int | None = None, executor: Identity = EXECUTOR) -> Settled:
+    return Settled(CLIENT.address, executor.address, TOKEN, 0, cumulative or claimed, claimed, claimed)
+
+
+async def owe(ledger: Books, amount: int) -> None:
+    """The client owes `amount` and has promised it."""
+    await ledger.lend(A, voucher=checked(amount))
+    await ledger.receivables.issue(A, [draft(amount, amount)])
+
+
+async def state(ledger: Books) -> Receivable:
+    found = await ledger.writer.write(lambda db: lanes.load(db, LANE), 1)
+    assert found is not None
+    return found
+
+
+async def test_what_is_due_is_handed_over_once(path: Path) -> None:
+    async with books(path, bank()) as ledger:
+        await owe(ledger, 99)
+        assert await ledger.settling.look(NOW) == []
+        await owe(ledger, 100)
+        assert await ledger.settling.look(NOW) == [1]
+        assert ledger.bank.settled == [(TOKEN, [checked(100)])]
+        await owe(ledger, 150)
+        assert await ledger.settling.look(NOW) == []
+    async with books(path, ledger.bank) as ledger:  # nor by a process that comes later
+        assert await ledger.settling.look(NOW) == []
+        assert await ledger.settling.look(NOW + settling.AGAIN_SECONDS) == [2]  # unless nothing is heard of it
+
+
+async def test_what_was_redeemed_is_due_no_more_and_the_rest_is(path: Path) -> None:
+    async with books(path, bank()) as ledger:
+        await owe(ledger, 100)
+        await ledger.settling.look(NOW)
+        await owe(ledger, 150)
+        ledger.bank.lines[CLIENT.address, 0] = LaneFunds(100, 0, 0)
+        ledger.settling.on_events([seen(settled(100))])
+        await ledger.settling.hear()
+        assert ((await state(ledger)).claimed, (await state(ledger)).confirmed) == (100, 0)
+        assert await ledger.settling.look(NOW, everything=True) == [2]
+        ledger.settling.on_events([seen(settled(100), final=True)])  # old news, while the second is under way
+        await ledger.settling.hear()
+        assert (await state(ledger)).confirmed == 100
+        assert await ledger.settling.look(NOW, everything=True) == []
+
+
+async def test_a_payment_whose_block_is_replaced_is_owed_again(path: Path) -> None:
+    async with books(path, bank()) as ledger:
+        await owe(ledger, 100)
+        ledger.bank.lines[CLIENT.address, 0] = LaneFunds(100, 0, 0)
+        ledger.settling.on_events([seen(settled(100))])
+        await ledger.settling.hear()
+        ledger.bank.lines[CLIENT.address, 0] = LaneFunds(0, 0, 0)
+        ledger.settling.on_events([seen(settled(100), removed=True)])
+        await ledger.settling.hear()
+        assert (await state(ledger)).claimed == 0
+
+
+async def test_a_client_that_takes_its_money_out_is_redeemed_at_once(path: Path) -> None:
+    async with books(path, bank(balance=10**6, price=1)) as ledger:
+        ledger.bank.money[CLIENT.address] = Funds(10**9, 0, 0)
+        await owe(ledger, 200_000)
+        assert await ledger.settling.look(NOW) == []
+        ledger.bank.money[CLIENT.address] = Funds(10**9, 10**9, 1)
+        ledger.settling.on_events([seen(ThawStarted(CLIENT.address, TOKEN, 10**9, 1))])
+        await ledger.settling.hear()
+        assert (await ledger.treasury.means(CLIENT.address)).available == 0
+        assert await ledger.settling.look(NOW) == [1]
+
+
+async def test_a_lane_that_is_released_is_redeemed_and_not_relied_on(path: Path) -> None:
+    lines = {(CLIENT.address, 0): LaneFunds(0, 10**9, 0)}
+    async with books(path, bank(balance=0, price=1, lines=lines)) as ledger:
+        await owe(ledger, 200_000)
+        assert (await state(ledger)).reserved == 10**9
+        assert await ledger.settling.look(NOW) == []
+        ledger.bank.lines[CLIENT.address, 0] = LaneFunds(0, 10**9, 5)
+        ledger.settling.on_events([seen(ReleaseStarted(CLIENT.address, EXECUTOR.address, TOKEN, 0, 5))])
+        await ledger.settling.hear()
+        assert (await state(ledger)).reserved == 0
+        assert await ledger.settling.look(NOW) == [1]
+
+
+async def test_what_is_old_is_redeemed(path: Path) -> None:
+    async with books(path, bank(balance=10**9, price=1)) as ledger:
+        await owe(ledger, 400_000)
+        assert await ledger.settling.look(NOW) == []
+        assert await ledger.settling.look(NOW + DAY + 60) == [1]
+
+
+async def test_everything_that_is_worth_its_gas_is_redeemed_when_asked_for(path: Path) -> None:
+    async with books(path, bank(balance=10**9, price=1)) as ledger:
+        await owe(ledger, 100_000)
+        assert await ledger.settling.look(NOW, everything=True) == []
+        await owe(ledger, 200_000)
+        assert await ledger.settling.look(NOW, everything=True) == [1]
+
+
+async def test_news_of_others_are_not_ours(path: Path) -> None:
+    async with books(path, bank()) as ledger:
+        await owe(ledger, 50)
+        ledger.settling.on_events([seen(settled(50, executor=Identity.generate()), final=True)])
+        await ledger.settling.hear()
+        assert (await state(ledger)).claimed == 0
+
+
+async def test_while_the_chain_is_away_nothing_is_lost(path: Path) -> None:
+    async with books(path, bank(), check_seconds=0.001) as ledger:
+        await owe(ledger, 150)
+        ledger.bank.away = True
+        asked = len(ledger.bank.asked)
+        work = asyncio.create_task(ledger.settling.run())
+        ledger.settling.on_events([seen(settled(40), final=True)])
+        await until(lambda: len(ledger.bank.asked) >= asked + 3)
+        ledger.bank.away = False
+        ledger.bank.lines[CLIENT.address, 0] = LaneFunds(40, 0, 0)
+        await until(lambda: bool(ledger.bank.settled))
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        assert ledger.bank.settled[0][1] == [checked(150)]
+        assert (await state(ledger)).confirmed == 40
+
+
+async def test_an_unpaid_voucher_of_a_client_without_money_is_not_tried(path: Path) -> None:
+    async with books(path, bank()) as ledger:
+        await owe(ledger, 100)
+        ledger.bank.money[CLIENT.address] = Funds(0, 0, 0)
+        await ledger.treasury.renew([CLIENT.address])
+        assert await ledger.settling.look(NOW, everything=True) == []
