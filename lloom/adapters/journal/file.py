@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from loguru import logger
 
-from lloom.adapters.journal import lanes, payables, receipts
+from lloom.adapters.journal import lanes, names, payables, receipts, sightings, transactions
 from lloom.core.errors import ConfigError, RetryElsewhere
 
 T = TypeVar("T")
@@ -23,7 +23,9 @@ Work = Callable[[sqlite3.Connection], T]
 """One caller's share of a commit."""
 
 SCHEMA: Final = 2
-_TABLES: Final = receipts.TABLES + lanes.TABLES + payables.TABLES
+_TABLES: Final = (
+    receipts.TABLES + lanes.TABLES + payables.TABLES + transactions.TABLES + sightings.TABLES + names.TABLES
+)
 _APPLICATION_ID: Final = 0x4C6C6F6D
 """Marks the file as Lloom's (SQLite, PRAGMA application_id)."""
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -83,3 +84,8 @@ def differences(ledger: Iterable[Row], on_chain: Iterable[Row]) -> list[Differen
             if mine != theirs
         ]
     return found
+
+
+def day(seconds: float) -> str:
+    """The day (UTC) of a Unix time: `2026-01-31`."""
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()

@@ -1,0 +1,29 @@
+"""A journal as another program reads it, whether or not its node runs. It never writes and takes no lock."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from lloom.adapters.journal.file import SCHEMA
+from lloom.core.errors import ConfigError, LloomError
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """The journal at `path` as it is at the first read; None if there is none. ConfigError if another version wrote it,
+    LloomError if it cannot be read.
+    """
+    if not path.exists():
+        yield None
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
+            if db.execute("PRAGMA user_version").fetchone() != (SCHEMA,):
+                raise ConfigError(f"The journal {path} was written by another version of Lloom.")
+            db.execute("BEGIN")
+            yield db
+    except sqlite3.Error as error:
+        raise LloomError(f"The journal {path} cannot be read: {error}.") from error
