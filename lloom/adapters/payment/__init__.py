@@ -1,1 +1,1 @@
-"""What an executor is paid: its ledger over the journal, what its clients have on chain, and when it redeems. It holds no key."""
+"""Who is paid what: the ledgers of both sides over the journal, what clients have on chain, when vouchers are redeemed."""

@@ -20,8 +20,9 @@ from msgspec.structs import replace
 from lloom.core.payment.voucher import CheckedVoucher
 from lloom.core.receipt import Lane
 
-Reason = Literal["", "voucher", "funds", "debt"]
-"""Why less was granted than asked for: a larger voucher would help; the client's deposit is used up; it owes on other lanes."""
+Reason = Literal["", "voucher", "funds", "debt", "lanes", "chain"]
+"""Why less was granted than asked for: a larger voucher would help; the client's deposit is used up; it owes on other lanes, or
+has too many of them; nobody knows what it has, because the chain does not answer."""
 
 
 class Holder(Struct, frozen=True):
