@@ -6,12 +6,14 @@ Nothing leaves before it is on the disk, and asking again for the same request g
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
-from lloom.actors.base import Actor
+from lloom.actors.paying import Paying
 from lloom.actors.place import Place
 from lloom.adapters.journal import receipts
 from lloom.adapters.journal.writer import Writer
@@ -23,7 +25,7 @@ from lloom.core.receipt import Draft, sign_receipt
 from lloom.core.settings import Settings
 
 
-class Accounting(Actor):
+class Accounting(Paying):
     """One for each chain of a node that pays or is paid, and one for what nobody pays. Until the journal is open, calls wait."""
 
     def __init__(self, place: Place, chain: str = "") -> None:
@@ -45,21 +47,25 @@ class Accounting(Actor):
             self._opened.set()
             self.up("keeps signed receipts; there is no chain, so nothing is settled")
             logger.debug("the journal is {}", path)
-            await self._write(writer)
+            await self._work_on(writer.run(), *self.paying(self._chain, identity, writer))
         finally:
             self._opened.clear()
             await writer.close()
 
-    async def _write(self, writer: Writer) -> None:
-        writing, stopping = asyncio.create_task(writer.run()), asyncio.create_task(self.stopping.wait())
+    async def _work_on(self, *works: Coroutine[Any, Any, None]) -> None:
+        """Does `works` until told to stop; raises what one of them raises."""
+        tasks = [asyncio.create_task(work) for work in (*works, self._stopped())]
         try:
-            await asyncio.wait((writing, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if writing.done():
-                await writing
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
         finally:
-            for task in (writing, stopping):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(writing, stopping, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stopped(self) -> None:
+        await self.stopping.wait()
 
     async def _ready(self) -> None:
         """Returns once the journal is open; RetryElsewhere if that takes longer than `accounting.ready_seconds`."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
 from lloom import __version__
+from lloom.actors.bank import Bank
 from lloom.actors.base import JOIN_SECONDS, Actor, patience
 from lloom.actors.outbox import Outbox
 from lloom.actors.surroundings import surrounded
@@ -20,17 +23,21 @@ from lloom.adapters.machine import home
 from lloom.adapters.routing.answer import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.directory import Directory
+from lloom.adapters.routing.lane import Wallet
 from lloom.adapters.routing.offers import Scope
 from lloom.adapters.routing.pool import Pool
+from lloom.adapters.routing.purse import Purse
+from lloom.adapters.routing.purses import Purses
 from lloom.adapters.routing.router import Router
 from lloom.adapters.routing.witness import Witness
 from lloom.core.eip712 import Domain
-from lloom.core.identity import Identity, NodeId, checksum, parse_address
+from lloom.core.identity import ADDRESS_BYTES, Identity, NodeId, checksum, parse_address
 from lloom.core.messages import SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
-from lloom.core.outcomes import Outcomes
-from lloom.core.selection import Selection
+from lloom.core.outcomes import Failure, Outcomes, Place
+from lloom.core.payment.domain import domain
+from lloom.core.selection import Selection, Spending
 from lloom.core.trust import Trust
 
 ASK_SECONDS: Final = 10.0
@@ -50,7 +57,9 @@ class ClientNode(Actor):
             folder = home.folder(settings)
             dht = await Dht.start(identity, settings.network, settings.dht, client=True, folder=folder)
             stack.push_async_callback(dht.stop)
-            deliveries = Deliveries(Domain(), lambda executor, signed: receipts.put((executor, signed)))
+            deliveries = Deliveries(
+                lambda executor, signed: receipts.put((executor, signed)), lambda *need: self._purses.on_need(*need)
+            )
             router = self._router(identity, dht, deliveries, stack)
             gateway = Gateway(router, partial(self._health, dht), settings.gateway)
             gateway.metrics.registry.register(figures.Figures(self._read))
@@ -61,6 +70,9 @@ class ClientNode(Actor):
             note = home.GatewayNote(url=url, node=checksum(self.place.node), pid=os.getpid())
             stack.enter_context(home.announced(settings, note))
             await patience(dht.ready, JOIN_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(JOIN_SECONDS):
+                    await self._purses.looked()
             self.up(f"answers at {url}/v1" + (f"; but {dht.status.problem}" if dht.status.problem else ""))
             await self.stopping.wait()
 
@@ -81,23 +93,48 @@ class ClientNode(Actor):
         pool = Pool(reach, settings.bridge.connections)
         stack.push_async_callback(pool.close)
         outcomes = Outcomes(routing.memory_seconds, routing.cooldown_seconds)
+        self._purses = self._open_purses(identity, outcomes, deliveries, stack)
         trust = Trust(routing.memory_seconds)
         witness = Witness(trust, outcomes, lambda: dht.anchors)
         catalogues = Catalogues(lambda: dht.anchors, pool, settings.network.name, trust, witness.told)
         scope = Scope(settings.network.name, settings.bridge.connect_seconds)
         directory = Directory(dht, catalogues, pool, scope, routing)
         stack.push_async_callback(directory.close)
-        selection = Selection(routing.policy, tuple(map(parse_address, routing.executors)), outcomes)
+        spending = Spending(routing.max_input_price, routing.max_output_price, self._purses.problem)
+        selection = Selection(routing.policy, tuple(map(parse_address, routing.executors)), outcomes, spending)
         router = Router(
             Client(identity, Domain()),
             selection,
             directory,
             pool,
             Keeping(routing, outcomes, deliveries, witness.experienced),
+            self._purses,
         )
         stack.push_async_callback(router.close)
         self._read = partial(_figures, dht, pool, catalogues)
         return router
+
+    def _open_purses(
+        self, identity: Identity, outcomes: Outcomes, deliveries: Deliveries, stack: AsyncExitStack
+    ) -> Purses:
+        """A purse for each chain that is paid on; they close before the connections do, with a last voucher for each executor."""
+        settings = self.place.settings
+
+        def lied(place: Place) -> None:
+            outcomes.failed(place, asyncio.get_running_loop().time(), Failure.LIED, None)
+
+        opened = []
+        for name, chain in settings.chain.items() if settings.accounting.mode == "batched" else ():
+            bank = Bank(self.place, name)
+            stack.push_async_callback(bank.close)
+            token = bytes(ADDRESS_BYTES) if chain.token is None else parse_address(chain.token)
+            wallet = Wallet(name, identity, domain(chain), token, settings.accounting, bank, lied)
+            purse = Purse(wallet, bank, deliveries.take)
+            opened.append(purse)
+        purses = Purses(opened)
+        stack.push_async_callback(purses.close)
+        purses.start()
+        return purses
 
     def _health(self, dht: Dht) -> Health:
         return Health(

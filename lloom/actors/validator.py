@@ -49,7 +49,7 @@ class ValidatorNode(Actor):
             dht = await Dht.start(identity, network, settings.dht, client=False, folder=home.folder(settings))
             stack.push_async_callback(dht.stop)
             dht.prefer(lambda publisher: catalogue.vouched(publisher, time.time()))
-            deliveries = Deliveries(Domain(), _forget)
+            deliveries = Deliveries(_forget)
             pool = self._pool(identity, dht, deliveries)
             stack.push_async_callback(pool.close)
             listener = await self._listen(identity, dht, catalogue)

@@ -11,8 +11,6 @@ from lloom.core.messages import ChatCall
 from lloom.core.receipt import Quote, Request, cost, request_digest, request_hash, sign_request
 from lloom.core.selection import Candidate
 
-_LANE = 0
-
 
 @dataclass(frozen=True, slots=True)
 class Nonce:
@@ -30,33 +28,49 @@ class Order:
     request: Request
     digest: bytes
     quote: Quote
+    domain: Domain
+    """What the request is signed in, and its receipt has to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paying:
+    """How a request is paid: the chain and contract, the lane, the most input tokens, and what it has cost elsewhere already."""
+
+    domain: Domain
+    lane: int
+    max_input: int
+    spent: int
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who signs, and for which chain and contract."""
+    """Who signs, and in which domain where nobody pays."""
 
     identity: Identity
     domain: Domain
 
-    def order(self, chat: ChatRequest, candidate: Candidate, nonce: Nonce, deadline: int) -> Order:
-        """The order of `chat` at `candidate`, to be done before `deadline` (Unix seconds).
+    def order(
+        self, chat: ChatRequest, candidate: Candidate, nonce: Nonce, deadline: int, paying: Paying | None = None
+    ) -> Order:
+        """The order of `chat` at `candidate`, to be done before `deadline` (Unix seconds). `paying`: None where nobody pays.
 
-        The prompt's tokens are not counted here: no prompt is longer than the context, and templates add to it.
+        There the prompt's tokens are not counted: no prompt is longer than the context, and templates add to it.
         """
         terms = candidate.terms
+        paying = paying or Paying(self.domain, 0, terms.context, 0)
+        inputs = min(terms.context, paying.max_input)
         outputs = min((chat.max_output or terms.max_output) * chat.choices, (1 << 32) - 1)
         request = Request(
             quote_hash=candidate.quote_hash,
             client=self.identity.address,
-            lane=_LANE,
+            lane=paying.lane,
             request_id=nonce.request_id,
             request_hash=request_hash(nonce.salt, terms.id, chat.body),
-            max_input_tokens=terms.context,
+            max_input_tokens=inputs,
             max_output_tokens=outputs,
-            max_cost=cost(candidate.quote, terms.context, 0, outputs),
+            max_cost=max(0, cost(candidate.quote, inputs, 0, outputs) - paying.spent),
             deadline=deadline,
         )
-        encoded, signature = sign_request(request, self.identity, self.domain)
-        call = ChatCall(encoded, signature, nonce.salt, terms.id)
-        return Order(call, request, request_digest(encoded, self.domain), candidate.quote)
+        encoded, signature = sign_request(request, self.identity, paying.domain)
+        call = ChatCall(encoded, signature, nonce.salt, terms.id, paying.domain.chain_id)
+        return Order(call, request, request_digest(encoded, paying.domain), candidate.quote, paying.domain)

@@ -56,9 +56,41 @@ class Nobody:
     """Why nobody is left. `param`: the field of the request that no executor can satisfy."""
 
     reason: str
-    code: Literal["no_executor", "context_length_exceeded", "invalid_value"] = "no_executor"
+    code: Literal["no_executor", "context_length_exceeded", "invalid_value", "payment_required", "price"] = (
+        "no_executor"
+    )
     param: str | None = None
     retry_after: float | None = None
+
+
+def pays_nobody(_payment: Payment) -> str | None:
+    """The answer of a node without money."""
+    return "costs money, and this node has no chain: give it one (chain=…, accounting=batched)"
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What may be paid: prices as in quotes, None: any. `problem`: why nothing can be paid in this way, None if it can."""
+
+    max_input: int | None = None
+    max_output: int | None = None
+    problem: Callable[[Payment], str | None] = pays_nobody
+
+    def misfit(self, candidate: Candidate) -> _Misfit | None:
+        """Why the candidate is too dear, or cannot be paid."""
+        if candidate.payment is None:
+            return None
+        problem = self.problem(candidate.payment)
+        if problem is not None:
+            return _Misfit("payment", f"that {problem}")
+        quote = candidate.quote
+        for price, limit, name in (
+            (quote.input_price, self.max_input, "input"),
+            (quote.output_price, self.max_output, "output"),
+        ):
+            if limit is not None and price > limit:
+                return _Misfit("price", f"that takes more than routing.max_{name}_price ({limit})")
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +100,7 @@ class Selection:
     policy: Policy
     pinned: tuple[NodeId, ...]
     outcomes: Outcomes
+    spending: Spending = Spending()
 
     def choose(
         self,
@@ -91,7 +124,7 @@ class Selection:
         allowed = [each for each in candidates if self.policy != "pinned" or each.executor in self.pinned]
         if not allowed:
             return Nobody(f"None of the executors that routing.executors names offers {request.model}.")
-        misfits = [(each, _misfit(each.terms, request)) for each in allowed]
+        misfits = [(each, _misfit(each.terms, request) or self.spending.misfit(each)) for each in allowed]
         fit = [each for each, misfit in misfits if misfit is None]
         return fit or _nobody_fits({each.executor: misfit for each, misfit in misfits if misfit}, request)
 
@@ -180,7 +213,7 @@ class Selection:
 class _Misfit:
     """Why one offer cannot take a request. `limit`: the offer's, where the request exceeds one."""
 
-    kind: Literal["features", "context", "output"]
+    kind: Literal["features", "context", "output", "payment", "price"]
     text: str
     limit: int = 0
 
@@ -206,7 +239,10 @@ def _nobody_fits(misfits: Mapping[NodeId, _Misfit], request: ChatRequest) -> Nob
         return Nobody(f"{request.model} writes at most {limit} tokens in one answer.", "invalid_value", "max_tokens")
     texts = [misfit.text for misfit in misfits.values()]
     parts = [f"{texts.count(text)} {text}" for text in dict.fromkeys(texts)]
-    return Nobody(f"No executor of {request.model} can take this request: {'; '.join(parts)}.")
+    reason = f"No executor of {request.model} can take this request: {'; '.join(parts)}."
+    if kinds == {"price"}:
+        return Nobody(reason, "price")
+    return Nobody(reason, "payment_required" if kinds <= {"price", "payment"} else "no_executor")
 
 
 def _count(number: int) -> str:

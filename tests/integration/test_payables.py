@@ -7,16 +7,31 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from payables_support import DOMAIN, EXECUTOR, MODEL, OTHER, FakeContract, judged, opened, receipt
+from payables_support import CLIENT, DOMAIN, EXECUTOR, MODEL, OTHER, TOKEN, FakeContract, judged, opened, receipt
 
+from lloom.adapters.payment.payables import Payables
 from lloom.core.identity import Identity
 from lloom.core.messages import Usage
+from lloom.core.payment.events import Block, Seen, Settled
 from lloom.core.payment.payable import Standing
 from lloom.core.payment.promises import Ask, Raised
 
 
 def ask(least: int, best: int | None = None, executor: Identity = EXECUTOR, number: int = 0) -> Ask:
     return Ask(executor.address, number, least, least if best is None else best)
+
+
+def settled(claimed: int, client: bytes = CLIENT.address, removed: bool = False) -> Seen:
+    event = Settled(client, EXECUTOR.address, TOKEN, 0, claimed, claimed, claimed)
+    return Seen(event, Block(1, bytes(32), 0), bytes(32), 0, False, removed)
+
+
+async def told(payables: Payables, event: Seen, owing: int) -> None:
+    """Returns when what the contract told has changed what is owed as it should."""
+    payables.heard([event])
+    async with asyncio.timeout(10):
+        while (await payables.purchasing()).owing != owing:  # noqa: ASYNC110 - it is a file
+            await asyncio.sleep(0)
 
 
 def rows(path: Path, question: str) -> list[Any]:
@@ -94,12 +109,16 @@ async def test_what_the_contract_has_paid_is_promised_no_more(tmp_path: Path) ->
     async with opened(tmp_path / "ledger.sqlite", contract) as payables:
         await payables.raise_ceiling(ask(800))
         assert (await payables.raise_ceiling(ask(300, executor=OTHER))).code == "no_funds"
-        contract.available = 300
-        await payables.paid(EXECUTOR.address, 0, 700)
-        assert (await payables.purchasing()).owing == 100
+        following = asyncio.create_task(payables.follow())
+        contract.available, contract.claimed = 300, {EXECUTOR.address: 700}
+        await told(payables, settled(700), owing=100)
         assert await payables.raise_ceiling(ask(200, executor=OTHER)) == Raised(200)
-        await payables.paid(EXECUTOR.address, 0, 0)  # a block was replaced
-        assert (await payables.purchasing()).owing == 1_000
+        contract.available, contract.claimed = 1_000, {}  # a block was replaced
+        await told(payables, settled(700, removed=True), owing=1_000)
+        payables.heard([settled(700, client=OTHER.address)])
+        assert not payables._news.is_set()  # that is somebody else's money
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_a_deposit_is_noticed_when_money_is_short(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ class Listed:
     def offers(self, now: float) -> list[Offer]:
         return self.listed
 
+    def source(self, executor: NodeId) -> str:
+        return ""
+
     def put_vouch(self, sealed: bytes, vouch: Vouch, now: float) -> bool:
         self.said.append(sealed)
         self.news.set()
@@ -72,7 +75,7 @@ class Listed:
 async def prober(*offers: Offer, **changes: Any) -> AsyncIterator[tuple[Prober, Listed]]:
     """A validator's prober, and the catalogue that it works on."""
     me = Identity.generate()
-    deliveries = Deliveries(Domain(), lambda _executor, _receipt: None)
+    deliveries = Deliveries(lambda _executor, _receipt: None)
     link = Link(me, NETWORK, settings())
 
     async def reach(endpoint: Endpoint, executor: NodeId) -> Connection:

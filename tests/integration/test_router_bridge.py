@@ -151,7 +151,7 @@ async def network(*workers: Worker, **changes: Any) -> AsyncIterator[Network]:
         routing = msgspec.structs.replace(ROUTING, **changes)
         link = Link(Identity.generate(), NETWORK, settings())
         outcomes = Outcomes(routing.memory_seconds, routing.cooldown_seconds)
-        deliveries = Deliveries(DOMAIN, lambda *receipt: net.on_receipt(*receipt))
+        deliveries = Deliveries(lambda *receipt: net.on_receipt(*receipt))
 
         async def reach(endpoint: Endpoint, executor: NodeId) -> Connection:
             return await dial(endpoint, executor, link, deliveries.on_control)

@@ -96,6 +96,11 @@ class Stream:
             await self._arrived.wait()
         return self._take()
 
+    @property
+    def unread(self) -> bytes:
+        """What has arrived and not been received."""
+        return bytes(self._buffer)
+
     def cancel(self) -> None:
         """We, who opened it, want no more: the work at the other end stops. Idempotent; after the end it drops what is unread."""
         if self._error is None and not self._ended:

@@ -5,6 +5,7 @@ What it answers is on the disk: a voucher that is signed below a ceiling is neve
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -16,6 +17,7 @@ from lloom.adapters.journal import payables
 from lloom.adapters.journal.writer import Writer
 from lloom.core.errors import LloomError
 from lloom.core.identity import NodeId, checksum
+from lloom.core.payment.events import Seen, Settled
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
@@ -59,6 +61,8 @@ class Payables:
         self._settings = settings
         self._clock = clock
         self._available: int | None = None
+        self._settled: set[tuple[bytes, int]] = set()
+        self._news = asyncio.Event()
 
     async def lane(self, executor: NodeId) -> Standing | None:
         """The latest lane to `executor`, None if there is none."""
@@ -87,10 +91,22 @@ class Payables:
         now = int(self._clock())
         await self._writer.write(lambda db: payables.keep(db, self._token, items, now), len(items))
 
-    async def paid(self, executor: bytes, number: int, claimed: int) -> None:
-        """The contract says what it has paid on a lane; what lies there is asked anew."""
-        await self._look()
-        await self._writer.write(lambda db: payables.claimed(db, executor, self._token, number, claimed), 1)
+    def heard(self, events: Sequence[Seen]) -> None:
+        """The contract tells something. What of it is about our money is looked up: an event may be taken back."""
+        ours = [each.event for each in events if getattr(each.event, "client", None) == self._client]
+        self._settled.update((event.executor, event.lane) for event in ours if isinstance(event, Settled))
+        if ours:
+            self._news.set()
+
+    async def follow(self) -> None:
+        """Looks up what was heard of, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._look()
+            while self._settled:
+                executor, number = self._settled.pop()
+                await self._learn_claimed(NodeId(executor), number)
 
     async def purchasing(self) -> Purchasing:
         """What can be spent, as the chain says now."""
@@ -115,13 +131,11 @@ class Payables:
             logger.debug("the chain does not say what is paid in: {}", error)
 
     async def _learn_claimed(self, executor: NodeId, number: int) -> None:
-        """A lane from before this journal: what was paid on it is not owed any more."""
+        """What was paid on a lane is not owed any more."""
         if self.contract is None:
             return
         try:
-            found = await self.contract.lane(self._client, executor, self._token, number)
+            claimed = (await self.contract.lane(self._client, executor, self._token, number)).claimed
+            await self._writer.write(lambda db: payables.claimed(db, executor, self._token, number, claimed), 1)
         except LloomError as error:
-            logger.debug("the chain does not say what {} was paid: {}", checksum(executor), error)
-            return
-        claimed = found.claimed
-        await self._writer.write(lambda db: payables.claimed(db, executor, self._token, number, claimed), 1)
+            logger.debug("it is not known what {} was paid: {}", checksum(executor), error)

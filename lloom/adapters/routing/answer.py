@@ -9,6 +9,7 @@ from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.routing.deliveries import Deliveries, Expected
+from lloom.adapters.routing.purse import Paid
 from lloom.core.chat import ChatRequest
 from lloom.core.completion import finishes, has_content
 from lloom.core.errors import PeerFault, RetryElsewhere
@@ -54,20 +55,25 @@ class Answer:
         self._keeping = keeping
         self._stream: Stream | None = None
         self._expected: Expected | None = None
+        self._paid: Paid | None = None
+        self._lost = False
         self._hash = ResponseHash(b"", 0)
         self._over = False
         self._loop = asyncio.get_running_loop()
         keeping.outcomes.began(self._place)
 
-    async def begin(self, connection: Connection, order: Order, chat: ChatRequest) -> None:
-        """Sends the order and waits for the first content. Leaves nothing behind when it raises."""
+    async def begin(self, connection: Connection, order: Order, chat: ChatRequest, paid: Paid | None = None) -> None:
+        """Sends the order and waits for the first content. Leaves nothing behind when it raises. `paid`: None if nobody pays."""
         began = self._loop.time()
         limit = began + self._keeping.settings.first_token_seconds
-        self._expected = self._keeping.deliveries.expect(order)
+        self._paid = paid
+        self._expected = self._keeping.deliveries.expect(order, paid)
         self._hash = ResponseHash(order.call.salt, 0)
         try:
             async with asyncio.timeout_at(min(limit, self.deadline)):
                 self._stream = await connection.open(order.call)
+                if paid is not None:
+                    paid.purchase.look = self._unread
                 await self._stream.send(chat.body)
                 await self._stream.finish()
                 await self._head(self._stream)
@@ -99,7 +105,7 @@ class Answer:
         if data is None:
             await self._complete(self._stream)
         else:
-            self._hash.update(data)
+            self._take(data)
         return data
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -116,13 +122,14 @@ class Answer:
         self._keeping.outcomes.ended(self._place)
         if self._stream is not None:
             if self._stream.received > self._hash.length:  # CANCEL will say that this has arrived, so it is billed
-                self._hash.update(await self._stream.receive() or b"")
+                self._take(await self._stream.receive() or b"")
             self._stream.cancel()
         if self._expected is not None:
-            self._keeping.deliveries.arrived(self._expected, self._hash)
+            self._keeping.deliveries.arrived(self._expected, self._hash, lost=self._lost)
 
     async def failed(self, error: RetryElsewhere, *, gone: bool = True) -> RetryElsewhere:
         """Closes the answer and remembers the failure. `gone`: the executor is silent or away, it did not refuse."""
+        self._lost = gone
         how = Failure.LIED if isinstance(error, PeerFault) else Failure.SILENT if gone else Failure.REFUSED
         self._keeping.outcomes.failed(self._place, self._loop.time(), how, error.retry_after)
         if how is not Failure.REFUSED:
@@ -134,7 +141,7 @@ class Answer:
         """Reads up to the first content: until then another executor may still answer."""
         splitter, head, finished = Splitter(), bytearray(), False
         while (data := await stream.receive()) is not None:
-            self._hash.update(data)
+            self._take(data)
             head += data
             if len(head) > _MAX_HEAD:
                 raise PeerFault("the executor sends everything but content", code="bad_stream")
@@ -147,6 +154,16 @@ class Answer:
             raise PeerFault("the executor ended without an answer", code="empty_answer")
         self.first = bytes(head)
         await self._complete(stream)
+
+    def _unread(self) -> tuple[int, bytes]:
+        """Where in the answer what has come and not been read stands, and what it is: it is paid for as well."""
+        assert self._stream is not None
+        return self._hash.length, self._stream.unread
+
+    def _take(self, data: bytes) -> None:
+        if self._paid is not None:
+            self._paid.arrived(self._hash.length, data)
+        self._hash.update(data)
 
     async def _complete(self, stream: Stream) -> None:
         self.done = stream.done or Done()

@@ -9,13 +9,15 @@ from typing import Final
 from loguru import logger
 
 from lloom.adapters.bridge import Connection
-from lloom.core.eip712 import Domain
+from lloom.adapters.routing.purse import Paid
 from lloom.core.errors import PeerFault
 from lloom.core.identity import NodeId, checksum
-from lloom.core.messages import Control, Receipts, SignedReceipt
+from lloom.core.messages import Control, Need, Receipts, SignedReceipt
 from lloom.core.order import Order
 from lloom.core.receipt import Delivery, ResponseHash, check_receipt, read_receipt
 
+FALSE_RECEIPT: Final = "bad_receipt"
+"""`check_receipt`'s word for one that its executor did sign."""
 _MAX_OPEN: Final = 16_384
 """Orders without a receipt; the oldest is given up: who delivered nothing sends none."""
 
@@ -23,13 +25,20 @@ _MAX_OPEN: Final = 16_384
 class Expected:
     """One order at one executor, and what has arrived of it."""
 
-    __slots__ = ("arrived", "early", "order")
+    __slots__ = ("arrived", "early", "order", "paid")
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, paid: Paid | None) -> None:
         self.order = order
+        self.paid = paid
+        """None: nobody pays."""
         self.arrived: ResponseHash | None = None
         self.early: SignedReceipt | None = None
         """A receipt can overtake the last bytes of its answer, which wait for a slow reader."""
+
+    @property
+    def countable(self) -> bool:
+        """Whether all is known that a receipt of it is judged by."""
+        return self.paid is None or self.paid.purchase.counted
 
     def delivery(self, arrived: ResponseHash) -> Delivery:
         order, length = self.order, arrived.length
@@ -37,51 +46,75 @@ class Expected:
 
 
 class Deliveries:
-    """All orders whose receipts are awaited. Checked ones go to `on_receipt(executor, signed)`."""
+    """All orders whose receipts are awaited. Checked ones that nobody pays for go to `on_receipt(executor, signed)`.
 
-    def __init__(self, domain: Domain, on_receipt: Callable[[NodeId, SignedReceipt], None]) -> None:
-        self._domain = domain
+    Those of paid orders go to the purse that paid, right or wrong. `on_need` hears of executors that wait for credit.
+    """
+
+    def __init__(
+        self,
+        on_receipt: Callable[[NodeId, SignedReceipt], None],
+        on_need: Callable[[Connection, Need], None] = lambda _connection, _need: None,
+    ) -> None:
         self._on_receipt = on_receipt
+        self._on_need = on_need
         self._open: OrderedDict[bytes, Expected] = OrderedDict()
 
-    def expect(self, order: Order) -> Expected:
+    def expect(self, order: Order, paid: Paid | None = None) -> Expected:
         """From now on a receipt of `order` is awaited."""
-        expected = Expected(order)
+        expected = Expected(order, paid)
         self._open[order.digest] = expected
         if len(self._open) > _MAX_OPEN:
             self._open.popitem(last=False)
         return expected
 
-    def arrived(self, expected: Expected, response: ResponseHash) -> None:
-        """The answer is over, whatever way; `response` covers every byte of it that arrived."""
+    def arrived(self, expected: Expected, response: ResponseHash, *, lost: bool = False) -> None:
+        """The answer is over, whatever way; `response` covers every byte of it that arrived. `lost`: the connection broke."""
         expected.arrived = response
-        if expected.early is not None:
-            self._settle(expected, expected.early)
+        if expected.paid is not None:
+            expected.paid.over(response.length, lost, lambda: self._settle_early(expected))
+        else:
+            self._settle_early(expected)
 
     def on_control(self, connection: Connection, message: Control) -> None:
         """Takes what an executor says beside its answers."""
+        if isinstance(message, Need):
+            self._on_need(connection, message)
         for signed in message.items if isinstance(message, Receipts) else ():
             try:
-                self._take(connection.peer, signed)
+                if not self.take(connection.peer, signed):
+                    logger.debug("{} sent a receipt of no order that is open", checksum(connection.peer))
             except PeerFault as error:
                 logger.warning("a receipt of {} was refused: {}", checksum(connection.peer), error)
 
-    def _take(self, executor: NodeId, signed: SignedReceipt) -> None:
+    def take(self, executor: NodeId, signed: SignedReceipt) -> bool:
+        """Settles the order that a receipt is of, if it is open; PeerFault if it is no receipt."""
         expected = self._open.get(read_receipt(signed.receipt).request_digest)
         if expected is None or expected.order.quote.executor != executor:
-            logger.debug("{} sent a receipt of no order that is open", checksum(executor))
-        elif expected.arrived is None:
+            return False
+        if expected.arrived is None or not expected.countable:
             expected.early = signed
         else:
             self._settle(expected, signed)
+        return True
+
+    def _settle_early(self, expected: Expected) -> None:
+        early, expected.early = expected.early, None
+        if early is not None:
+            self._settle(expected, early)
 
     def _settle(self, expected: Expected, signed: SignedReceipt) -> None:
         assert expected.arrived is not None
-        executor = NodeId(expected.order.quote.executor)
+        executor, problem = NodeId(expected.order.quote.executor), None
         try:
-            check_receipt(signed, expected.delivery(expected.arrived), self._domain)
+            check_receipt(signed, expected.delivery(expected.arrived), expected.order.domain)
         except PeerFault as error:
-            logger.warning("a receipt was refused: {}", error)
-            return
-        del self._open[expected.order.digest]
-        self._on_receipt(executor, signed)
+            if expected.paid is None or error.code != FALSE_RECEIPT:
+                logger.warning("a receipt was refused: {}", error)
+                return
+            problem = str(error)  # it did sign that
+        self._open.pop(expected.order.digest, None)
+        if expected.paid is None:
+            self._on_receipt(executor, signed)
+        else:
+            expected.paid.settle(signed, problem)

@@ -12,12 +12,17 @@ from typing import Final
 
 from loguru import logger
 
+from lloom.adapters.bridge import Connection
 from lloom.adapters.routing.answer import Answer, Keeping
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.pool import Pool
+from lloom.adapters.routing.purchase import Tab
+from lloom.adapters.routing.purse import Paid
+from lloom.adapters.routing.purses import NONE, Purses
 from lloom.adapters.routing.revival import Revival
+from lloom.adapters.routing.statement import LANE_TIMEOUT
 from lloom.core.chat import ChatRequest
-from lloom.core.errors import CallerFault, RetryElsewhere
+from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.offer import ModelOffer
 from lloom.core.order import Client, Nonce, Order
@@ -32,9 +37,16 @@ class Router:
     """Asks one executor after the other until content comes. `keeping` is shared by all its answers."""
 
     def __init__(
-        self, client: Client, selection: Selection, directory: Directory, pool: Pool, keeping: Keeping
+        self,
+        client: Client,
+        selection: Selection,
+        directory: Directory,
+        pool: Pool,
+        keeping: Keeping,
+        purses: Purses = NONE,
     ) -> None:
         self._client = client
+        self._purses = purses
         self._selection = selection
         self._directory = directory
         self._pool = pool
@@ -58,6 +70,7 @@ class Router:
                 "The network took too long to name an executor.", status=504, code="deadline"
             ) from None
         self._revival.look(candidates)
+        tab = Tab()
         tried: list[Place] = []
         failures: list[RetryElsewhere] = []
         while len(tried) < self._keeping.settings.attempts:
@@ -68,7 +81,7 @@ class Router:
                 break
             tried.append(chosen.place)
             try:
-                return await self._attempt(chosen, request, len(tried), deadline)
+                return await self._attempt(chosen, request, tab, len(tried), deadline)
             except RetryElsewhere as error:
                 logger.info("attempt {} at {} failed: {}", len(tried), checksum(chosen.executor), error)
                 failures.append(error)
@@ -106,7 +119,9 @@ class Router:
         message = f"The model '{model}' does not exist: no executor announces it.{hint}"
         return CallerFault(message, status=404, code="model_not_found", param="model")
 
-    async def _attempt(self, candidate: Candidate, request: ChatRequest, number: int, deadline: float) -> Answer:
+    async def _attempt(
+        self, candidate: Candidate, request: ChatRequest, tab: Tab, number: int, deadline: float
+    ) -> Answer:
         answer = Answer(candidate, number, deadline, self._keeping)
         try:
             connection = await self._pool.connection(candidate.executor, candidate.endpoint)
@@ -115,21 +130,50 @@ class Router:
         except BaseException:
             await answer.close()
             raise
+        paid: Paid | None = None
         try:
-            await answer.begin(connection, self._order(candidate, request, deadline), request)
+            if candidate.payment is None:
+                order = self._client.order(request, candidate, *_ending(deadline))
+            else:
+                order, paid = await self._buy(answer, candidate, request, tab, connection)
+            await answer.begin(connection, order, request, paid)
         except RetryElsewhere as error:
             if error.code == "quote":
                 self._directory.doubt(candidate.executor)
+            if error.code == "payment_required" and paid is not None:
+                paid.purse.doubt(candidate.executor)
             raise
         return answer
 
-    def _order(self, candidate: Candidate, request: ChatRequest, deadline: float) -> Order:
-        left = max(0.0, deadline - asyncio.get_running_loop().time())
-        nonce = Nonce(os.urandom(32), os.urandom(16))
-        return self._client.order(request, candidate, nonce, math.ceil(time.time() + left))
+    async def _buy(
+        self, answer: Answer, candidate: Candidate, request: ChatRequest, tab: Tab, connection: Connection
+    ) -> tuple[Order, Paid]:
+        """The order with the voucher that pays for it. Leaves nothing behind when it raises."""
+        assert candidate.payment is not None
+        purse = self._purses.of(candidate.payment)
+        assert purse is not None, "the selection lets only those through that can be paid"
+        try:
+            return await purse.order(candidate, request, tab, connection, _ending(answer.deadline))
+        except RetryElsewhere as error:
+            gone = connection.session.closed or error.code == LANE_TIMEOUT
+            if gone or isinstance(error, PeerFault):
+                raise await answer.failed(error, gone=gone) from error
+            await answer.close()  # our own limits are no fault of the executor's
+            raise
+        except BaseException:
+            await answer.close()
+            raise
+
+
+def _ending(deadline: float) -> tuple[Nonce, int]:
+    """A fresh nonce, and `deadline` (on the loop's clock) in Unix seconds."""
+    left = max(0.0, deadline - asyncio.get_running_loop().time())
+    return Nonce(os.urandom(32), os.urandom(16)), math.ceil(time.time() + left)
 
 
 def _refused(nobody: Nobody) -> RetryElsewhere | CallerFault:
+    if nobody.code in ("payment_required", "price"):
+        return RetryElsewhere(nobody.reason, status=402, code=nobody.code)
     if nobody.code != "no_executor":
         return CallerFault(nobody.reason, code=nobody.code, param=nobody.param)
     return RetryElsewhere(nobody.reason, status=503, code=nobody.code, retry_after=nobody.retry_after)

@@ -41,6 +41,10 @@ class Numbering:
         """Whether a receipt is missing before one that is here."""
         return bool(self._beyond)
 
+    def knows(self, name: bytes, seq: int) -> bool:
+        """Whether exactly this receipt came before."""
+        return self._names.get(seq) == name
+
     def note(self, name: bytes, seq: int, cost: int, charged: int) -> str | None:
         """A receipt came; what is wrong with its place on the lane, None if nothing is. `name` is what only this one has."""
         known = self._names.get(seq)

@@ -242,7 +242,7 @@ class Net:
         self.directory = Directory(self.dht, None, self.pool, Scope(NETWORK, 60), self.settings, self.clock)
         self.outcomes = Outcomes(self.settings.memory_seconds, self.settings.cooldown_seconds)
         self.receipts: list[tuple[NodeId, SignedReceipt]] = []
-        self.deliveries = Deliveries(DOMAIN, lambda executor, signed: self.receipts.append((executor, signed)))
+        self.deliveries = Deliveries(lambda executor, signed: self.receipts.append((executor, signed)))
         self.client = Client(Identity.generate(), DOMAIN)
         selection = Selection(self.settings.policy, (), self.outcomes)
         keeping = Keeping(self.settings, self.outcomes, self.deliveries)

@@ -1,0 +1,70 @@
+"""The client's part of an accounting actor, which its purse asks over Ray. It only hands on (adapters/payment/payables.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from lloom.actors.base import Actor
+from lloom.adapters.journal.writer import Writer
+from lloom.adapters.payment.payables import Payables, Purchasing
+from lloom.core.errors import RetryElsewhere
+from lloom.core.identity import ADDRESS_BYTES, Identity, NodeId, parse_address
+from lloom.core.payment.payable import Judged, Standing
+from lloom.core.payment.promises import Ask, Raised
+
+
+class Paying(Actor):
+    """Answers once `paying` was called; RetryElsewhere until then, and while the journal is away."""
+
+    _payables: Payables | None = None
+
+    def paying(self, chain: str, identity: Identity, writer: Writer) -> Sequence[Coroutine[Any, Any, None]]:
+        """What is to be done, beside running `writer`, for a client that pays on `chain` (empty: it does not)."""
+        settings = self.place.settings
+        if settings.role != "client" or not chain:
+            return ()
+        token = settings.chain[chain].token
+        paid_in = bytes(ADDRESS_BYTES) if token is None else parse_address(token)
+        self._payables = Payables(identity.address, paid_in, writer, settings.accounting)
+        return self._follow(chain, writer, self._payables), self._payables.follow()
+
+    async def standing(self, executor: NodeId) -> Standing | None:
+        """As `Payables.lane`."""
+        return await self._purchases().lane(executor)
+
+    async def adopt(self, executor: NodeId, standing: Standing) -> Standing:
+        """As `Payables.adopt`."""
+        return await self._purchases().adopt(executor, standing)
+
+    async def raise_ceiling(self, ask: Ask) -> Raised:
+        """As `Payables.raise_ceiling`."""
+        return await self._purchases().raise_ceiling(ask)
+
+    async def keep_judged(self, items: Sequence[Judged]) -> None:
+        """As `Payables.keep`."""
+        await self._purchases().keep(items)
+
+    async def purchasing(self) -> Purchasing:
+        """As `Payables.purchasing`."""
+        return await self._purchases().purchasing()
+
+    async def _follow(self, chain: str, writer: Writer, payables: Payables) -> None:
+        """Opens the chain and follows it; a client sends nothing from here."""
+        from lloom.adapters.chain.chain import Chain  # web3 takes a second and 60 MB: who does not pay does without
+        from lloom.adapters.chain.rpc import urls
+
+        settings = self.place.settings.chain[chain]
+        opened = await Chain.open(chain, settings, None, writer, urls(settings, self.place.provider_keys()))
+        try:
+            opened.on_events = payables.heard
+            payables.contract = opened
+            await opened.run()
+        finally:
+            payables.contract = None
+            await opened.close()
+
+    def _purchases(self) -> Payables:
+        if self._payables is None:
+            raise RetryElsewhere("Accounting is not ready yet.", status=503, code="accounting_away", retry_after=1)
+        return self._payables

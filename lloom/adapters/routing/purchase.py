@@ -1,0 +1,106 @@
+"""One paid request at one executor: what has arrived of its answer, what may be charged for it. It signs and journals nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from lloom.core.order import Order
+from lloom.core.outcomes import Place
+from lloom.core.payment.counting import Tally, accepted
+from lloom.core.receipt import Receipt, Status, cost
+from lloom.core.settings import AccountingSettings
+
+LONG_BYTES: Final = 16 * 1024
+"""Longer answers are counted in a thread: about 80 tokens as they travel, or text that takes a few milliseconds."""
+
+
+class Tab:
+    """What one caller's request has cost so far, over all attempts, by the domain and token that it was paid in."""
+
+    def __init__(self) -> None:
+        self.prompts: dict[str, int] = {}
+        """Tokens of the prompt by encoding: it is counted once."""
+        self.spent: Counter[tuple[int, bytes, bytes]] = Counter()
+
+
+class Purchase:
+    """Made when a request is ordered. Its answer is fed to it; `over` ends that, and then its receipt can be judged."""
+
+    def __init__(self, order: Order, place: Place, encoding: str, tab: Tab, settings: AccountingSettings) -> None:
+        self.order = order
+        self.place = place
+        self.tally = Tally(encoding)
+        self.window = order.quote.min_window
+        """What is granted ahead of the answer."""
+        self.look: Callable[[], tuple[int, bytes]] = lambda: (0, b"")
+        """What has arrived and was not fed yet, and what comes before it."""
+        self.ended_at: float | None = None
+        """On the loop's clock."""
+        self.lost = False
+        """The connection broke: the executor may believe that it delivered more than what arrived."""
+        self._tab = tab
+        self._settings = settings
+        self._counted: int | None = None
+        self._counting: asyncio.Task[None] | None = None
+
+    @property
+    def draw(self) -> int:
+        """What it may cost before anything has arrived."""
+        return cost(self.order.quote, self.order.request.max_input_tokens, 0, 0) + self.window
+
+    @property
+    def counted(self) -> bool:
+        """Whether the answer is over and counted."""
+        return self._counted is not None
+
+    @property
+    def paid_in(self) -> tuple[int, bytes, bytes]:
+        """Chain, contract and token."""
+        return self.order.domain.chain_id, self.order.domain.contract, self.order.quote.token
+
+    def allowance(self) -> int:
+        """What it may cost by now, with a window ahead of what has arrived."""
+        request, quote = self.order.request, self.order.quote
+        if self.ended_at is None:
+            self.tally.feed(*self.look())
+        outputs = self._most(self.tally.so_far() if self._counted is None else self._counted)
+        due = cost(quote, request.max_input_tokens, 0, min(outputs, request.max_output_tokens))
+        return max(self.draw, min(due + self.window, request.max_cost))
+
+    def over(self, now: float, counted: Callable[[], None]) -> None:
+        """Nothing more arrives; `counted` is called once it is known how much it was: at once, or soon."""
+        self.ended_at, self.look = now, lambda: (0, b"")
+        if self.tally.fed <= LONG_BYTES:
+            self._counted = self.tally.total()
+            self.tally = Tally("")
+            counted()
+        else:
+            self._counting = asyncio.get_running_loop().create_task(self._count(counted))
+
+    def problem(self, receipt: Receipt) -> str | None:
+        """What in a receipt, that agrees with the order, is not what we count; None if nothing is. Only when `counted`."""
+        assert self._counted is not None
+        if receipt.status == Status.FAILED:
+            return None
+        if receipt.response_bytes == 0 and receipt.cost:
+            return "a charge for an answer that never came"
+        most = self._most(self._counted)
+        if receipt.output_tokens > most:
+            return f"{receipt.output_tokens} output tokens where {self._counted} are counted, and {most} accepted"
+        return None
+
+    def pay(self, receipt: Receipt) -> None:
+        """The receipt is accepted: later attempts of the same request may cost so much less."""
+        self._tab.spent[self.paid_in] += receipt.cost
+
+    def _most(self, count: int) -> int:
+        return accepted(count, self.order.quote.basis, self._settings)
+
+    async def _count(self, counted: Callable[[], None]) -> None:
+        tally = self.tally
+        self._counted = await asyncio.to_thread(tally.total)
+        self.tally = Tally("")  # the answer is not kept longer
+        counted()

@@ -1,0 +1,64 @@
+"""All the money of a client: a purse for each chain it can pay on. It never converts one into another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from lloom.adapters.bridge import Connection
+from lloom.adapters.routing.purse import Purse
+from lloom.core.messages import Need, amount
+from lloom.core.offer import Payment
+from lloom.core.selection import pays_nobody
+
+_Way = tuple[int, bytes, bytes]
+
+
+class Purses:
+    """Found by chain, contract and token: money for one of them is worth nothing at another."""
+
+    def __init__(self, purses: Iterable[Purse] = ()) -> None:
+        self._purses: dict[_Way, Purse] = {}
+        for purse in purses:
+            domain = purse.wallet.domain
+            self._purses[domain.chain_id, domain.contract, purse.wallet.token] = purse
+
+    def of(self, payment: Payment) -> Purse | None:
+        """What pays in this way, None if nothing does."""
+        return self._purses.get((payment.chain, payment.contract, payment.token))
+
+    def problem(self, payment: Payment) -> str | None:
+        """Why nothing can be paid in this way, as the end of "an executor that …"; None if it can."""
+        if not self._purses:
+            return pays_nobody(payment)
+        purse = self.of(payment)
+        if purse is not None:
+            problem = purse.problem()
+            return None if problem is None else f"costs money, but {problem}"
+        if payment.chain not in {chain for chain, _, _ in self._purses}:
+            return f"is paid on the chain eip155:{payment.chain}, which this node does not have: add it (chain=…)"
+        return f"is paid through another contract or in another token of eip155:{payment.chain} than this node"
+
+    def on_need(self, connection: Connection, need: Need) -> None:
+        """An executor's answers wait for credit."""
+        for (chain, _, token), purse in self._purses.items():
+            if (chain, token) == (need.chain, need.token):
+                purse.need(connection, need.lane, amount(need.cumulative))
+
+    def start(self) -> None:
+        """As `Purse.start`."""
+        for purse in self._purses.values():
+            purse.start()
+
+    async def looked(self) -> None:
+        """Returns once every chain was asked what is paid in."""
+        for purse in self._purses.values():
+            await purse.looked.wait()
+
+    async def close(self) -> None:
+        """As `Purse.close`, all at once."""
+        await asyncio.gather(*(purse.close() for purse in self._purses.values()))
+
+
+NONE = Purses()
+"""A node without money."""
