@@ -154,6 +154,8 @@ class Front:
         self.answers: dict[str, Any] = {}
         """By method: what is said instead; an Exception is an error of JSON-RPC, a callable gets params and the true answer."""
         self.status = 200
+        self.heard = asyncio.Event()
+        """Set by every call."""
         self.silent = asyncio.Event()
         self.silent.set()
         self.url = ""
@@ -161,6 +163,7 @@ class Front:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         question = await request.json()
         self.calls.append(question["method"])
+        self.heard.set()
         await self.silent.wait()
         if self.status != 200:
             return web.Response(status=self.status, text="no")

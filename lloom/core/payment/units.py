@@ -7,7 +7,7 @@ from typing import Final
 
 from lloom.core.payment.voucher import MAX_AMOUNT
 
-_DECIMAL: Final = re.compile(r"(\d{1,39})(?:\.(\d{1,36}))?|\.(\d{1,36})")
+_DECIMAL: Final = re.compile(r"(\d{1,39})(?:\.(\d{1,36}))?|\.(\d{1,36})", re.ASCII)
 GWEI: Final = 9
 """Decimals in which prices of gas are told."""
 

@@ -1,0 +1,261 @@
+"""Servers that are silent, lie, lag behind, and come back; and what is never shown of their addresses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain_support import COIN, ETHER, Front, Local, front, watching
+from loguru import logger
+
+from lloom.adapters.chain import banking, deployment
+from lloom.adapters.chain.contract import calldata
+from lloom.adapters.chain.gas import Transaction
+from lloom.adapters.chain.rpc import FIRST_REST_SECONDS, ChainAway, Refused, Rpc
+from lloom.core.errors import ConfigError, LloomError
+from lloom.core.identity import Identity
+from lloom.core.settings import Chain as Settings
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def first(local: Local) -> AsyncIterator[Front]:
+    async with front(local.url) as server:
+        yield server
+
+
+@pytest.fixture
+async def second(local: Local) -> AsyncIterator[Front]:
+    async with front(local.url) as server:
+        yield server
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="TRACE")
+    yield lines
+    logger.remove(sink)
+
+
+class Both:
+    """Two servers of one chain, the first of which is preferred."""
+
+    def __init__(self, settings: Settings, first: Front, second: Front) -> None:
+        self.clock = Clock()
+        self.rpc = Rpc.open("anvil", settings, (first.url, second.url), self.clock)
+
+
+@pytest.fixture
+async def both(local: Local, first: Front, second: Front) -> AsyncIterator[Both]:
+    made = Both(local.settings(rpc_seconds=0.2), first, second)
+    yield made
+    await made.rpc.close()
+
+
+async def test_the_first_server_is_asked_as_long_as_it_answers(both: Both, first: Front, second: Front) -> None:
+    assert await both.rpc.call("eth_blockNumber")
+    assert first.calls == ["eth_chainId", "eth_blockNumber"]
+    assert second.calls == []
+
+
+@pytest.mark.parametrize("how", ["silent", "status", "nonsense", "gone"])
+async def test_one_that_does_not_answer_is_passed_over_and_asked_again_later(
+    both: Both, first: Front, second: Front, how: str, log: list[str]
+) -> None:
+    await both.rpc.call("eth_blockNumber")
+    match how:
+        case "silent":
+            first.silent.clear()
+        case "status":
+            first.status = 503
+        case "nonsense":
+            first.answers["eth_blockNumber"] = lambda *_: ["what?"]
+        case "gone":
+            first.status = 429
+    assert await both.rpc.call("eth_blockNumber")
+    assert second.calls == ["eth_chainId", "eth_blockNumber"]
+    asked = len(first.calls)
+    assert await both.rpc.call("eth_blockNumber")
+    assert len(first.calls) == asked, "it rests"
+    first.silent.set()
+    first.status = 200
+    first.answers.clear()
+    both.clock.now += FIRST_REST_SECONDS + 1
+    assert await both.rpc.call("eth_blockNumber")
+    assert first.calls[asked:] == ["eth_chainId", "eth_blockNumber"], "whoever answers there now may be another"
+    assert sum("is passed over" in line for line in log) == 1
+    assert not any("secret-key" in line for line in log)
+
+
+async def test_one_of_another_chain_is_never_believed(both: Both, first: Front, second: Front, log: list[str]) -> None:
+    first.answers["eth_chainId"] = "0x1"
+    assert await both.rpc.call("eth_blockNumber")
+    assert "eth_blockNumber" not in first.calls
+    assert any("serves the chain 1, not 31337" in line for line in log)
+
+
+async def test_if_all_have_another_chain_it_is_said_at_once(both: Both, first: Front, second: Front) -> None:
+    first.answers["eth_chainId"] = second.answers["eth_chainId"] = "0x1"
+    with pytest.raises(ConfigError, match="serves the chain 1, not 31337"):
+        await both.rpc.survey()
+
+
+async def test_one_that_lags_far_behind_is_passed_over(both: Both, first: Front, second: Front, local: Local) -> None:
+    await local.mine(100)
+    first.answers["eth_blockNumber"] = "0x1"
+    await both.rpc.survey()
+    first.calls.clear()
+    assert int(await both.rpc.call("eth_blockNumber"), 16) >= 100
+    assert first.calls == []
+
+
+async def test_if_nobody_answers_one_sentence_says_so_without_a_key(both: Both, first: Front, second: Front) -> None:
+    first.status = second.status = 500
+    with pytest.raises(ChainAway) as raised:
+        await both.rpc.call("eth_blockNumber")
+    told = str(raised.value)
+    assert told.count("http://127.0.0.1:") == 2
+    assert "secret-key" not in told
+    assert "\n" not in told
+
+
+async def test_what_one_server_cannot_say_another_may(both: Both, first: Front, second: Front) -> None:
+    first.answers["eth_getLogs"] = RuntimeError("method not supported on the free plan")
+    assert await both.rpc.call("eth_getLogs", {"fromBlock": "0x0", "toBlock": "0x0"}) == []
+    second.answers["eth_getLogs"] = RuntimeError("neither here")
+    with pytest.raises(Refused, match="free plan"):
+        await both.rpc.call("eth_getLogs", {"fromBlock": "0x0", "toBlock": "0x0"})
+    assert await both.rpc.call("eth_blockNumber")
+    assert first.calls[-1] == "eth_blockNumber", "a refusal is no failure"
+
+
+async def test_what_a_contract_refuses_no_other_server_is_asked_for(
+    both: Both, first: Front, second: Front, local: Local
+) -> None:
+    who = await local.person()
+    call = {
+        "from": "0x" + who.address.hex(),
+        "to": "0x" + deployment.address().hex(),
+        "data": "0x" + calldata("startThaw", COIN, 5).hex(),
+    }
+    with pytest.raises(Refused):
+        await both.rpc.call("eth_call", call, "latest")
+    assert second.calls == []
+
+
+async def test_an_endless_answer_is_cut_off(both: Both, first: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lloom.adapters.chain.server.LONGEST_ANSWER", 1000)
+    first.answers["eth_blockNumber"] = lambda _, answer: {**answer, "result": "0x" + "1" * 5000}
+    assert len(await both.rpc.call("eth_blockNumber")) < 100
+
+
+async def test_a_refusal_is_told_in_the_contract_s_own_words(local: Local) -> None:
+    who = await local.client(5)
+    async with local.wallet(who) as wallet:
+        with pytest.raises(LloomError, match=r"starting the thaw: InsufficientBalance\(5, 6\)"):
+            await banking.start_thaw(wallet, deployment.address(), COIN, 6)
+
+
+async def test_who_has_no_coin_is_told_so(local: Local) -> None:
+    who = Identity.generate()
+    async with local.wallet(who) as wallet:
+        with pytest.raises(LloomError, match="has 0 of anvil's coin"):
+            await wallet.send(
+                Transaction(deployment.address(), calldata("deposit", who.address, COIN, 5), 5), "paying in"
+            )
+
+
+async def test_gas_that_is_dearer_than_allowed_is_not_paid(local: Local) -> None:
+    who = await local.person()
+    async with local.wallet(who, local.settings(max_fee=1)) as wallet:
+        with pytest.raises(LloomError, match="max_fee allows"):
+            await banking.deposit(wallet, deployment.address(), COIN, 5)
+
+
+async def test_a_chain_without_the_contract_is_refused(local: Local, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="command=deploy chain=anvil"):
+        async with watching(tmp_path / "journal", local.settings(contract="0x" + "11" * 20), None):
+            pass
+
+
+async def test_another_contract_at_the_address_is_refused(local: Local, tmp_path: Path) -> None:
+    code = await local.call("eth_getCode", "0x" + deployment.address().hex(), "latest")
+    place = "0x" + "11" * 20
+    await local.call("anvil_setCode", place, code)
+    async with watching(tmp_path / "first", local.settings(contract=place), None):
+        pass  # the same code, immutables and all
+    await local.call("anvil_setCode", place, code[:-2] + "00")
+    with pytest.raises(ConfigError, match="not the accounting contract"):
+        async with watching(tmp_path / "second", local.settings(contract=place), None):
+            pass
+
+
+async def test_a_chain_that_never_answered_ends_the_start_and_one_that_did_is_waited_for(
+    local: Local, first: Front, tmp_path: Path
+) -> None:
+    settings = local.settings(rpc=(first.url,))
+    first.status = 503
+    with pytest.raises(ConfigError, match="No server of the chain anvil answers"):
+        async with watching(tmp_path / "journal", settings, None):
+            pass
+    first.status = 200
+    async with watching(tmp_path / "journal", settings, None):
+        pass
+    first.status = 503
+    async with watching(tmp_path / "journal", settings, None) as it:
+        with pytest.raises(ChainAway):
+            await it.chain.funds(Identity.generate().address, COIN)
+        first.status = 200
+        await it.chain.step()
+        assert (await it.chain.funds(Identity.generate().address, COIN)).balance == 0
+
+
+async def test_while_it_runs_a_chain_survives_a_server_that_goes_and_comes(
+    local: Local, first: Front, tmp_path: Path
+) -> None:
+    told = asyncio.Event()
+    settings = local.settings(rpc=(first.url,), block_seconds=0.01)
+    async with watching(tmp_path / "journal", settings, None) as it:
+        await it.chain.step()
+        it.chain.on_events = lambda _: told.set()
+        running = asyncio.create_task(it.chain.run())
+        first.status = 503
+        await local.client(ETHER)
+        for _ in range(2):
+            first.heard.clear()
+            await asyncio.wait_for(first.heard.wait(), 20)
+        first.status = 200
+        await asyncio.wait_for(told.wait(), 20)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_new_chain_for_tests_in_place_of_the_old_one_is_started_over(
+    local: Local, first: Front, tmp_path: Path
+) -> None:
+    settings = local.settings(rpc=(first.url,))
+
+    def another(params: list[Any], answer: Any) -> Any:
+        if params[0] == "0x0":
+            answer["result"]["hash"] = "0x" + "cd" * 32
+        return answer
+
+    async with watching(tmp_path / "journal", settings, None) as it:
+        await it.chain.step()
+    first.answers["eth_getBlockByNumber"] = another
+    async with watching(tmp_path / "journal", settings, None) as it:
+        await it.chain.step()
+    first.answers.clear()
+    with pytest.raises(ConfigError, match="another chain than the one in the journal"):
+        async with watching(tmp_path / "journal", local.settings(local=False), None):
+            pass
