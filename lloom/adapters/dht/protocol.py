@@ -36,11 +36,12 @@ T = TypeVar("T")
 
 # Calls that wait for an answer at once: a bound on what strangers can make us hold.
 MAX_OUTSTANDING: Final = 2000
-# A timer that fires later than this says that the machine is busy, not that the peer is dead; then it gets this much more,
-# so often. Even one that fires in time may come before an answer that is there: loops run timers first and read sockets then.
+# A timer that fires later than this says that the machine is busy, not that the peer is dead: then one waits on, the longer the
+# later it is, so often. Even one that fires in time may come before an answer that is there: loops run timers first and read
+# sockets then.
 STALL: Final = 0.01
-AFTER_STALL: Final = 0.25
 LAST_LOOK: Final = 0.02
+LONGEST_LOOK: Final = 0.25
 LOOKS: Final = 3
 
 
@@ -146,9 +147,9 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]
     def _timeout(self, msg_id: bytes, looks: int = LOOKS) -> None:
         """No answer in time. It may still lie in the socket, most of all if our own loop stood still: read on first."""
         future, timer = self._outstanding[msg_id]
-        late = self._loop.time() - timer.when() > STALL
-        if looks and (late or looks == LOOKS):
-            pause = AFTER_STALL if late else LAST_LOOK
+        late = self._loop.time() - timer.when()
+        if looks and (late > STALL or looks == LOOKS):
+            pause = min(LAST_LOOK + 2 * late, LONGEST_LOOK)
             self._outstanding[msg_id] = (future, self._loop.call_later(pause, self._timeout, msg_id, looks - 1))
         else:
             self._give_up(msg_id)
