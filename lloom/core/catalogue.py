@@ -131,6 +131,11 @@ class Catalogue:
         """The living offers."""
         return [entry.offer for entry in self.entries.values() if entry.living(now)]
 
+    def source(self, executor: NodeId) -> str:
+        """The network that `executor` registered from; empty if that is not known."""
+        entry = self.entries.get(executor)
+        return entry.subnet if entry is not None else ""
+
     def vouches(self, executor: NodeId, now: float) -> list[Vouch]:
         """What validators say of `executor`."""
         entry = self.entries.get(executor)

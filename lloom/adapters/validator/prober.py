@@ -34,6 +34,7 @@ class Listed(Protocol):
     """What is needed of `core.catalogue.Catalogue`."""
 
     def offers(self, now: float) -> list[Offer]: ...
+    def source(self, executor: NodeId) -> str: ...
     def put_vouch(self, sealed: bytes, vouch: Vouch, now: float) -> bool: ...
 
 
@@ -78,14 +79,11 @@ class Prober:
         return self._say(executor, tuple(endpoint for endpoint, _ in open_))
 
     def _next(self) -> Offer | None:
-        """The executor whose turn it is."""
+        """The executor whose turn it is, which begins."""
         offers = {NodeId(offer.executor): offer for offer in self._catalogue.offers(time.time())}
         self._seen = {executor: seen for executor, seen in self._seen.items() if executor in offers}
-        executor = self._rounds.next(offers.keys(), self._now)
-        if executor is None:
-            return None
-        self._rounds.began(executor)
-        return offers[executor]
+        executor = self._rounds.next({each: self._catalogue.source(each) for each in offers}, self._now)
+        return None if executor is None else offers[executor]
 
     async def _look(self, offer: Offer) -> None:
         executor, well = NodeId(offer.executor), False
