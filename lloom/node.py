@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,6 +15,7 @@ import msgspec
 
 from lloom.actors import cluster
 from lloom.actors.place import Office
+from lloom.adapters.chain import anvil
 from lloom.adapters.machine import keyagent, relay
 from lloom.adapters.machine.daemon import DaemonThread
 from lloom.adapters.machine.guard import STOP
@@ -22,7 +23,7 @@ from lloom.adapters.machine.home import only_one
 from lloom.adapters.machine.terminal import Terminal
 from lloom.core.errors import ConfigError, LloomError
 from lloom.core.identity import Identity, checksum
-from lloom.core.settings import Settings
+from lloom.core.settings import Chain, Settings
 
 if TYPE_CHECKING:
     from lloom.actors.supervisor import Part, Supervised
@@ -45,6 +46,10 @@ class Node:
     label: str = ""
     """Tells nodes of one process apart on the terminal."""
 
+    def on(self, chains: Mapping[str, Chain]) -> Node:
+        """The same node, where these are the chains."""
+        return replace(self, settings=msgspec.structs.replace(self.settings, chain=dict(chains)))
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -55,6 +60,8 @@ class Running:
     dashboard: str | None
     """URL of Ray's dashboard, which asks for the token in `token_file`."""
     token_file: Path
+    chains: Mapping[str, Chain]
+    """With their contracts, and servers that answer."""
 
 
 class Stopped(LloomError):
@@ -80,7 +87,8 @@ async def _run(nodes: Sequence[Node], folder: Path, then: Then | None) -> int:
         for node in nodes:
             stack.enter_context(only_one(node.settings))
         await stack.enter_async_context(relay.listening(folder / "log"))
-        house = House(nodes, folder, Terminal())
+        chains = await stack.enter_async_context(anvil.provided(nodes[0].settings))
+        house = House([node.on(chains.chain) for node in nodes], folder, Terminal())
         try:
             await _unless(stop, house.open())
             return await house.until_done(stop, then)
@@ -102,7 +110,7 @@ class House:
         self._thread = DaemonThread("ray")
         self._agents: list[asyncio.Server] = []
         self._actors: list[Supervised] = []
-        self._running = Running(None, None, folder / cluster.TOKEN_FILE)
+        self._running = Running(None, None, folder / cluster.TOKEN_FILE, nodes[0].settings.chain)
         self._cluster_up = False
 
     async def open(self) -> None:
@@ -115,7 +123,7 @@ class House:
         with self.terminal.step(f"starting Ray ({where})"):
             dashboard = await self._start_cluster()
         gateway = next((found.gateway for found in plans if found.gateway), None)
-        self._running = Running(gateway, dashboard, self._folder / cluster.TOKEN_FILE)
+        self._running = replace(self._running, gateway=gateway, dashboard=dashboard)
         first, *others = plans
         await self._start(first.parts)
         if others:
