@@ -51,7 +51,7 @@ class Difference(Struct, frozen=True, kw_only=True):
 
 
 _NUMBERS = ("requests", "input_tokens", "output_tokens", "cost", "paid")
-_COMPARED = ("requests", "input_tokens", "output_tokens")
+_COMPARED = ("requests", "input_tokens", "output_tokens", "paid")
 
 
 def rows(entries: Iterable[Entry], by: By) -> list[Row]:
@@ -65,9 +65,8 @@ def rows(entries: Iterable[Entry], by: By) -> list[Row]:
 
 
 def differences(ledger: Iterable[Row], on_chain: Iterable[Row]) -> list[Difference]:
-    """Where the journal and the contract's events disagree on what was served, or on what is paid.
-
-    What the journal charges and what the contract has paid are equal once everything is settled.
+    """Where the journal and the contract's events disagree on what was served, or on what was paid. What receipts charge no
+    chain tells: it is paid in advance, so `paid` is more.
     """
     left, right = ({(row.key, row.chain): row for row in account} for account in (ledger, on_chain))
     nothing = dict.fromkeys(_NUMBERS, 0)
@@ -75,13 +74,10 @@ def differences(ledger: Iterable[Row], on_chain: Iterable[Row]) -> list[Differen
     for key, chain in sorted(left.keys() | right.keys()):
         none = Row(key=key, chain=chain, **nothing)
         one, other = left.get((key, chain), none), right.get((key, chain), none)
-        pairs = [(name, getattr(one, name), getattr(other, name)) for name in _COMPARED] + [
-            ("paid", one.cost, other.paid)
-        ]
         found += [
-            Difference(key=key, chain=chain, what=name, ledger=mine, on_chain=theirs)
-            for name, mine, theirs in pairs
-            if mine != theirs
+            Difference(key=key, chain=chain, what=name, ledger=getattr(one, name), on_chain=getattr(other, name))
+            for name in _COMPARED
+            if getattr(one, name) != getattr(other, name)
         ]
     return found
 

@@ -42,16 +42,12 @@ def test_however_it_is_cut_nothing_is_lost_or_counted_twice(entries: list[Entry]
 
 
 @given(ENTRIES)
-def test_an_account_agrees_with_itself_once_everything_is_paid(entries: list[Entry]) -> None:
-    paid = [
-        entry(**{**{name: getattr(each, name) for name in Entry.__struct_fields__}, "paid": each.cost})
-        for each in entries
-    ]
-    assert differences(rows(entries, "peer"), rows(paid, "peer")) == []
+def test_an_account_agrees_with_itself_in_whatever_order_it_is_read(entries: list[Entry]) -> None:
+    assert differences(rows(entries, "peer"), rows(reversed(entries), "peer")) == []
 
 
 def test_what_is_not_settled_yet_and_what_one_side_does_not_know_are_differences() -> None:
-    ledger = rows([entry(requests=2, cost=10)], "peer")
+    ledger = rows([entry(requests=2, cost=8, paid=10)], "peer")
     chain = rows([entry(requests=2, paid=7), entry(peer="0xb", input_tokens=5)], "peer")
     found = differences(ledger, chain)
     assert [(each.key, each.what, each.ledger, each.on_chain) for each in found] == [
