@@ -42,7 +42,7 @@ class Node:
     settings: Settings
     identity: Identity
     provider_keys: Mapping[str, str]
-    """The API keys of its backends, by the name of the variable they come from."""
+    """API keys of its backends and URLs of its chains' servers, by the name of the variable they come from."""
     label: str = ""
     """Tells nodes of one process apart on the terminal."""
 

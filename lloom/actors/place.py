@@ -53,7 +53,7 @@ class Place(Office, frozen=True):
         return Identity(keyagent.fetch(self.key_socket))
 
     def provider_keys(self) -> dict[str, str]:
-        """The API keys of the backends by variable; none on another machine, whose own environment has to have them."""
+        """API keys of backends and URLs of chains' servers, by variable; none on another machine: that has its own."""
         if not Path(self.provider_socket).exists():
             return {}
         return msgspec.json.decode(keyagent.fetch(self.provider_socket), type=dict[str, str])

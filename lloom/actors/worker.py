@@ -93,7 +93,8 @@ class Worker(Actor):
     async def _start_engines(self, stack: AsyncExitStack) -> dict[str, tuple[Engine, ModelOffer]]:
         """Every engine by the models it serves."""
         found: dict[str, tuple[Engine, ModelOffer]] = {}
-        os.environ.update(self.place.provider_keys())
+        wanted = {getattr(backend, "key_env", None) for backend in self.place.settings.llm.values()}
+        os.environ.update({name: key for name, key in self.place.provider_keys().items() if name in wanted})
         for engine in engines(self.place.settings.llm):
             stack.push_async_callback(engine.close)
             for offer in await engine.start():

@@ -1,4 +1,4 @@
-"""The node's key on disk and in the environment. It never logs or prints a key, and never overwrites one unasked."""
+"""The node's key on disk, and secrets in the environment. It never logs or prints a key, and never overwrites one unasked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from loguru import logger
 
+from lloom.core.configuration.checks import is_server
 from lloom.core.errors import ConfigError
 from lloom.core.identity import Identity, checksum
 from lloom.core.settings import IdentitySettings, KeygenSettings, Settings
@@ -62,9 +63,10 @@ def forget(settings: IdentitySettings, environ: MutableMapping[str, str]) -> Non
 
 
 def provider_keys(settings: Settings, environ: MutableMapping[str, str]) -> dict[str, str]:
-    """Takes the API keys that the backends name out of `environ`, so that no child inherits them; by variable.
+    """Takes the secrets of providers out of `environ`, so that no child inherits them; by variable.
 
-    ConfigError if one is missing and no other machine can have it: said here, it is said before anything is started.
+    They are the API keys that backends name, and the URLs of chains' servers, which may hold keys. ConfigError if a key is
+    missing and no other machine can have it, or a URL is none: said here, it is said before anything is started.
     """
     found: dict[str, str] = {}
     for name, backend in settings.llm.items():
@@ -75,6 +77,21 @@ def provider_keys(settings: Settings, environ: MutableMapping[str, str]) -> dict
             found[variable] = key
         elif settings.ray.address is None:
             raise ConfigError(f"llm={name}: {variable} is not set; it should hold the API key")
+    return found | server_urls(settings, environ)
+
+
+def server_urls(settings: Settings, environ: MutableMapping[str, str]) -> dict[str, str]:
+    """Takes the URLs that chains name out of `environ`, by variable; ConfigError if one is none, or a chain has no server."""
+    found: dict[str, str] = {}
+    for name, chain in settings.chain.items():
+        variable = chain.rpc_env
+        url = environ.pop(variable, "").strip() or found.get(variable, "") if variable else ""
+        if url and not is_server(url):
+            raise ConfigError(f"chain={name}: {variable} should hold the URL of a server: https://…")
+        if url and variable:
+            found[variable] = url
+        elif not chain.rpc:
+            raise ConfigError(f"chain.{name}.rpc: name a server{f', or set {variable}' if variable else ''}")
     return found
 
 

@@ -13,7 +13,9 @@ from lloom.core.configuration.wording import listed
 from lloom.core.errors import ConfigError
 from lloom.core.settings import Role, Settings
 
-TEXTS: Final = frozenset({"prompt", "model", "demo.prompt", "home", "identity.path", "log.file", "network.name"})
+TEXTS: Final = frozenset(
+    {"prompt", "model", "demo.prompt", "home", "identity.path", "log.file", "network.name", "amount"}
+)
 """Taken literally: no comma, quote, brace or letter in them means anything to Hydra."""
 
 LISTS: Final = frozenset({"llm", "chain", "network.bootstrap", "routing.executors"})
@@ -27,7 +29,15 @@ _FLAGS: Final = {
 
 _ANSWERS: Final = {"--help", "-h", "--hydra-help", "--cfg", "-c"}
 _COMPLETES: Final = {"--shell-completion", "-sc"}
-_WITHOUT_ROLE: Final = {"ask", "models", "keygen"}
+_WITHOUT_SAYING: Final[dict[str, Role]] = {
+    "ask": "client",
+    "models": "client",
+    "keygen": "client",
+    "deploy": "client",
+    "deposit": "client",
+    "settle": "executor",
+}
+"""Commands of one role, or that do for any role what they do for this one."""
 
 COMPLETION: Final = r"""
 _lloom_complete() {
@@ -142,6 +152,8 @@ def _value(key: str, value: str) -> str:
 def _role(words: set[str], given: dict[str, str | None]) -> Role:
     """The role that goes without saying: what only asks is a client."""
     flags = {word.partition("=")[0] for word in words}
-    if flags & _ANSWERS or "prompt" in given or given.get("command") in _WITHOUT_ROLE:
+    if flags & _ANSWERS or "prompt" in given:
         return "client"
+    if role := _WITHOUT_SAYING.get(given.get("command") or ""):
+        return role
     raise ConfigError(f"say what to run: role={listed(get_args(Role))} (--help shows examples)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -13,9 +14,19 @@ from lloom.core.configuration.wording import invalid_value, listed
 from lloom.core.errors import ConfigError
 from lloom.core.identity import parse_address
 from lloom.core.offer import canonical
-from lloom.core.settings import Backend, Model, NetworkSettings, RoutingSettings, Settings
+from lloom.core.payment import units
+from lloom.core.settings import Backend, Chain, Model, NetworkSettings, RoutingSettings, Settings
 
 _LAST_PORT: Final = 65_535
+MONEY: Final[dict[str, tuple[str, ...]]] = {
+    "deploy": ("client", "executor", "validator"),
+    "deposit": ("client",),
+    "withdraw": ("client", "executor"),
+    "settle": ("executor",),
+}
+"""Commands that talk to a chain, and nobody else; and whose they are."""
+_ALONE: Final = frozenset({"keygen", "usage", *MONEY})
+"""Commands that need neither a network nor backends."""
 
 
 def settings(tree: Mapping[str, Any]) -> Settings:
@@ -36,6 +47,9 @@ def check(settings: Settings) -> None:
     _check_routing(settings.routing)
     _check_network(settings)
     _check_backends(settings)
+    for name, chain in settings.chain.items():
+        _check_chain(name, chain)
+    _check_money(settings)
 
 
 def _check_command(settings: Settings) -> None:
@@ -53,6 +67,8 @@ def _check_command(settings: Settings) -> None:
         )
     if command == "doctor" and role == "demo":
         raise ConfigError("command=doctor: a demo needs nothing; say for which role, for instance role=executor")
+    if settings.output == "csv" and command != "usage":
+        raise ConfigError("output: only command=usage knows csv")
     if settings.model is not None:
         _canonical("model", settings.model)
 
@@ -86,17 +102,14 @@ def _check_routing(routing: RoutingSettings) -> None:
             else f"routing.executors: only routing=pinned uses them, not routing={routing.policy}"
         )
     for executor in routing.executors:
-        try:
-            parse_address(executor)
-        except ValueError as error:
-            raise ConfigError(f"routing.executors: {executor[:64]!r} is no address: {error}") from error
+        _address("routing.executors", executor)
 
 
 def _check_network(settings: Settings) -> None:
     network = settings.network
     for entry in network.bootstrap:
         _check_anchor(entry, network)
-    if settings.command == "keygen":
+    if settings.command in _ALONE:
         return
     if settings.role == "client" and not (network.bootstrap or network.mdns):
         raise ConfigError(
@@ -137,7 +150,7 @@ def _check_anchor(entry: str, network: NetworkSettings) -> None:
 
 def _check_backends(settings: Settings) -> None:
     serves = settings.role in ("executor", "demo")
-    if serves and not settings.llm and settings.command != "keygen":
+    if serves and not settings.llm and settings.command not in _ALONE:
         raise ConfigError(f"llm: role={settings.role} serves no model; choose backends, for instance llm=[smollm2]")
     if settings.llm and not serves:
         raise ConfigError(
@@ -164,6 +177,75 @@ def _check_model(key: str, model: str, terms: Model) -> None:
         raise ConfigError(f"{key}: max_output ({terms.max_output}) does not fit into context ({terms.context})")
 
 
+def is_server(url: str) -> bool:
+    """Whether `url` can be the URL of a JSON-RPC server."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and port != 0
+        and url.isprintable()
+        and " " not in url
+    )
+
+
+def _check_chain(name: str, chain: Chain) -> None:
+    for key in ("contract", "token"):
+        address = getattr(chain, key)
+        if address is not None:
+            _address(f"chain.{name}.{key}", address)
+    for url in chain.rpc:
+        if not is_server(url):
+            raise ConfigError(f"chain.{name}.rpc: {url[:64]!r} is no URL of a server, like https://rpc.example.org")
+    if not chain.rpc and chain.rpc_env is None:
+        raise ConfigError(f"chain.{name}.rpc: name a server, or in rpc_env a variable that holds the URL of one")
+
+
+def _check_money(settings: Settings) -> None:
+    """Chains, and the commands that need one."""
+    owners: dict[int, str] = {}
+    for name, chain in settings.chain.items():
+        if (other := owners.setdefault(chain.id, name)) != name:
+            raise ConfigError(f"chain: {other} and {name} are the same chain ({chain.id}); choose one of them")
+    role, command, chains = settings.role, settings.command, settings.chain
+    if settings.amount is not None and command not in ("deposit", "withdraw"):
+        raise ConfigError("amount: only command=deposit and command=withdraw take one")
+    if command not in MONEY:
+        return
+    if role not in (fits := MONEY[command]):
+        raise ConfigError(f"command={command}: that is for role={listed(fits)}, not role={role}")
+    if not chains:
+        raise ConfigError(f"command={command}: say on which chain, for instance chain=base")
+    if command in ("deposit", "withdraw") and len(chains) > 1:
+        raise ConfigError(
+            f"command={command}: say on which one of {listed(list(chains), 'and')}: chain={next(iter(chains))}"
+        )
+    _check_amount(settings)
+
+
+def _check_amount(settings: Settings) -> None:
+    if settings.amount is None:
+        if settings.command == "deposit":
+            raise ConfigError("amount: say how much to pay in, in whole tokens: amount=0.05")
+        return
+    (chain,) = settings.chain.values()
+    try:
+        units.parse(settings.amount, chain.decimals)
+    except ValueError as error:
+        raise ConfigError(f"amount: {error}") from error
+
+
+def _address(key: str, text: str) -> None:
+    try:
+        parse_address(text)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {text[:64]!r} is no address: {error}") from error
+
+
 def _canonical(key: str, model: str) -> str:
     try:
         return canonical(model)
@@ -179,7 +261,11 @@ def _literal(key: str, host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Addre
 
 
 def _named(sentence: str, tree: Mapping[str, Any]) -> str:
-    """msgspec does not say which entry of a dict is wrong, so a sentence about `llm.*` tries them one by one."""
+    """msgspec does not say which entry of a dict is wrong, so a sentence about `llm.*` or `chain.*` tries them one by one."""
+    chains = tree.get("chain")
+    if sentence.startswith("chain.*") and isinstance(chains, Mapping):
+        wrong_ones = (name for name, chain in chains.items() if not _fits(chain, Chain))
+        return sentence.replace("chain.*", f"chain.{next(wrong_ones, '*')}")
     backends = tree.get("llm")
     if not sentence.startswith("llm.*") or not isinstance(backends, Mapping):
         return sentence

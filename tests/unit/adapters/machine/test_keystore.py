@@ -216,5 +216,28 @@ def test_api_keys_leave_the_environment_and_a_missing_one_is_named_before_anythi
         keystore.provider_keys(settings, environ)
 
 
+def compose_chain(*words: str) -> Settings:
+    tree = compose(argv.rewrite(["role=client", *words]))
+    assert tree is not None
+    return checks.settings(tree)
+
+
+def test_urls_of_chains_leave_the_environment_and_may_be_missing() -> None:
+    settings = compose_chain("chain=[base,polygon,anvil]")
+    environ = {"BASE_RPC_URL": " https://rpc.example.org/secret ", "OTHER": "c"}
+    assert keystore.provider_keys(settings, environ) == {"BASE_RPC_URL": "https://rpc.example.org/secret"}
+    assert environ == {"OTHER": "c"}
+    assert keystore.provider_keys(settings, environ) == {}
+
+
+def test_what_is_no_url_of_a_server_is_told_without_showing_it() -> None:
+    settings = compose_chain("chain=base", "chain.base.rpc=[]")
+    with pytest.raises(ConfigError, match="BASE_RPC_URL should hold the URL") as caught:
+        keystore.provider_keys(settings, {"BASE_RPC_URL": "wss://secret"})
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match="name a server, or set BASE_RPC_URL"):
+        keystore.provider_keys(settings, {})
+
+
 def test_workers_on_other_machines_may_have_keys_of_their_own() -> None:
     assert keystore.provider_keys(compose_llm("llm=[openai]", "ray.address=auto"), {}) == {}

@@ -157,3 +157,51 @@ def test_numbers_stay_on_this_machine_and_have_one_place() -> None:
     assert "gateway's /metrics" in refused("role=client", metrics__port=9464)
     assert "several nodes" in refused("role=demo", metrics__port=9464)
     assert checks.settings(composed("role=validator metrics.port=9464")).metrics.port == 9464
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "told"),
+    [
+        ("command=deposit", {"amount": "1"}, "say on which chain"),
+        ("command=deposit chain=base", {}, "say how much to pay in"),
+        ("command=deposit chain=base amount=1.5.5", {}, "amount: '1.5.5' is no amount"),
+        ("command=deposit chain=base amount=0", {}, "amount: 0 is nothing"),
+        ("command=deposit chain=base", {"amount": "0." + "1" * 19}, "more than 18 decimals"),
+        ("command=deposit chain=base,polygon amount=1", {}, "say on which one of base and polygon"),
+        ("command=deposit role=executor chain=base amount=1", {}, "that is for role=client, not role=executor"),
+        ("command=settle role=client chain=base", {}, "that is for role=executor, not role=client"),
+        ("command=settle role=executor chain=base amount=1", {}, "only command=deposit and command=withdraw"),
+        ("command=withdraw role=validator chain=base", {}, "that is for role=client or executor"),
+        ("role=client", {"amount": "1"}, "only command=deposit and command=withdraw"),
+        ("role=client", {"output": "csv"}, "only command=usage knows csv"),
+        ("role=client chain=base,polygon", {"chain__polygon__id": 8453}, "base and polygon are the same chain (8453)"),
+        ("role=client chain=base", {"chain__base__contract": "0x12"}, "chain.base.contract: '0x12' is no address"),
+        ("role=client chain=base", {"chain__base__token": ADDRESS[:-1] + "D"}, "chain.base.token: "),
+        ("role=client chain=base,polygon", {"chain__polygon__id": 0}, "chain.polygon.id: "),
+        ("role=client chain=base", {"chain__base__rpc": ["mainnet.base.org"]}, "is no URL of a server"),
+        ("role=client chain=base", {"chain__base__rpc": [], "chain__base__rpc_env": None}, "name a server"),
+    ],
+)
+def test_what_makes_no_sense_about_money_is_told(words: str, changes: dict[str, Any], told: str) -> None:
+    assert told in refused(words, **changes)
+
+
+@pytest.mark.parametrize("words", ["command=deposit chain=base amount=0.05", "command=settle chain=base,polygon"])
+def test_commands_about_money_need_neither_network_nor_backends_nor_role(words: str) -> None:
+    found = checks.settings(composed(f"{words} network=public"))
+    assert (found.role, found.amount) == (("client", "0.05") if "deposit" in words else ("executor", None))
+
+
+@pytest.mark.parametrize(
+    ("url", "fine"),
+    [
+        ("https://rpc.example.org/v1/key", True),
+        ("http://[::1]:8545", True),
+        ("ws://rpc.example.org", False),
+        ("https://", False),
+        ("http://host:99999", False),
+        ("https://a b", False),
+    ],
+)
+def test_a_server_has_a_url_of_http(url: str, fine: bool) -> None:
+    assert checks.is_server(url) is fine
