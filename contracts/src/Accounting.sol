@@ -11,6 +11,7 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
 import {IAccounting} from "./IAccounting.sol";
+import {Statistics} from "./Statistics.sol";
 
 /// @title Escrow and settlement of a network for LLM requests
 /// @notice Clients pay money in, sign vouchers for what they owe, and executors redeem those in batches. Nobody owns this contract,
@@ -26,10 +27,6 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
     uint8 public constant RESERVED_ONLY = 1;
     /// @inheritdoc IAccounting
     uint256 public constant MAX_MODELS = 16;
-    /// @dev By how much tokens and requests of one model may grow in one claim; totals hold 2^24 such claims and more.
-    uint256 private constant MAX_TOKENS = 1 << 40;
-    uint256 private constant MAX_REQUESTS = 1 << 32;
-
     bytes32 private constant VOUCHER = keccak256(
         "Voucher(address client,address executor,address token,uint64 lane,uint128 cumulative,bytes32 usageHash)"
     );
@@ -62,11 +59,12 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
     mapping(address executor => mapping(address token => uint256)) private _earned;
     mapping(bytes32 digest => bool) private _brought; // signed reservations, each good for once
     mapping(address signer => Signer) private _signers;
-    mapping(bytes32 laneId => mapping(bytes32 model => Totals)) private _usage;
-    mapping(address executor => Totals) private _executors;
-    mapping(address client => Totals) private _clients;
-    mapping(bytes32 model => Totals) private _models;
-    Totals private _network;
+    // Statistics, each in one word: see the library.
+    mapping(bytes32 laneId => mapping(bytes32 model => uint256)) private _usage;
+    mapping(address executor => uint256) private _executors;
+    mapping(address client => uint256) private _clients;
+    mapping(bytes32 model => uint256) private _models;
+    uint256 private _network;
 
     constructor() EIP712("Lloom", "1") {}
 
@@ -207,9 +205,13 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc IAccounting
     function settle(address executor, address token, Claim[] calldata claims) external returns (uint256 paid) {
-        Totals memory grown;
+        uint256 grown;
         for (uint256 i = 0; i < claims.length; ++i) {
-            paid += _settle(executor, token, claims[i], grown);
+            uint256 memory_ = _mark();
+            (uint256 more, uint256 growth) = _settle(executor, token, claims[i]);
+            paid += more;
+            grown = Statistics.sum(grown, growth);
+            _reuse(memory_);
         }
         if (paid != 0) _earned[executor][token] += paid;
         _count(executor, grown);
@@ -217,13 +219,18 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc IAccounting
     function publishUsage(address token, Claim[] calldata claims) external {
-        Totals memory grown;
+        uint256 grown;
         for (uint256 i = 0; i < claims.length; ++i) {
+            uint256 memory_ = _mark();
             Claim calldata claim = claims[i];
-            bytes32 id = laneId(claim.client, msg.sender, token, claim.lane);
             (bool signed,) = _signed(msg.sender, token, claim);
-            if (!signed) emit Skipped(claim.client, msg.sender, token, claim.lane, Reason.SIGNATURE);
-            else _publish(id, msg.sender, token, claim, _lanes[id].claimed, grown);
+            if (signed) {
+                bytes32 id = laneId(claim.client, msg.sender, token, claim.lane);
+                grown = Statistics.sum(grown, _publish(id, msg.sender, token, claim, _lanes[id].claimed));
+            } else {
+                emit Skipped(claim.client, msg.sender, token, claim.lane, Reason.SIGNATURE);
+            }
+            _reuse(memory_);
         }
         _count(msg.sender, grown);
     }
@@ -278,7 +285,7 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
         view
         returns (Totals memory)
     {
-        return _usage[laneId(client, executor, token, lane)][model];
+        return Statistics.unpacked(_usage[laneId(client, executor, token, lane)][model]);
     }
 
     /// @inheritdoc IAccounting
@@ -312,22 +319,22 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc IAccounting
     function executorStats(address executor) external view returns (Totals memory) {
-        return _executors[executor];
+        return Statistics.unpacked(_executors[executor]);
     }
 
     /// @inheritdoc IAccounting
     function clientStats(address client) external view returns (Totals memory) {
-        return _clients[client];
+        return Statistics.unpacked(_clients[client]);
     }
 
     /// @inheritdoc IAccounting
     function modelStats(bytes32 model) external view returns (Totals memory) {
-        return _models[model];
+        return Statistics.unpacked(_models[model]);
     }
 
     /// @inheritdoc IAccounting
     function networkStats() external view returns (Totals memory) {
-        return _network;
+        return Statistics.unpacked(_network);
     }
 
     // ------------------------------------------------------------------- within
@@ -348,45 +355,52 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
     }
 
     /// @dev Pays what one voucher is owed, as far as there is money; says so instead of reverting if it cannot.
-    function _settle(address executor, address token, Claim calldata claim, Totals memory grown)
+    function _settle(address executor, address token, Claim calldata claim)
         private
-        returns (uint256 paid)
+        returns (uint256 paid, uint256 growth)
     {
         bytes32 id = laneId(claim.client, executor, token, claim.lane);
-        Lane memory line = _lanes[id];
-        if (claim.cumulative <= line.claimed) {
+        Lane storage line = _lanes[id];
+        uint256 claimed = line.claimed;
+        if (claim.cumulative <= claimed) {
             emit Skipped(claim.client, executor, token, claim.lane, Reason.STALE);
-            return 0;
+            return (0, 0);
         }
         (bool signed, bool reservedOnly) = _signed(executor, token, claim);
         if (!signed) {
             emit Skipped(claim.client, executor, token, claim.lane, Reason.SIGNATURE);
-            return 0;
+            return (0, 0);
         }
-        uint256 due = claim.cumulative - line.claimed;
-        uint256 fromReserve = Math.min(due, line.reserved);
-        uint256 fromBalance = reservedOnly ? 0 : _draw(claim.client, token, due - fromReserve);
-        paid = fromReserve + fromBalance;
+        paid = _drawReserve(line, claim.cumulative - claimed);
+        if (!reservedOnly) paid += _draw(claim.client, token, claim.cumulative - claimed - paid);
         if (paid == 0) {
             emit Skipped(claim.client, executor, token, claim.lane, Reason.FUNDS);
-            return 0;
+            return (0, 0);
         }
-        line.claimed += uint128(paid);
-        line.reserved -= uint128(fromReserve);
-        _lanes[id] = line;
-        emit Settled(claim.client, executor, token, claim.lane, claim.cumulative, line.claimed, paid);
-        if (claim.usages.length != 0) _publish(id, executor, token, claim, line.claimed, grown);
+        claimed += paid;
+        line.claimed = uint128(claimed);
+        emit Settled(claim.client, executor, token, claim.lane, claim.cumulative, uint128(claimed), paid);
+        if (claim.usages.length != 0) growth = _publish(id, executor, token, claim, claimed);
+    }
+
+    /// @dev Takes up to `wanted` out of what is reserved on a lane.
+    function _drawReserve(Lane storage line, uint256 wanted) private returns (uint256 taken) {
+        uint256 reserved = line.reserved;
+        if (reserved == 0) return 0;
+        taken = Math.min(wanted, reserved);
+        line.reserved = uint128(reserved - taken);
     }
 
     /// @dev Takes up to `wanted` out of a client's balance; what is thawing goes last, and goes too.
     function _draw(address client, address token, uint256 wanted) private returns (uint256 taken) {
         if (wanted == 0) return 0;
-        Account memory held = _accounts[client][token];
-        taken = Math.min(wanted, held.balance);
-        if (taken == 0) return 0;
-        held.balance -= uint128(taken);
-        if (held.thawing > held.balance) held.thawing = held.balance;
-        _accounts[client][token] = held;
+        Account storage held = _accounts[client][token];
+        uint256 balance = held.balance;
+        if (balance == 0) return 0;
+        taken = Math.min(wanted, balance);
+        balance -= taken;
+        if (held.thawing > balance) held.thawing = uint128(balance);
+        held.balance = uint128(balance);
     }
 
     /// @dev Whether the client, or a signer of the client, signed the voucher; whether it may spend reserved money only.
@@ -421,36 +435,25 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
     }
 
     /// @dev Counts the usage of a paid voucher, all models or none; usage that is not wanted or makes no sense is skipped, never an
-    /// error: money must not depend on statistics. `grown` gathers what is added to the executor and the network.
-    function _publish(
-        bytes32 id,
-        address executor,
-        address token,
-        Claim calldata claim,
-        uint128 claimed,
-        Totals memory grown
-    ) private {
-        if (!_countable(id, executor, claim, claimed)) {
+    /// error: money must not depend on statistics. Returns what is to be added to the executor and the network.
+    function _publish(bytes32 id, address executor, address token, Claim calldata claim, uint256 claimed)
+        private
+        returns (uint256 sum)
+    {
+        mapping(bytes32 model => uint256) storage known = _usage[id];
+        if (!_countable(known, executor, claim, claimed)) {
             emit Skipped(claim.client, executor, token, claim.lane, Reason.USAGE);
-            return;
+            return 0;
         }
-        Totals memory sum;
-        for (uint256 i = 0; i < claim.usages.length; ++i) {
-            ModelUsage calldata used = claim.usages[i];
-            Totals memory last = _usage[id][used.model];
-            Totals memory growth = Totals(
-                used.inputTokens - last.inputTokens,
-                used.outputTokens - last.outputTokens,
-                used.requests - last.requests,
-                1
-            );
-            // A voucher names all models of its lane, and few of them are news.
-            if (growth.inputTokens == 0 && growth.outputTokens == 0 && growth.requests == 0) continue;
-            _usage[id][used.model] = Totals(used.inputTokens, used.outputTokens, used.requests, 0);
-            _add(_models[used.model], growth);
-            sum.inputTokens += growth.inputTokens;
-            sum.outputTokens += growth.outputTokens;
-            sum.requests += growth.requests;
+        ModelUsage[] calldata usages = claim.usages;
+        for (uint256 i = 0; i < usages.length; ++i) {
+            ModelUsage calldata used = usages[i];
+            uint256 now_ = Statistics.packed(used);
+            uint256 growth = now_ - known[used.model];
+            if (growth == 0) continue; // a voucher names all models of its lane, and few of them are news
+            known[used.model] = now_;
+            _models[used.model] = Statistics.sum(_models[used.model], growth + Statistics.ONE_CLAIM);
+            sum += growth;
             emit ModelUsed(
                 claim.client,
                 executor,
@@ -462,60 +465,51 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
                 used.requests
             );
         }
-        sum.claims = 1;
-        _add(_clients[claim.client], sum);
-        grown.inputTokens += sum.inputTokens;
-        grown.outputTokens += sum.outputTokens;
-        grown.requests += sum.requests;
-        grown.claims += 1;
+        sum += Statistics.ONE_CLAIM;
+        _clients[claim.client] = Statistics.sum(_clients[claim.client], sum);
     }
 
     /// @dev Whether usage is what was signed, comes from the executor itself, is paid for, sorted, and grows within bounds.
-    function _countable(bytes32 id, address executor, Claim calldata claim, uint128 claimed)
-        private
-        view
-        returns (bool)
-    {
-        uint256 count = claim.usages.length;
+    function _countable(
+        mapping(bytes32 model => uint256) storage known,
+        address executor,
+        Claim calldata claim,
+        uint256 claimed
+    ) private view returns (bool news) {
+        ModelUsage[] calldata usages = claim.usages;
+        uint256 count = usages.length;
         if (msg.sender != executor || claimed < claim.cumulative || count == 0 || count > MAX_MODELS) return false;
-        if (keccak256(abi.encode(claim.usages)) != claim.usageHash) return false;
+        if (keccak256(abi.encode(usages)) != claim.usageHash) return false;
         bytes32 before;
-        bool news;
         for (uint256 i = 0; i < count; ++i) {
-            ModelUsage calldata used = claim.usages[i];
+            ModelUsage calldata used = usages[i];
             if (i != 0 && used.model <= before) return false;
             before = used.model;
-            Totals storage last = _usage[id][used.model];
-            if (!_grows(last.inputTokens, used.inputTokens, MAX_TOKENS)) return false;
-            if (!_grows(last.outputTokens, used.outputTokens, MAX_TOKENS)) return false;
-            if (!_grows(last.requests, used.requests, MAX_REQUESTS)) return false;
-            news = news || used.requests != last.requests || used.inputTokens != last.inputTokens
-                || used.outputTokens != last.outputTokens;
+            uint256 last = known[before];
+            uint256 now_ = Statistics.packed(used);
+            if (!Statistics.follows(last, now_)) return false;
+            if (last != now_) news = true;
         }
-        return news;
     }
 
-    function _grows(uint256 from, uint256 to, uint256 most) private pure returns (bool) {
-        return from <= to && to - from <= most;
+    function _count(address executor, uint256 grown) private {
+        if (grown == 0) return;
+        _executors[executor] = Statistics.sum(_executors[executor], grown);
+        _network = Statistics.sum(_network, grown);
     }
 
-    function _count(address executor, Totals memory grown) private {
-        if (grown.claims == 0) return;
-        _add(_executors[executor], grown);
-        _add(_network, grown);
+    /// @dev Where free memory begins. What one claim of a batch used is free for the next: memory is dear where there is much of it.
+    function _mark() private pure returns (uint256 free) {
+        assembly ("memory-safe") {
+            free := mload(0x40)
+        }
     }
 
-    /// @dev Totals stop at their largest value: they are statistics, and nothing may fail for them.
-    function _add(Totals storage to, Totals memory more) private {
-        Totals memory sum = to;
-        sum.inputTokens = uint80(Math.min(uint256(sum.inputTokens) + more.inputTokens, type(uint80).max));
-        sum.outputTokens = uint80(Math.min(uint256(sum.outputTokens) + more.outputTokens, type(uint80).max));
-        sum.requests = uint56(Math.min(uint256(sum.requests) + more.requests, type(uint56).max));
-        sum.claims = uint40(Math.min(uint256(sum.claims) + more.claims, type(uint40).max));
-        to.inputTokens = sum.inputTokens;
-        to.outputTokens = sum.outputTokens;
-        to.requests = sum.requests;
-        to.claims = sum.claims;
+    /// @dev Frees what was taken since the mark; nothing of it may be in use.
+    function _reuse(uint256 mark) private pure {
+        assembly ("memory-safe") {
+            mstore(0x40, mark)
+        }
     }
 
     function _spend(address token, uint256 amount) private {

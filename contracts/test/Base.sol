@@ -20,21 +20,21 @@ interface Vm {
     function load(address target, bytes32 slot) external view returns (bytes32);
     function prank(address who) external;
     function readFile(string calldata path) external view returns (string memory);
-    function parseJsonBytes32(string calldata json, string calldata key) external pure returns (bytes32);
-    function parseJsonBytes(string calldata json, string calldata key) external pure returns (bytes memory);
-    function parseJsonUint(string calldata json, string calldata key) external pure returns (uint256);
     function parseJsonAddress(string calldata json, string calldata key) external pure returns (address);
+    function parseJsonBytes32(string calldata json, string calldata key) external pure returns (bytes32);
+    function parseJsonBytes32Array(string calldata json, string calldata key) external pure returns (bytes32[] memory);
+    function parseJsonUint(string calldata json, string calldata key) external pure returns (uint256);
+    function parseJsonUintArray(string calldata json, string calldata key) external pure returns (uint256[] memory);
     function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
+    function etch(address target, bytes calldata code) external;
     function store(address target, bytes32 slot, bytes32 value) external;
     function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
-    function snapshotGasLastCall(string calldata name) external returns (uint256 gasUsed);
     function snapshotValue(string calldata name, uint256 value) external;
     function revertToState(uint256 id) external returns (bool done);
     function snapshotState() external returns (uint256 id);
     function lastCallGas() external view returns (Gas memory gas);
     function toString(uint256 value) external pure returns (string memory);
     function warp(uint256 time) external;
-    function cool(address target) external;
 
     struct Gas {
         uint64 gasLimit;

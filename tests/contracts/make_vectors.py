@@ -130,7 +130,7 @@ def vectors() -> dict[str, Any]:
         ],
         "signerProofs": [
             proof(first, 1, EXECUTOR, 1_800_086_400, 0, 1_800_000_000),
-            proof(second, 2, TOKEN, 1, 1, 0),
+            proof(second, 2, TOKEN, 2, 1, 1),
             proof(third, 3, MOST, U40, U8, U40 - 1),
             proof(first, 1, EXECUTOR, U40, 1, (1 << 256) - 1),
             proof(second, 0, ZERO, 0, 0, 0),
