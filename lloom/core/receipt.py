@@ -56,6 +56,8 @@ class Status(IntEnum):
     """By the client: billed up to the byte it had received."""
     FAILED = 2
     """By the executor's fault: it costs nothing."""
+    UNPAID = 3
+    """By the executor, for want of credit: billed up to its last byte."""
 
 
 class Quote(Struct, frozen=True):

@@ -11,15 +11,19 @@ from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
+from lloom.adapters.serving import prompt
 from lloom.adapters.serving.book import Book, Terms
 from lloom.adapters.serving.gate import Gate, busy
 from lloom.adapters.serving.run import Run
+from lloom.adapters.serving.tab import Price, Tab
+from lloom.adapters.serving.till import Till
+from lloom.adapters.serving.tills import NO_TILLS, Tills
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
-from lloom.core.messages import ChatCall, OfferCall
+from lloom.core.messages import ChatCall, LaneCall, OfferCall, encode
 from lloom.core.offer import ModelOffer
 from lloom.core.once import Once
-from lloom.core.receipt import CheckedRequest, Draft, check_request, request_hash
+from lloom.core.receipt import CheckedRequest, Draft, Lane, Request, check_request, request_hash
 from lloom.core.settings import BridgeSettings, ExecutorSettings
 
 MAX_ORDERS: Final = 200_000
@@ -36,7 +40,9 @@ class Serving:
         domain: Domain,
         engines: Mapping[str, tuple[Engine, ModelOffer]],
         receipt: Callable[[Connection, Draft], None],
+        tills: Tills = NO_TILLS,
     ) -> None:
+        """`receipt` takes drafts of what costs nothing; `domain` is that of its requests."""
         self.book = Book()
         self.served = 0
         self._settings = settings
@@ -47,6 +53,7 @@ class Serving:
         self._clients: Counter[bytes] = Counter()
         self._orders = Once(MAX_ORDERS)
         self._receipt = receipt
+        self._tills = tills
 
     @property
     def running(self) -> int:
@@ -62,6 +69,11 @@ class Serving:
                     await stream.finish()
             case ChatCall() as call:
                 await self._chat(stream, call)
+            case LaneCall() as call:
+                async with self._client_share(stream.connection.peer), _deadline(self._settings.request_seconds):
+                    state = await self._tills.at(call.chain).desk.lane(stream.connection.peer, call)
+                    await stream.send(encode(state))
+                    await stream.finish()
             case _:
                 raise RetryElsewhere("An executor does not answer this.", status=501, code="wrong_role")
 
@@ -71,15 +83,37 @@ class Serving:
             body = await self._body(stream)
             if checked.request.request_hash != request_hash(call.salt, call.model, body):
                 raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
-            engine, _ = self.engines[call.model]
-            async with self._gates[engine.name].place():
-                await Run(stream, call, checked, terms, self._window).answer(engine, body, self._receipt)
+            await self._run(Run(stream, call, checked, terms, self._window), stream, checked, terms, body)
         self.served += 1
+
+    async def _run(self, run: Run, stream: Stream, checked: CheckedRequest, terms: Terms, body: bytes) -> None:
+        engine, _ = self.engines[terms.model.id]
+        if terms.payment is None:
+            async with self._gates[engine.name].place():
+                await run.answer(engine, body, self._receipt)
+            return
+        till = self._tills.at(terms.payment.chain)
+        tab = await self._tab(till, stream, checked.request, terms, body)
+        try:
+            async with self._gates[engine.name].place():
+                await run.answer(engine, body, till.desk.bill, tab)
+        finally:
+            tab.close()
+
+    async def _tab(self, till: Till, stream: Stream, request: Request, terms: Terms, body: bytes) -> Tab:
+        """Draws what the request's beginning may cost. RetryElsewhere (402) if its client has not paid for that."""
+        call = stream.call
+        if isinstance(call, ChatCall) and call.voucher is not None:
+            till.take(stream.connection.peer, call.voucher)
+        tokens = await prompt.counted(body, terms.model.encoding)
+        lane = Lane(request.client, terms.quote.token, request.lane)
+        return await till.open(stream.connection, lane, Price.of(terms.quote, request, tokens), tokens)
 
     def _check(self, stream: Stream, call: ChatCall) -> tuple[CheckedRequest, Terms]:
         """The signed request, if it is its sender's, for a model served here, under terms that still bind."""
         now = time.time()
-        checked = check_request(call.request, call.signature, self._domain, now)
+        domain = self._tills.at(call.chain).domain if call.chain else self._domain
+        checked = check_request(call.request, call.signature, domain, now)
         if checked.request.client != stream.connection.peer:
             raise PeerFault("The request was signed by somebody else than its sender.", code="bad_signature")
         if call.model not in self.engines:
@@ -87,6 +121,8 @@ class Serving:
         terms = self.book.terms(checked.request.quote_hash, now)
         if terms.model.id != call.model:
             raise PeerFault("The quote is for another model.", code="quote")
+        if call.chain != (terms.payment.chain if terms.payment else 0):
+            raise PeerFault("The quote is paid on another chain.", code="quote")
         if not self._orders.first(checked.digest, checked.request.deadline, now):
             raise RetryElsewhere("This request was made before.", status=409, code="replayed")
         return checked, terms

@@ -6,40 +6,33 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Final
-
-import msgspec
-from msgspec import Struct
+from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
+from lloom.adapters.serving import prompt
 from lloom.adapters.serving.book import Terms
+from lloom.adapters.serving.prompt import BYTES_PER_TOKEN
+from lloom.adapters.serving.tab import Tab, Unpaid
 from lloom.core import tokens
 from lloom.core.bridge.frames import MAX_DATA
 from lloom.core.errors import PeerFault, RetryElsewhere
-from lloom.core.identity import ADDRESS_BYTES
 from lloom.core.messages import ChatCall, Done
 from lloom.core.metering import Meter
 from lloom.core.receipt import CheckedRequest, Draft, Lane, ResponseHash, Status, cost
+from lloom.core.sse import END
 
-BYTES_PER_TOKEN: Final = 4
-"""Used only for the part of a very long answer that was not kept for counting."""
-
-
-class _Prompt(Struct, frozen=True):
-    """What of a body is counted where the backend does not count."""
-
-    messages: list[dict[str, Any]] = []
-    tools: list[dict[str, Any]] | None = None
-
-
-_prompt = msgspec.json.Decoder(_Prompt)
+_LARGE: Final = 1024
+"""Bytes of an event that holds more than one token, most likely."""
+_RECOUNT: Final = 32
+"""Events after which what was sent is counted again, if credit for it is lacking: until then one counts as a token."""
 
 
 class Run:
     """One answer: engine → meter → stream, and the draft of its receipt, whatever way it ends."""
 
     def __init__(self, stream: Stream, call: ChatCall, checked: CheckedRequest, terms: Terms, window: int) -> None:
+        """`window`: bytes that may be under way to the client."""
         self._stream = stream
         self._call = call
         self._checked = checked
@@ -48,9 +41,18 @@ class Run:
         self._meter = Meter()
         self._started = time.time_ns() // 1_000_000
         self._clock = time.monotonic()
+        self._tab: Tab | None = None
+        self._tokens = 0
+        self._events = self._recounted = 0
 
-    async def answer(self, engine: Engine, body: bytes, receipt: Callable[[Connection, Draft], None]) -> None:
-        """Streams the answer and hands the receipt's draft to `receipt`; errors pass through after that."""
+    async def answer(
+        self, engine: Engine, body: bytes, receipt: Callable[[Connection, Draft], None], tab: Tab | None = None
+    ) -> None:
+        """Streams the answer and hands the receipt's draft to `receipt`; errors pass through after that.
+
+        With a `tab` it goes no further than that covers, and waits there for credit.
+        """
+        self._tab = tab
         status, counted = Status.FAILED, (0, 0)
         try:
             async with contextlib.aclosing(engine.stream(self._call.model, body)) as source:
@@ -62,14 +64,22 @@ class Run:
             if self._stream.cancelled is not None:
                 status = Status.CANCELLED
             raise
+        except Unpaid:
+            status = Status.UNPAID
+            raise
         finally:
             if self._hash.length:  # who got nothing owes nothing
-                with contextlib.suppress(PeerFault):  # a CANCEL that lies about its bytes earns no receipt
-                    receipt(self._stream.connection, await self._draft(status, body, counted))
+                draft = await self._final(status, body, counted)
+                if tab is not None and draft is not None:
+                    tab.close(draft.cost)
+                if draft is not None:
+                    receipt(self._stream.connection, draft)
 
     async def _pump(self, source: AsyncGenerator[bytes, None]) -> None:
         async for data in source:
             block = self._meter.feed(data)
+            if self._tab is not None and block:
+                await self._cover(self._tab, block)
             for start in range(0, len(block), MAX_DATA):
                 piece = block[start : start + MAX_DATA]
                 self._hash.update(piece)
@@ -77,12 +87,31 @@ class Run:
         if not self._meter.ended:
             raise RetryElsewhere("The backend broke off its answer.", code="backend_cut")
 
-    async def _count(self, body: bytes, length: int) -> tuple[int, int]:
-        """Tokens of the prompt and of the answer's first `length` bytes.
+    async def _cover(self, tab: Tab, block: bytes) -> None:
+        """Waits until there is credit for `block`. Events count as tokens, until credit is lacking: then we look closer."""
+        events = block.count(END)
+        large = len(block) > events * _LARGE
+        self._events += events
+        self._tokens += await asyncio.to_thread(self._tokens_of, block) if large else events
+        if tab.covers(self._tokens):
+            return
+        if self._events - self._recounted >= _RECOUNT:
+            self._recounted = self._events
+            length = self._hash.length + len(block)
+            self._tokens = await asyncio.to_thread(self._outputs, length)
+        await tab.credit(self._tokens)
+
+    def _tokens_of(self, block: bytes) -> int:
+        """Tokens in a block of which one event may hold many."""
+        meter = Meter()
+        return tokens.count(meter.text(len(meter.feed(block))), self._terms.model.encoding)
+
+    async def _count(self, body: bytes, length: int, *, whole: bool = True) -> tuple[int, int]:
+        """Tokens of the prompt and of the answer's first `length` bytes; `whole`: the backend gave no more than that.
 
         The backend's own numbers, or ours where it gave none; of an answer that did not all arrive at most what we count.
         """
-        whole = length == self._hash.length
+        whole = whole and length == self._hash.length
         if self._meter.usage and whole:
             return self._meter.tokens()
         inputs, outputs = await asyncio.to_thread(self._count_text, body, length)
@@ -92,35 +121,42 @@ class Run:
         return inputs, outputs
 
     def _count_text(self, body: bytes, length: int) -> tuple[int, int]:
-        encoding = self._terms.model.encoding
-        outputs = tokens.count(self._meter.text(length), encoding) + self._meter.unkept(length) // BYTES_PER_TOKEN
-        try:
-            prompt = _prompt.decode(body)
-            return tokens.count_messages(prompt.messages, prompt.tools or [], encoding), outputs
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the backend took it all the same
-            return len(body) // BYTES_PER_TOKEN, outputs
+        inputs = self._tab.prompt if self._tab else prompt.count(body, self._terms.model.encoding)
+        return inputs, self._outputs(length)
+
+    def _outputs(self, length: int) -> int:
+        text, unkept = self._meter.text(length), self._meter.unkept(length)
+        return tokens.count(text, self._terms.model.encoding) + unkept // BYTES_PER_TOKEN
 
     def _usage(self, inputs: int, outputs: int) -> bytes:
         return self._meter.usage or (
             b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}' % (inputs, outputs, inputs + outputs)
         )
 
-    async def _draft(self, status: Status, body: bytes, counted: tuple[int, int]) -> Draft:
+    async def _final(self, status: Status, body: bytes, counted: tuple[int, int]) -> Draft | None:
         """The receipt of what was delivered: a cancelled answer up to the byte its client received, a failed one for nothing.
 
-        More tokens than were ordered are not charged: no client accepts that.
+        A CANCEL that lies about its bytes earns no receipt; who pays gets one over all that was sent.
         """
-        cancel, length = self._stream.cancelled, self._hash.length
+        length, cancel = self._hash.length, self._stream.cancelled
         if cancel is not None and status is Status.CANCELLED:
-            length = cancel.received
+            try:
+                return await self._draft(status, body, counted, cancel.received)
+            except PeerFault:
+                if self._tab is None:
+                    return None
+        return await self._draft(status, body, counted, length)
+
+    async def _draft(self, status: Status, body: bytes, counted: tuple[int, int], length: int) -> Draft:
+        """More tokens than were ordered are not charged: no client accepts that. PeerFault if never so many bytes were sent."""
         response_hash = self._hash.digest(length)
-        if status is Status.CANCELLED:
-            counted = await self._count(body, length)
+        if status in (Status.CANCELLED, Status.UNPAID):
+            counted = await self._count(body, length, whole=status is not Status.UNPAID)
         request, quote = self._checked.request, self._terms.quote
         ordered = (request.max_input_tokens, request.max_output_tokens)
         inputs, outputs = (0, 0) if status is Status.FAILED else map(min, counted, ordered)
         return Draft(
-            lane=Lane(client=request.client, token=bytes(ADDRESS_BYTES), number=request.lane),
+            lane=Lane(client=request.client, token=quote.token, number=request.lane),
             request_digest=self._checked.digest,
             model=quote.model,
             response_hash=response_hash,

@@ -1,0 +1,112 @@
+"""What a Worker may spend of one lane, and who waits for more: state only. The till moves it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lloom.core.payment.receivable import Ask
+from lloom.core.payment.voucher import CheckedVoucher
+from lloom.core.receipt import Lane
+
+if TYPE_CHECKING:
+    from lloom.adapters.serving.tab import Tab
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A request that has not begun, for want of `amount`."""
+
+    amount: int
+    done: asyncio.Future[None]
+    asked: bool = False
+    """Whether the ledger was asked on its behalf."""
+
+
+@dataclass(slots=True, eq=False)
+class Slice:
+    """Totals as in `receivable.Lease`, as this Worker knows them. What is drawn by requests that run is `open`."""
+
+    lane: Lane
+    used_at: float
+    granted: int = 0
+    spent: int = 0
+    open: int = 0
+    unbilled: int = 0
+    """Requests whose receipts are not issued yet."""
+    number: int = 0
+    """Of the latest ask: an answer to an earlier one says nothing any more."""
+    fresh: bool = True
+    """The ledger was not heard yet."""
+    in_flight: bool = False
+    leaving: bool = False
+    """It is being given back."""
+    best: tuple[int, int] = (-1, -1)
+    """Amount and requests of the best voucher that came."""
+    voucher: CheckedVoucher | None = None
+    """The same, as long as the ledger does not have it."""
+    waiting: deque[Waiting] = field(default_factory=deque)
+    short: dict[Tab, int] = field(default_factory=dict)
+    """Answers that soon need, or do need, so much more."""
+    refused: bool = False
+    """The ledger has no more for them, until a voucher comes."""
+
+    @property
+    def free(self) -> int:
+        """What can be drawn; below zero if answers became dearer than what was drawn for them."""
+        return self.granted - self.used
+
+    @property
+    def used(self) -> int:
+        """What is gone, or may be gone any moment."""
+        return self.spent + self.open
+
+    @property
+    def wanted(self) -> int:
+        """What is missing to all who wait."""
+        return sum(each.amount for each in self.waiting) + sum(self.short.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be lost with it."""
+        return not (self.open or self.unbilled or self.waiting or self.in_flight or self.voucher)
+
+    def ask(self, number: int) -> Ask:
+        """What to ask the ledger for now."""
+        self.number = number
+        for each in self.waiting:
+            each.asked = True
+        if self.leaving:
+            self.granted = self.used
+        return Ask(
+            lane=self.lane,
+            number=number,
+            used=self.used,
+            least=self.wanted,
+            fresh=self.fresh,
+            back=self.leaving,
+            voucher=self.voucher,
+        )
+
+    def give_back(self, number: int) -> Ask:
+        """Stops spending what nobody has drawn."""
+        self.number = number
+        self.granted = min(self.granted, self.used)
+        return Ask(lane=self.lane, number=number, used=self.used, back=True)
+
+    def serve(self) -> None:
+        """Hands out what there is: to answers that run, then to those whose turn it is to begin."""
+        for tab, wanted in list(self.short.items()):
+            got = max(0, min(wanted, self.free))
+            self.open += got
+            self.short[tab] -= got
+            if not self.short[tab]:
+                del self.short[tab]
+            tab.gain(got)
+        while not self.short and self.waiting and self.waiting[0].amount <= self.free:
+            first = self.waiting.popleft()
+            if not first.done.done():  # else it has given up
+                self.open += first.amount
+                first.done.set_result(None)
