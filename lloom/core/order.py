@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from lloom.core.chat import ChatRequest
 from lloom.core.eip712 import Domain
+from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import ChatCall
-from lloom.core.receipt import Quote, Request, cost, request_digest, request_hash, sign_request
+from lloom.core.receipt import PRICE_UNIT, Quote, Request, cost, request_digest, request_hash, sign_request
 from lloom.core.selection import Candidate
 
 
@@ -55,11 +56,15 @@ class Client:
         """The order of `chat` at `candidate`, to be done before `deadline` (Unix seconds). `paying`: None where nobody pays.
 
         There the prompt's tokens are not counted: no prompt is longer than the context, and templates add to it.
+        RetryElsewhere (402 `cost`) if earlier attempts have cost all that the request may.
         """
         terms = candidate.terms
         paying = paying or Paying(self.domain, 0, terms.context, 0)
         inputs = min(terms.context, paying.max_input)
         outputs = min((chat.max_output or terms.max_output) * chat.choices, (1 << 32) - 1)
+        max_cost = cost(candidate.quote, inputs, 0, outputs) - paying.spent
+        if paying.spent:  # no executor takes an order that may cost more than it allows
+            outputs = min(outputs, _affordable(candidate.quote, inputs, max_cost))
         request = Request(
             quote_hash=candidate.quote_hash,
             client=self.identity.address,
@@ -68,9 +73,18 @@ class Client:
             request_hash=request_hash(nonce.salt, terms.id, chat.body),
             max_input_tokens=inputs,
             max_output_tokens=outputs,
-            max_cost=max(0, cost(candidate.quote, inputs, 0, outputs) - paying.spent),
+            max_cost=max_cost,
             deadline=deadline,
         )
         encoded, signature = sign_request(request, self.identity, paying.domain)
         call = ChatCall(encoded, signature, nonce.salt, terms.id, paying.domain.chain_id)
         return Order(call, request, request_digest(encoded, paying.domain), candidate.quote, paying.domain)
+
+
+def _affordable(quote: Quote, inputs: int, amount: int) -> int:
+    """Output tokens that `amount` pays for beside the prompt."""
+    left = amount - cost(quote, inputs, 0, 0)
+    if left <= 0:
+        message = "What executors billed that failed to answer is already all that this request may cost."
+        raise RetryElsewhere(message, status=402, code="cost")
+    return left * PRICE_UNIT // quote.output_price if quote.output_price else (1 << 32) - 1

@@ -28,6 +28,8 @@ from lloom.core.settings import AccountingSettings
 
 SHARE: Final = 4
 """A ceiling is raised by this part of `prepay.per_executor` beyond what is needed now, so that it need not be soon again."""
+PAUSE_SECONDS: Final = 0.1
+"""Between two calls that nobody waits for: a budget that is spent, for one, is asked for in vain."""
 
 
 class Ledger(Protocol):
@@ -68,6 +70,7 @@ class Lane:
         self._wanted = 0
         self._waiting = 0
         self._raising: asyncio.Task[Raised] | None = None
+        self._again = 0.0
         self._latest: SignedVoucher | None = None
         self._told: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
         self._loop = asyncio.get_running_loop()
@@ -207,7 +210,9 @@ class Lane:
         """Before the ceiling is reached, so that nobody waits for it."""
         payable, prepay = self.payable, self._wallet.settings.prepay
         left = payable.ceiling - payable.signed
-        if payable.accepted and 2 * SHARE * left < prepay.per_executor and payable.ceiling < payable.limit(prepay):
+        due = payable.accepted and 2 * SHARE * left < prepay.per_executor and payable.ceiling < payable.limit(prepay)
+        if due and self._loop.time() >= self._again:
+            self._again = self._loop.time() + PAUSE_SECONDS
             self._raise(payable.ceiling).add_done_callback(_heard)
 
     def _raised(self, done: asyncio.Task[Raised]) -> None:

@@ -1,0 +1,304 @@
+"""A client that pays, at executors that serve: what is promised, what is paid, who waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from market_support import (
+    END,
+    PER_EXECUTOR,
+    PRICE,
+    TOKEN_COST,
+    WINDOW,
+    WORD,
+    Buyer,
+    Sale,
+    Seller,
+    buying,
+    listening,
+)
+from payables_support import FakeContract
+
+from lloom.core.errors import RetryElsewhere
+from lloom.core.messages import Done
+from lloom.core.offer import Payment
+from lloom.core.payment.voucher import read
+from lloom.core.receipt import Status
+from lloom.core.selection import Spending
+from lloom.core.settings import PrepaySettings
+from tests.unit.adapters.routing_support import request
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    return tmp_path / "ledger.sqlite"
+
+
+async def ask(buyer: Buyer, **fields: object) -> bytes:
+    answer = await buyer.router.chat(request(**fields))
+    return b"".join([data async for data in answer])
+
+
+async def until(holds: object) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # type: ignore[operator]  # noqa: ASYNC110 - no event of asyncio's
+            await asyncio.sleep(0.001)
+
+
+async def test_a_request_is_paid_for_before_it_runs_and_accepted_after(path: Path) -> None:
+    seller = Seller()
+    async with listening(seller), buying(path, seller) as buyer:
+        assert await ask(buyer) == WORD * 4 + END
+        [sale] = seller.sales
+        assert sale.call.chain == 31337
+        assert sale.request.max_input_tokens < 2048, "the prompt was counted"
+        draw = (sale.request.max_input_tokens + WINDOW) * TOKEN_COST
+        assert seller.vouchers[0] == 2 * draw, "this request, and one like it ahead"
+        await buyer.bank.settled(1)
+        assert (buyer.problems, buyer.lane(seller).payable.accepted) == ([""], 13 * TOKEN_COST)
+        standing = await buyer.bank.payables.lane(seller.address)
+        assert standing is not None
+        assert (standing.accepted, standing.seq) == (13 * TOKEN_COST, 1)
+
+
+async def test_an_idle_lane_gets_a_voucher_that_tells_what_was_accepted(path: Path) -> None:
+    seller = Seller()
+    async with listening(seller), buying(path, seller) as buyer:
+        await ask(buyer)
+        await until(lambda: seller.book.voucher is not None and seller.book.voucher.usages)
+        voucher = seller.book.voucher
+        assert voucher is not None
+        assert [(usage.input_tokens, usage.output_tokens, usage.requests) for usage in voucher.usages] == [(9, 4, 1)]
+        assert read(voucher).cumulative == seller.vouchers[0], "it promises no more than before"
+
+
+async def test_a_client_that_stops_says_what_it_accepted(path: Path) -> None:
+    seller = Seller()
+    async with listening(seller):
+        async with buying(path, seller, closing_seconds=30) as buyer:
+            await ask(buyer)
+        voucher = seller.book.voucher
+        assert voucher is not None
+        assert voucher.usages[0].requests == 1
+
+
+async def test_on_a_warm_lane_a_request_waits_for_no_actor_and_no_disk(path: Path) -> None:
+    seller = Seller()
+    async with listening(seller), buying(path, seller, closing_seconds=30) as buyer:
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        await ask(buyer)
+        await buyer.bank.settled(2)
+        buyer.bank.gate = asyncio.Event()  # from here on no ceiling is raised
+        asked = [each for each in buyer.bank.asked if each != "raise"]
+        for _ in range(50):
+            await ask(buyer)
+        assert len(seller.sales) == 52
+        assert seller.lane_calls == 1
+        assert asked == ["lane"] == [each for each in buyer.bank.asked if each != "raise"]
+        buyer.bank.gate.set()
+
+
+async def test_a_first_request_waits_until_its_ceiling_is_on_the_disk(path: Path) -> None:
+    seller = Seller()
+    async with listening(seller), buying(path, seller) as buyer:
+        buyer.bank.gate = asyncio.Event()
+        asking = asyncio.create_task(ask(buyer))
+        await until(lambda: "raise" in buyer.bank.asked)
+        assert (seller.sales, seller.vouchers) == ([], [])
+        buyer.bank.gate.set()
+        await asking
+        standing = await buyer.bank.payables.lane(seller.address)
+        assert standing is not None
+        assert standing.ceiling >= max(seller.vouchers)
+
+
+async def test_an_answer_longer_than_its_window_is_paid_as_it_arrives(path: Path) -> None:
+    words = 24 * WINDOW
+
+    async def serve(sale: Sale) -> None:
+        for number in range(words):
+            owed = sale.book.charged + (9 + number + 1) * TOKEN_COST
+            if owed > sale.book.best:
+                sale.need(owed + WINDOW * TOKEN_COST)
+                await sale.vouched(owed)
+            await sale.send(WORD)
+        await sale.send(END)
+        await sale.stream.finish(Done(9, words))
+        sale.bill(sale.receipt(9, words))
+
+    seller = Seller(serve)
+    async with listening(seller), buying(path, seller) as buyer:
+        await ask(buyer, max_tokens=words)
+        await buyer.bank.settled(1)
+        assert buyer.problems == [""]
+        assert len(seller.vouchers) < 10 * words // WINDOW, "no voucher for every token"
+        assert max(seller.vouchers) <= (9 + words + 8 * WINDOW) * TOKEN_COST * 2
+
+
+async def test_sixty_four_streams_share_a_lane_while_receipts_and_needs_are_lost_doubled_and_late(path: Path) -> None:
+    words, rng = 3 * WINDOW, random.Random(7)
+    held: list[object] = []
+
+    async def serve(sale: Sale) -> None:
+        for _ in range(words):
+            await sale.send(WORD)
+            if rng.random() < 0.2:
+                sale.need(rng.choice([1, sale.book.charged + 20 * TOKEN_COST, 1 << 100]))
+        await sale.send(END)
+        await sale.stream.finish(Done(9, words))
+        held.append(sale.receipt(9, words))
+        if len(held) % 8 == 0:
+            rng.shuffle(held)
+            lost = held.pop() if len(held) > 5 else None
+            sale.bill(*held, *held[:3])  # type: ignore[arg-type]
+            assert lost is None or lost in sale.book.receipts
+            held.clear()
+
+    seller = Seller(serve)
+    prepay = PrepaySettings(per_executor=PER_EXECUTOR, newcomers=4 * PER_EXECUTOR, ahead=1.0)
+    async with listening(seller), buying(path, seller, prepay=prepay) as buyer:
+        promised: list[int] = []
+        control = seller.take
+
+        def take(signed: object) -> None:
+            promised.append(read(signed).cumulative - buyer.lane(seller).payable.accepted)  # type: ignore[arg-type]
+            control(signed)  # type: ignore[arg-type]
+
+        seller.take = take  # type: ignore[method-assign]
+        for _ in range(3):
+            await asyncio.gather(*(ask(buyer, max_tokens=words) for _ in range(64)))
+        await until(lambda: len(buyer.bank.judged) == 192)  # lost ones are asked for when the lane is idle
+        await buyer.bank.settled(192)
+        payable = buyer.lane(seller).payable
+        assert set(buyer.problems) == {""}
+        assert payable.accepted == seller.book.charged == 192 * (9 + words) * TOKEN_COST
+        assert (payable.numbering.seq, payable.numbering.gap, payable.grants) == (192, False, {})
+        assert max(promised) <= PER_EXECUTOR
+        assert payable.signed <= payable.accepted + PER_EXECUTOR
+        await until(lambda: seller.book.best >= payable.accepted)
+
+
+async def test_an_executor_that_failed_is_paid_for_its_part_and_the_next_may_cost_less(path: Path) -> None:
+    async def breaks(sale: Sale) -> None:
+        await sale.send(b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n')
+        sale.bill(sale.receipt(9, 0, status=Status.CANCELLED))
+        await asyncio.sleep(0)
+        raise RetryElsewhere("no memory left", code="backend_failed")
+
+    bad, good = Seller(breaks, price=PRICE), Seller(price=2 * PRICE)
+    async with listening(bad, good), buying(path, bad, good) as buyer:
+        await ask(buyer, max_tokens=100)
+        await buyer.bank.settled(2)
+        assert buyer.problems == ["", ""]
+        [sale] = good.sales
+        whole = 2 * (sale.request.max_input_tokens + 100) * TOKEN_COST
+        assert sale.request.max_cost == whole - 9 * TOKEN_COST
+        assert (
+            2 * (sale.request.max_input_tokens + sale.request.max_output_tokens) * TOKEN_COST <= sale.request.max_cost
+        )
+
+
+async def test_free_executors_cost_nothing_and_ask_nobody(path: Path) -> None:
+    async def serve(sale: Sale) -> None:
+        await sale.send(WORD, END)
+        await sale.stream.finish(Done(1, 1))
+
+    seller = Seller(serve, payments=())
+    async with listening(seller), buying(path, seller) as buyer:
+        await ask(buyer)
+        [sale] = seller.sales
+        assert (sale.call.chain, sale.call.voucher, sale.request.lane) == (0, None, 0)
+        assert sale.request.max_input_tokens == 2048
+        assert (buyer.bank.asked, seller.lane_calls, seller.vouchers) == ([], 0, [])
+
+
+# --- what the caller is told
+
+
+async def refused(buyer: Buyer, **fields: object) -> RetryElsewhere:
+    with pytest.raises(RetryElsewhere) as caught:
+        await ask(buyer, **fields)
+    return caught.value
+
+
+async def test_a_node_without_a_chain_is_told_what_to_do(path: Path) -> None:
+    seller = Seller()
+    async with listening(seller), buying(path, seller, spending=Spending()) as buyer:
+        error = await refused(buyer)
+        assert (error.status, error.code) == (402, "payment_required")
+        assert "chain=…" in str(error)
+        assert seller.sales == []
+
+
+async def test_a_node_that_has_paid_nothing_in_is_told_what_to_do(path: Path) -> None:
+    seller = Seller()
+    async with listening(seller), buying(path, seller, contract=FakeContract(available=0)) as buyer:
+        error = await refused(buyer)
+        assert (error.status, error.code) == (402, "payment_required")
+        assert "command=deposit" in str(error)
+
+
+async def test_a_deposit_too_small_is_no_fault_of_the_executors(path: Path) -> None:
+    seller = Seller()
+    async with listening(seller), buying(path, seller, contract=FakeContract(available=10)) as buyer:
+        error = await refused(buyer)
+        assert (error.status, error.code) == (402, "no_funds")
+        assert "command=deposit" in str(error)
+        assert buyer.outcomes.success((seller.address, seller.endpoint, "m"), 0) == 0.5
+
+
+async def test_the_budget_is_named(path: Path) -> None:
+    seller = Seller()
+    async with listening(seller), buying(path, seller, budget=10) as buyer:
+        error = await refused(buyer)
+        assert (error.status, error.code) == (402, "budget")
+        assert "accounting.budget" in str(error)
+
+
+async def test_a_request_larger_than_the_prepayment_is_named(path: Path) -> None:
+    seller = Seller()
+    prepay = PrepaySettings(per_executor=10, newcomers=100, ahead=1.0)
+    async with listening(seller), buying(path, seller, prepay=prepay) as buyer:
+        error = await refused(buyer)
+        assert (error.status, error.code) == (402, "prepay_limit")
+        assert "accounting.prepay.per_executor" in str(error)
+        assert seller.sales == []
+
+
+async def test_a_price_over_the_callers_limit_is_named(path: Path) -> None:
+    seller = Seller()
+    limits = Spending(PRICE, PRICE - 1, lambda _: None)
+    async with listening(seller), buying(path, seller, spending=limits) as buyer:
+        error = await refused(buyer)
+        assert (error.status, error.code) == (402, "price")
+        assert "routing.max_output_price" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("payment", "word"),
+    [
+        (Payment(1, b"\xc0" * 20, bytes(20), 10**6), "eip155:1,"),
+        (Payment(31337, b"\xc1" * 20, bytes(20), 10**6), "another contract"),
+        (Payment(31337, b"\xc0" * 20, b"\x01" * 20, 10**6), "another token"),
+    ],
+)
+async def test_an_executor_that_is_paid_elsewhere_is_not_asked(path: Path, payment: Payment, word: str) -> None:
+    seller = Seller(payments=(payment,))
+    async with listening(seller), buying(path, seller) as buyer:
+        error = await refused(buyer)
+        assert error.code == "payment_required"
+        assert word in str(error)
+        assert seller.sales == []
+
+
+async def test_where_one_cannot_be_paid_another_is_asked(path: Path) -> None:
+    foreign = Seller(payments=(Payment(1, b"\xc0" * 20, bytes(20), 10**6),))
+    free = Seller(price=2 * PRICE)
+    async with listening(foreign, free), buying(path, foreign, free) as buyer:
+        assert await ask(buyer) == WORD * 4 + END
+        assert (len(free.sales), foreign.sales) == (1, [])
