@@ -21,6 +21,8 @@ from lloom.core.records import ALL
 from lloom.core.selection import Candidate
 from lloom.core.settings import RoutingSettings
 
+ANEW_SECONDS: Final = 2.0
+"""For asking the network again while a request waits."""
 WARM: Final = 4
 """Executors of a model to which a connection is kept open."""
 
@@ -77,6 +79,15 @@ class Directory:
         lookup = await self._looked_up(model)
         candidates = [each for executor in lookup.executors for each in self._offers.candidates(executor, model)]
         return Found(tuple(candidates), len(lookup.executors), tuple(dict.fromkeys(lookup.problems.values())))
+
+    async def anew(self, model: str) -> Found:
+        """As `candidates`, once the network was asked again: what is known proved to be old. Waits a little."""
+        lookup = self._lookups.get(model)
+        if lookup is not None:
+            if lookup.search is None:
+                lookup.search = asyncio.create_task(self._search(model, lookup))
+            await asyncio.wait({lookup.search}, timeout=ANEW_SECONDS)
+        return await self.candidates(model)
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]:
         """Every model of every executor that could be asked."""

@@ -73,12 +73,17 @@ class Router:
         tab = Tab()
         tried: list[Place] = []
         failures: list[RetryElsewhere] = []
+        asked_anew = False
         while len(tried) < self._keeping.settings.attempts:
             chosen = self._selection.choose(candidates, request, tried, loop.time(), self._rng)
             if isinstance(chosen, Nobody):
                 if not failures:
                     raise _refused(chosen)
-                break
+                if asked_anew or any(error.code != "unreachable" for error in failures):
+                    break
+                # They may have moved, or be reached through another relay by now.
+                candidates, asked_anew = (await self._directory.anew(request.model)).candidates, True
+                continue
             tried.append(chosen.place)
             try:
                 return await self._attempt(chosen, request, tab, len(tried), deadline)

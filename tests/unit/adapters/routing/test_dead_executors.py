@@ -98,3 +98,23 @@ async def test_free_identities_that_are_nobody_fail_no_request_while_somebody_is
             waited.append(took)
         assert max(waited) <= CONNECT_SECONDS + QUICK, "for one of them at the most"
         assert sum(each > QUICK for each in waited) <= 20
+
+
+@in_virtual_time
+async def test_an_executor_that_moved_is_asked_where_it_is_now_by_the_same_request() -> None:
+    executor = FakeExecutor(1)
+    async with Net(executor) as net:
+        await ask(net)
+        old, alive = executor.endpoint, net.dht.dial
+        executor.connections[-1].break_off()
+        executor.number = 2
+        executor.seal()
+
+        async def dial(endpoint: Any, who: Any) -> Any:
+            if endpoint == old:
+                raise RetryElsewhere("the relay is gone", code="unreachable")
+            return await alive(endpoint, who)
+
+        net.pool._dial = dial
+        took, _ = await ask(net)
+        assert took <= QUICK
