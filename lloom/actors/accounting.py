@@ -1,4 +1,4 @@
-"""Accounting: numbers, signs and journals receipts, in batches. It never decides what is owed, and settles nothing yet.
+"""Accounting: numbers, signs and journals receipts, in batches. It never decides what is owed, nor when it is redeemed.
 
 Nothing leaves before it is on the disk, and asking again for the same request gives the very same receipt: callers may repeat.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from loguru import logger
 
+from lloom.actors.earning import Earning
 from lloom.actors.paying import Paying
 from lloom.actors.place import Place
 from lloom.adapters.journal import receipts
@@ -25,7 +26,7 @@ from lloom.core.receipt import Draft, sign_receipt
 from lloom.core.settings import Settings
 
 
-class Accounting(Paying):
+class Accounting(Earning, Paying):
     """One for each chain of a node that pays or is paid, and one for what nobody pays. Until the journal is open, calls wait."""
 
     def __init__(self, place: Place, chain: str = "") -> None:
@@ -45,9 +46,10 @@ class Accounting(Paying):
             self._writer = writer
             self._sign = partial(sign_receipt, identity=identity, domain=domain(settings.chain.get(self._chain)))
             self._opened.set()
-            self.up("keeps signed receipts; there is no chain, so nothing is settled")
+            self.up(_summary(self._chain))
             logger.debug("the journal is {}", path)
-            await self._work_on(writer.run(), *self.paying(self._chain, identity, writer))
+            earning = self.earning(self._chain, identity, writer, self._sign)
+            await self._work_on(writer.run(), *earning, *self.paying(self._chain, identity, writer))
         finally:
             self._opened.clear()
             await writer.close()
@@ -90,6 +92,12 @@ class Accounting(Paying):
         """Stores checked receipts by the executor that gave them. Client's side; errors as for `issue`."""
         await self._ready()
         await self._writer.write(lambda db: receipts.keep(db, items), len(items))
+
+
+def _summary(chain: str) -> str:
+    if chain:
+        return f"keeps vouchers and receipts of {chain}"
+    return "keeps signed receipts of what nobody pays"
 
 
 def journal_path(settings: Settings, chain: str, owner: NodeId) -> Path:

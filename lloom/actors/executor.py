@@ -29,6 +29,7 @@ from lloom.core.bridge.certificate import Endorsement
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import Hello, Limits
 from lloom.core.offer import Endpoint, ModelOffer, Offer, fingerprint, seal
+from lloom.core.payment.domain import active, payment
 from lloom.core.reachability import Reachability
 from lloom.core.roster import Roster
 
@@ -181,6 +182,7 @@ class ExecutorNode(Actor):
         """A new signed offer, later than all before it."""
         now = time.time()
         self._seq = max(self._seq + 1, int(now * 1000))
+        payments = tuple(map(payment, active(self.place.settings).values()))
         offer = Offer(
             executor=self.place.node,
             seq=self._seq,
@@ -188,6 +190,8 @@ class ExecutorNode(Actor):
             endpoints=endpoints,
             models=models,
             software=f"lloom/{__version__}",
+            payments=payments,
+            window=self.place.settings.accounting.window if payments else 0,
         )
         return seal(offer, self._key(), self.place.settings.network.name)
 

@@ -89,3 +89,13 @@ def _handle(name: str, namespace: str) -> Any:
     import ray
 
     return ray.get_actor(name, namespace)
+
+
+def worker_name(number: int) -> str:
+    """The actor of a Worker."""
+    return f"executor-worker-{number}"
+
+
+def ledger_name(chain: str) -> str:
+    """The accounting actor of a chain; of what nobody pays (empty)."""
+    return f"accounting-{chain}" if chain else "accounting"

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from lloom.actors.place import Office, Place
+from lloom.actors.place import Office, Place, ledger_name, worker_name
 from lloom.actors.supervisor import Part
 from lloom.adapters.machine import ports
 from lloom.core.offer import Endpoint
+from lloom.core.payment.domain import active
 
 GOODBYES, WORK, LEDGER = range(3)
 """Stages of stopping: first the network is told, then open requests end, and their receipts still reach the journal."""
@@ -57,7 +58,7 @@ def _executor(office: Office, label: str) -> Plan:
     network, resources = office.settings.network, settings.executor.worker
     workers = (
         Part(
-            _place(office, f"executor-worker-{number}", label),
+            _place(office, worker_name(number), label),
             Worker,
             (network.port + number, Endpoint(network.advertise or network.host, network.port + number)),
             num_cpus=resources.num_cpus,
@@ -68,7 +69,7 @@ def _executor(office: Office, label: str) -> Plan:
         for number in range(settings.executor.workers)
     )
     head = Part(_place(office, "executor", label), ExecutorNode, stops=GOODBYES)
-    return Plan((_ledger(office, label), head, *workers))
+    return Plan((*_ledgers(office, label), head, *workers))
 
 
 def _client(office: Office, label: str) -> Plan:
@@ -80,13 +81,15 @@ def _client(office: Office, label: str) -> Plan:
     chosen = replace(office.settings, gateway=replace(gateway, port=port))
     office = replace(office, settings=chosen)
     head = Part(_place(office, "client", label), ClientNode, stops=GOODBYES)
-    return Plan((_ledger(office, label), head), f"http://{reachable(gateway.host)}:{port}")
+    return Plan((*_ledgers(office, label), head), f"http://{reachable(gateway.host)}:{port}")
 
 
-def _ledger(office: Office, label: str) -> Part:
+def _ledgers(office: Office, label: str) -> list[Part]:
+    """One for what nobody pays, and one for each chain that money is on."""
     from lloom.actors.accounting import Accounting
 
-    return Part(_place(office, "accounting", label), Accounting, stops=LEDGER)
+    chains = ("", *active(office.settings))
+    return [Part(_place(office, ledger_name(chain), label), Accounting, (chain,), stops=LEDGER) for chain in chains]
 
 
 def _place(office: Office, name: str, label: str) -> Place:

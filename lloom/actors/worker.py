@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from loguru import logger
 
 from lloom.actors.base import Actor, patience
+from lloom.actors.desk import ASK_SECONDS, Bill, ChainDesk, send_receipts
 from lloom.actors.listening import keep_certified, listen, silence
 from lloom.actors.outbox import Outbox
 from lloom.actors.place import FellowAway, Place
@@ -21,24 +20,20 @@ from lloom.adapters.anchors.reservation import Reservations
 from lloom.adapters.bridge import Connection, Link, Listener, dial
 from lloom.adapters.llm import Engine, engines
 from lloom.adapters.serving import Serving
+from lloom.adapters.serving.tills import Tills
 from lloom.core.bridge import hello
 from lloom.core.bridge.certificate import Endorsement
 from lloom.core.eip712 import Domain
 from lloom.core.identity import NodeId
-from lloom.core.messages import Hello, Limits, Receipts, SignedReceipt
+from lloom.core.messages import Hello, Limits
 from lloom.core.offer import Endpoint, ModelOffer, unseal
-from lloom.core.receipt import Draft
+from lloom.core.payment.domain import active
+from lloom.core.payment.receivable import Ask, Holder
+from lloom.core.receipt import Lane
 
-ASK_SECONDS: Final = 10.0
-"""For calls to fellow actors; they answer within milliseconds unless they are being restarted (1.4 to 2.7 s)."""
 RETRY_SECONDS: Final = 0.25
 RELAYS_SECONDS: Final = 5.0
 """How soon a worker hears that it is to be relayed, or not any more."""
-RECEIPTS_PER_MESSAGE: Final = 14
-"""So that a control message stays under what any peer takes (messages.MIN_CONTROL)."""
-
-T = TypeVar("T")
-Bill = tuple[Connection, Draft]
 
 
 class Worker(Actor):
@@ -48,6 +43,7 @@ class Worker(Actor):
         super().__init__(place)
         self._port = port
         self._endpoint = endpoint
+        self._desks: dict[str, ChainDesk] = {}
 
     async def run(self) -> None:
         settings = self.place.settings
@@ -55,8 +51,11 @@ class Worker(Actor):
             served = await self._start_engines(stack)
             bills: Outbox[Bill] = Outbox("receipts to sign", self._issue, settings.accounting)
             stack.push_async_callback(bills.close)
-            serving = Serving(settings.executor, settings.bridge, Domain(), served, lambda *bill: bills.put(bill))
-            listener = await listen(self.place, self._port, self._endorse, serving.handle, silence)
+            tills = self._open_tills(stack)
+            serving = Serving(
+                settings.executor, settings.bridge, Domain(), served, lambda *bill: bills.put(bill), tills
+            )
+            listener = await listen(self.place, self._port, self._endorse, serving.handle, tills.on_control)
             stack.push_async_callback(listener.close)
             lifetime = settings.bridge.certificate_seconds
             reservations = self._reservations(listener)
@@ -65,7 +64,26 @@ class Worker(Actor):
                 keep_certified(listener, lifetime, self._endorse),
                 reservations.run(),
                 self._keep_relayed(reservations),
+                tills.run(),
+                self._enlist_desks(),
             )
+
+    async def recall(self, chain: str, holder: Holder, lanes: list[Lane]) -> list[Ask]:
+        """What this Worker gives back of lanes that another one needs; nothing, if `holder` is an earlier life of it."""
+        desk = self._desks.get(chain)
+        return desk.till.recall(lanes) if desk and desk.holder == holder else []
+
+    def _open_tills(self, stack: AsyncExitStack) -> Tills:
+        """One for each chain that money is on, for this life of the Worker."""
+        holder = Holder(self.place.name, os.urandom(16))
+        self._desks = {chain: ChainDesk(self.place, chain, holder) for chain in active(self.place.settings)}
+        for desk in self._desks.values():
+            stack.push_async_callback(desk.close)
+        return Tills([desk.till for desk in self._desks.values()])
+
+    async def _enlist_desks(self) -> None:
+        await asyncio.gather(*(desk.run() for desk in self._desks.values()))
+        await self.stopping.wait()
 
     def _reservations(self, listener: Listener) -> Reservations:
         """What relays pass on is a stranger's connection like any other."""
@@ -136,15 +154,4 @@ class Worker(Actor):
         The same draft gives the same receipt, so asking again after a crash of the ledger is safe.
         """
         drafts = [draft for _, draft in bills]
-        signed = await self.place.ask("accounting", "issue", drafts, seconds=ASK_SECONDS)
-        by_connection: dict[Connection, list[SignedReceipt]] = defaultdict(list)
-        for (connection, _), receipt in zip(bills, signed, strict=True):
-            by_connection[connection].append(receipt)
-        for connection, receipts in by_connection.items():
-            for few in batched(receipts, RECEIPTS_PER_MESSAGE):
-                connection.send_control(Receipts(list(few)))
-
-
-def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """`items` in slices of at most `size`."""
-    return (items[start : start + size] for start in range(0, len(items), size))
+        send_receipts(bills, await self.place.ask("accounting", "issue", drafts, seconds=ASK_SECONDS))

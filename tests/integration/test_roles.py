@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import dht_support
@@ -21,7 +21,16 @@ from lloom.actors.worker import Worker
 from lloom.core.errors import ConfigError
 from lloom.core.identity import Identity
 from lloom.core.offer import Endpoint
-from lloom.core.settings import ExecutorSettings, GatewaySettings, NetworkSettings, Resources, Settings
+from lloom.core.settings import (
+    AccountingSettings,
+    Chain,
+    ExecutorSettings,
+    GatewaySettings,
+    NetworkSettings,
+    Resources,
+    Settings,
+)
+from tests.money_support import accounting, chain
 
 
 class Tree(Struct, frozen=True):
@@ -31,9 +40,18 @@ class Tree(Struct, frozen=True):
     network: NetworkSettings
     gateway: GatewaySettings
     executor: ExecutorSettings
+    accounting: AccountingSettings
+    chain: dict[str, Chain]
 
 
-def office(role: str, port: int = 0, gateway: int = 0, advertise: str | None = None) -> Office:
+def office(
+    role: str,
+    port: int = 0,
+    gateway: int = 0,
+    advertise: str | None = None,
+    chains: Sequence[str] = (),
+    mode: str = "batched",
+) -> Office:
     network = replace(dht_support.network(port=port), advertise=advertise)
     server = GatewaySettings(
         host="127.0.0.1",
@@ -53,7 +71,9 @@ def office(role: str, port: int = 0, gateway: int = 0, advertise: str | None = N
         request_seconds=1,
         requests_per_client=1,
     )
-    tree = cast(Settings, Tree(role, network, server, executor))
+    tree = cast(
+        Settings, Tree(role, network, server, executor, accounting(mode=mode), {name: chain(name) for name in chains})
+    )
     return Office(tree, Identity.generate().address, "key", "providers", "log")
 
 
@@ -93,6 +113,18 @@ def test_an_executor_says_goodbye_first_and_closes_its_books_last() -> None:
         ("executor-worker-1", Worker, WORK, False),
     ]
     assert GOODBYES < WORK < LEDGER
+
+
+@pytest.mark.parametrize("role", ["executor", "client"])
+def test_each_chain_that_money_is_on_has_books_of_its_own(role: str) -> None:
+    books = [part for part in plan(office(role, chains=["base", "polygon"]), "").parts if part.kind is Accounting]
+    assert [(part.place.name, part.arguments, part.stops) for part in books] == [
+        ("accounting", ("",), LEDGER),
+        ("accounting-base", ("base",), LEDGER),
+        ("accounting-polygon", ("polygon",), LEDGER),
+    ]
+    free = plan(office(role, chains=["base"], mode="off"), "")
+    assert [part.place.name for part in free.parts if part.kind is Accounting] == ["accounting"]
 
 
 def test_workers_take_the_ports_that_follow_and_the_resources_that_are_configured() -> None:

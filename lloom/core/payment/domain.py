@@ -1,10 +1,11 @@
-"""Where signatures about money are good: one contract on one chain, or nowhere."""
+"""Where signatures about money are good: one contract on one chain, or nowhere; and on which chains money is."""
 
 from __future__ import annotations
 
 from lloom.core.eip712 import Domain
-from lloom.core.identity import parse_address
-from lloom.core.settings import Chain
+from lloom.core.identity import ADDRESS_BYTES, NodeId, parse_address
+from lloom.core.offer import Payment
+from lloom.core.settings import Chain, Settings
 
 
 def domain(chain: Chain | None) -> Domain:
@@ -13,3 +14,18 @@ def domain(chain: Chain | None) -> Domain:
         return Domain()
     assert chain.contract is not None, "the contract is looked up when a node starts"
     return Domain(chain.id, parse_address(chain.contract))
+
+
+def active(settings: Settings) -> dict[str, Chain]:
+    """The chains that requests are paid on, by name; none: nobody pays."""
+    return settings.chain if settings.accounting.mode == "batched" else {}
+
+
+def token_of(chain: Chain) -> bytes:
+    """What is paid in; zeros: the chain's own coin."""
+    return bytes(ADDRESS_BYTES) if chain.token is None else parse_address(chain.token)
+
+
+def payment(chain: Chain) -> Payment:
+    """The way to pay an executor on `chain`."""
+    return Payment(chain.id, domain(chain).contract, NodeId(token_of(chain)), chain.rate)

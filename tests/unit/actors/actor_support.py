@@ -11,6 +11,7 @@ from typing import Any, cast
 from lloom.actors.place import Place
 from lloom.core.identity import Identity
 from lloom.core.offer import Endpoint, ModelOffer
+from tests.money_support import accounting
 
 NETWORK = "test"
 TTL = 900.0
@@ -34,6 +35,8 @@ class FakePlace:
             network=SimpleNamespace(name=NETWORK, relay="auto", host="127.0.0.1", advertise=None),
             dht=SimpleNamespace(record_ttl_seconds=TTL),
             bridge=SimpleNamespace(certificate_seconds=CERTIFICATE_SECONDS),
+            accounting=accounting(),
+            chain={},
         )
 
     def identity(self) -> Identity:

@@ -11,8 +11,9 @@ from typing import Any, cast
 import pytest
 
 from lloom.actors import base, listening, worker
+from lloom.actors.desk import RECEIPTS_PER_MESSAGE
 from lloom.actors.place import FellowAway
-from lloom.actors.worker import RECEIPTS_PER_MESSAGE, Worker
+from lloom.actors.worker import Worker
 from lloom.core.bridge import certificate
 from lloom.core.bridge.certificate import Certificate
 from lloom.core.errors import RetryElsewhere
