@@ -259,6 +259,9 @@ class LocalBank:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
+    async def close(self) -> None:
+        await asyncio.gather(*self.tasks)
+
     async def settled(self, receipts: int) -> None:
         """Returns when so many receipts were judged and journaled."""
         while len(self.judged) < receipts or self.tasks:  # noqa: ASYNC110 - it is a file
@@ -300,7 +303,12 @@ async def listening(*sellers: Seller) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def buying(
-    path: Path, *sellers: Seller, contract: FakeContract | None = None, spending: Spending | None = None, **changes: Any
+    path: Path,
+    *sellers: Seller,
+    contract: FakeContract | None = None,
+    spending: Spending | None = None,
+    banking: Callable[[Payables], LocalBank] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Buyer]:
     """A buyer over the journal at `path`; `changes` are of the accounting's settings."""
     prepay = PrepaySettings(per_executor=PER_EXECUTOR, newcomers=4 * PER_EXECUTOR, ahead=1.0)
@@ -308,7 +316,7 @@ async def buying(
     async with AsyncExitStack() as stack:
         rich = FakeContract(available=1_000_000 * TOKEN_COST)
         payables = await stack.enter_async_context(opened(path, contract or rich, **limits))
-        bank = LocalBank(payables)
+        bank = (banking or LocalBank)(payables)
         outcomes = Outcomes(ROUTING.memory_seconds, ROUTING.cooldown_seconds)
         free: list[SignedReceipt] = []
         lies: list[Place] = []
@@ -328,6 +336,7 @@ async def buying(
 
         pool = Pool(reach, 16)
         stack.push_async_callback(pool.close)
+        stack.push_async_callback(bank.close)
         stack.push_async_callback(purses.close)
         directory = Directory(FakeDht(*sellers), None, pool, Scope(NETWORK, 20), ROUTING)
         stack.push_async_callback(directory.close)

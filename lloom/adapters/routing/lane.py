@@ -140,10 +140,13 @@ class Lane:
                 self._wallet.lied(purchase.place)
         self._keep(signed, problem or "")
 
-    def orphan(self, signed: SignedReceipt, receipt: Receipt) -> None:
-        """A receipt, signed by the executor, of a request that this process does not know: an earlier one may have made it."""
+    def orphan(self, signed: SignedReceipt, receipt: Receipt) -> bool:
+        """A receipt, signed by the executor, of a request that this process does not know: an earlier one may have made it.
+
+        Whether it is accepted.
+        """
         if self.payable.numbering.knows(keccak(signed.receipt), receipt.lane_seq):
-            return
+            return True
         problem = self._place_on_lane(signed, receipt)
         if problem is None and receipt.cost and not self.payable.covers(receipt):
             problem = "a charge for a request that nobody made"
@@ -152,6 +155,7 @@ class Lane:
         else:
             self._dispute(receipt.request_digest, receipt, problem)
         self._keep(signed, problem or "")
+        return problem is None
 
     def give_up(self, purchase: Purchase) -> None:
         """No receipt is to come, as far as one can see: its grant is free. One that comes all the same is judged."""

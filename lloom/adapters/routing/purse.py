@@ -242,9 +242,10 @@ class Purse:
             if lane.connection is None or lane.connection.session.closed:
                 return
             said = await self._ask(lane.connection, lane.payable.number, lane.payable.numbering.seq)
-            self._take(lane, said)
             if said.voucher is not None and said.voucher.voucher.cumulative > lane.payable.ceiling:
                 await self._elsewhere(lane.executor)
+            else:
+                self._take(lane, said)
         except LloomError as error:
             logger.debug("{} does not say how the lane to it stands: {}", checksum(lane.executor), error)
 
@@ -255,10 +256,10 @@ class Purse:
         )
 
     def _take(self, lane: Lane, said: Statement) -> None:
-        """Receipts that did not come by themselves."""
+        """Receipts that did not come by themselves. One that is invented is enough: the others are not looked at."""
         for signed, each in said.receipts:
-            if not self._judge(lane.executor, signed):
-                lane.orphan(signed, each)
+            if not self._judge(lane.executor, signed) and not lane.orphan(signed, each):
+                return
 
     def _tidy(self, lane: Lane) -> None:
         """Some time after something happened on `lane`."""

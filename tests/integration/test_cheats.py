@@ -1,0 +1,271 @@
+"""Executors that cheat: what a client loses to each, which is bounded, and that it remembers. Each test prints the loss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from market_support import (
+    DOMAIN,
+    END,
+    PER_EXECUTOR,
+    PRICE,
+    TOKEN_COST,
+    WINDOW,
+    WORD,
+    Buyer,
+    Sale,
+    Seller,
+    buying,
+    listening,
+)
+from payables_support import TOKEN
+
+from lloom.core.errors import RetryElsewhere
+from lloom.core.identity import Identity
+from lloom.core.messages import Done, LaneCall, LaneState, wei
+from lloom.core.payment.numbering import TWICE, WRONG_TOTAL
+from lloom.core.payment.voucher import Voucher, sign, usage_hash
+from lloom.core.receipt import Receipt, Status, sign_receipt
+from tests.unit.adapters.routing_support import request
+
+OUTPUTS = 50
+
+
+async def ask(buyer: Buyer, **fields: Any) -> bytes:
+    answer = await buyer.router.chat(request(max_tokens=OUTPUTS, **fields))
+    return b"".join([data async for data in answer])
+
+
+def report(what: str, seller: Seller, accepted: int, bound: int) -> int:
+    """Prints, and returns, what the executor can redeem beyond what was accepted."""
+    loss = max(book.best for book in seller.books.values()) - accepted
+    print(f"{what}: {max(0, loss)} lost of at most {bound}, in smallest units")
+    return loss
+
+
+def selling(bill: Callable[[Sale], None], words: int = 4) -> Callable[[Sale], Awaitable[None]]:
+    async def serve(sale: Sale) -> None:
+        await sale.send(*[WORD] * words, END)
+        await sale.stream.finish(Done(9, words))
+        bill(sale)
+
+    return serve
+
+
+def draw(sale: Sale) -> int:
+    return (sale.request.max_input_tokens + WINDOW) * TOKEN_COST
+
+
+def too_many_outputs(sale: Sale) -> None:
+    sale.bill(sale.receipt(9, 11))
+
+
+def too_many_inputs(sale: Sale) -> None:
+    sale.bill(sale.receipt(19, 4))
+
+
+def a_higher_price(sale: Sale) -> None:
+    sale.bill(sale.receipt(9, 4, cost=26 * TOKEN_COST))
+
+
+def a_failure_that_costs(sale: Sale) -> None:
+    sale.bill(sale.receipt(9, 4, status=Status.FAILED))
+
+
+def another_answer(sale: Sale) -> None:
+    sale.bill(sale.receipt(9, 4, response_hash=bytes(32)))
+
+
+def a_total_that_does_not_add_up(sale: Sale) -> None:
+    sale.bill(sale.receipt(9, 4, lane_charged=1 << 90))
+
+
+CHEATS = {
+    too_many_outputs: "11 output tokens where 4 are counted, and 10 accepted",
+    too_many_inputs: "more input tokens than were allowed",
+    a_higher_price: "a cost that is not the quoted one",
+    a_failure_that_costs: "a cost that is not the quoted one",
+    another_answer: "another answer than what arrived",
+    a_total_that_does_not_add_up: WRONG_TOTAL,
+}
+
+
+@pytest.mark.parametrize(("cheat", "problem"), CHEATS.items(), ids=[cheat.__name__ for cheat in CHEATS])
+async def test_a_false_receipt_is_not_paid_and_remembered(
+    tmp_path: Path, cheat: Callable[[Sale], None], problem: str
+) -> None:
+    seller, honest = Seller(selling(cheat)), Seller(price=2 * PRICE)
+    async with listening(seller, honest), buying(tmp_path / "ledger.sqlite", seller, honest) as buyer:
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        assert problem in buyer.problems[0]
+        lane = buyer.lane(seller)
+        assert (lane.payable.accepted, lane.payable.left_out, lane.purchases) == (0, (1,), {})
+        assert buyer.lies == [(seller.address, seller.endpoint, "m")]
+        standing = await buyer.bank.payables.lane(seller.address)
+        assert standing is not None
+        assert (standing.accepted, standing.left_out) == (0, (1,))
+        await ask(buyer)
+        assert len(seller.sales) == len(honest.sales) == 1, "others are asked now"
+        loss = report(cheat.__name__, seller, 0, 2 * draw(seller.sales[0]))
+        assert 0 < loss <= 2 * draw(seller.sales[0])
+
+
+async def test_a_voucher_after_a_false_receipt_says_that_it_is_left_out(tmp_path: Path) -> None:
+    seller = Seller(selling(too_many_outputs))
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        await ask(buyer)
+        while seller.book.voucher is None or not seller.book.voucher.left_out:
+            seller.book.changed.clear()
+            await seller.book.changed.wait()
+        assert (seller.book.voucher.left_out, seller.book.voucher.usages) == ((1,), ())
+
+
+async def test_whoever_cheats_in_every_request_gets_no_more_than_the_prepayment(tmp_path: Path) -> None:
+    seller = Seller(selling(too_many_outputs))
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller, closing_seconds=30) as buyer:
+        for number in range(100):
+            buyer.outcomes.__init__(600, 5)  # type: ignore[misc] # a client that forgets
+            await ask(buyer)
+            await buyer.bank.settled(number + 1)
+        loss = report("a hundred false receipts", seller, 0, PER_EXECUTOR)
+        assert loss <= 2 * draw(seller.sales[0]), "what was promised is used up before more is"
+
+
+async def test_a_charge_for_an_answer_that_never_came_is_refused(tmp_path: Path) -> None:
+    async def serve(sale: Sale) -> None:
+        sale.bill(sale.receipt(9, 0, status=Status.CANCELLED))
+        raise RetryElsewhere("no", code="busy")
+
+    seller = Seller(serve)
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        with pytest.raises(RetryElsewhere):
+            await ask(buyer)
+        await buyer.bank.settled(1)
+        assert buyer.problems == ["a charge for an answer that never came"]
+        assert report("a charge for nothing", seller, 0, 2 * draw(seller.sales[0])) <= 2 * draw(seller.sales[0])
+
+
+async def test_two_receipts_with_one_number_are_noticed(tmp_path: Path) -> None:
+    def twice(sale: Sale) -> None:
+        if sale.book.seq == 0:
+            sale.bill(sale.receipt(9, 4))
+        else:
+            sale.bill(sale.receipt(9, 4, lane_seq=1, lane_charged=13 * TOKEN_COST))
+
+    seller = Seller(selling(twice))
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        for number in (1, 2):
+            await ask(buyer)
+            await buyer.bank.settled(number)
+        assert buyer.problems == ["", TWICE]
+        assert buyer.lane(seller).payable.accepted == 13 * TOKEN_COST
+        assert report("one number twice", seller, 13 * TOKEN_COST, PER_EXECUTOR) <= 4 * draw(seller.sales[0])
+        assert len(buyer.lies) == 1
+
+
+async def test_needs_without_end_get_what_arrived_and_what_may_arrive_next(tmp_path: Path) -> None:
+    async def serve(sale: Sale) -> None:
+        for _ in range(20):
+            for _ in range(50):
+                sale.need(1 << 120)
+            await sale.send(WORD)
+        await sale.send(END)
+        await sale.stream.finish(Done(9, 20))
+        sale.bill(sale.receipt(9, 20))
+
+    seller = Seller(serve)
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        [sale] = seller.sales
+        bound = sale.request.max_cost + WINDOW * TOKEN_COST
+        assert report("needs without end", seller, buyer.lane(seller).payable.accepted, bound) <= bound
+        assert len(seller.vouchers) < 100, "a thousand needs are not a thousand signatures"
+
+
+async def test_needs_for_nothing_get_nothing(tmp_path: Path) -> None:
+    async def serve(sale: Sale) -> None:
+        await sale.send(WORD)
+        for _ in range(50):
+            sale.need(1 << 120)
+        await sale.send(END)
+        await sale.stream.finish(Done(9, 1))
+        sale.bill(sale.receipt(9, 1))
+
+    seller = Seller(serve)
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        for connection in tuple(seller.listener.connections):
+            for _ in range(1000):
+                seller.sales[0].stream.connection = connection
+                seller.sales[0].need(1 << 120)
+        before = seller.book.best
+        await ask(buyer)
+        await buyer.bank.settled(2)
+        assert seller.book.best - before <= 2 * draw(seller.sales[0])
+
+
+async def test_an_old_quote_at_a_higher_price_is_no_order_of_ours(tmp_path: Path) -> None:
+    """The request names the quote by its hash: a receipt at another one's prices contradicts it."""
+    seller = Seller()
+
+    def old(sale: Sale) -> None:
+        sale.quote = msgspec.structs.replace(sale.quote, input_price=5 * PRICE, cached_price=5 * PRICE)
+        sale.bill(sale.receipt(9, 4))
+
+    seller.serve = selling(old)
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        assert "a cost that is not the quoted one" in buyer.problems[0]
+        assert report("an old quote", seller, 0, PER_EXECUTOR) <= 2 * draw(seller.sales[0])
+
+
+async def test_a_receipt_that_somebody_else_signed_counts_for_nothing(tmp_path: Path) -> None:
+    def forged(sale: Sale) -> None:
+        honest = sale.receipt(9, 4)
+        other = Identity.generate()
+        sale.bill(msgspec.structs.replace(honest, signature=other.sign_digest(bytes(32))), honest)
+
+    seller = Seller(selling(forged))
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        assert (buyer.problems, buyer.lies) == ([""], [])
+
+
+async def test_a_voucher_that_we_did_not_sign_promises_nothing(tmp_path: Path) -> None:
+    class Forger(Seller):
+        def state(self, call: LaneCall) -> LaneState:
+            words = Voucher(self.client, self.address, TOKEN, call.lane, 1 << 100, usage_hash(()))
+            forged = sign(words, (), (), Identity.generate(), DOMAIN)
+            return LaneState(wei(1 << 100), 0, wei(0), forged, ())
+
+    seller, honest = Forger(), Seller(price=2 * PRICE)
+    async with listening(seller, honest), buying(tmp_path / "ledger.sqlite", seller, honest) as buyer:
+        seller.client = buyer.purse.wallet.identity.address
+        await ask(buyer)
+        assert (seller.sales, len(honest.sales)) == ([], 1)
+        assert await buyer.bank.payables.lane(seller.address) is None
+        assert buyer.outcomes.lied((seller.address, seller.endpoint, "m"), asyncio.get_running_loop().time())
+
+
+async def test_receipts_of_requests_nobody_made_are_refused(tmp_path: Path) -> None:
+    seller = Seller()
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        invented = Receipt(bytes(32), bytes(32), bytes(32), 9, 5, 0, 5, 1 << 60, 2, 13_000 + (1 << 60), 1, 2, 0)
+        seller.book.receipts.append(sign_receipt(invented, seller.identity, DOMAIN))
+        seller.book.seq, seller.book.charged = 2, invented.lane_charged
+        buyer.purse.doubt(seller.address)
+        await buyer.bank.settled(2)
+        assert buyer.problems == ["", "a charge for a request that nobody made"]
+        assert buyer.lane(seller).payable.accepted == 13 * TOKEN_COST
