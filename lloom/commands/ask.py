@@ -40,7 +40,8 @@ def through_gateway(settings: Settings, use: Callable[[Gateway], int]) -> int:
         assert running.gateway is not None
         return await asyncio.to_thread(use, Gateway(running.gateway, seconds))
 
-    return nodes.run(lambda _: [Node(alone, identity, {})], then)
+    node = Node(alone, identity, keystore.provider_keys(alone, os.environ))
+    return nodes.run(lambda _: [node], then)
 
 
 def report(answer: Answer) -> str:

@@ -33,6 +33,12 @@ class Contract:
         (amount,) = await self.view("earned", executor, token)
         return int(amount)
 
+    async def brings(self, sender: bytes, data: bytes) -> int:
+        """What the call of `settle` in `data` would pay now; Refused if it would fail."""
+        call = {"from": text(sender), "to": text(self.address), "data": text(data)}
+        (paid,) = results("settle", _bytes(await self._rpc.call("eth_call", call, LATEST)))
+        return int(paid)
+
     async def view(self, name: str, *arguments: Any, at: str = LATEST) -> tuple[Any, ...]:
         """What a function of the contract returns; Refused if it reverts, ChainAway if nobody answers."""
         found = await self._rpc.call(

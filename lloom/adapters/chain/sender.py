@@ -16,7 +16,7 @@ from loguru import logger
 from msgspec.structs import replace
 
 from lloom.adapters.chain import gas
-from lloom.adapters.chain.contract import explained, results, text
+from lloom.adapters.chain.contract import Contract, explained, text
 from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.head import Head
 from lloom.adapters.chain.nonces import Counts, Nonces
@@ -177,7 +177,7 @@ class Sender:
         """Sends a job that waits, if it is worth its gas; how many transactions that made."""
         what = Transaction(job.contract, job.data)
         try:
-            paid = await self._pays(what)
+            paid = await Contract(self._rpc, job.contract).brings(self._identity.address, job.data)
             if paid == 0:
                 await self._finish(job, State.DROPPED, "there is nothing left to redeem")
                 return 0
@@ -198,13 +198,6 @@ class Sender:
             return 0
         await self._send(replace(job, gas=limit, worth=worth), await self._nonces.next(), fees, head)
         return 1
-
-    async def _pays(self, what: Transaction) -> int:
-        """What redeeming would bring now."""
-        call = {"from": text(self._identity.address), "to": text(what.to), "data": text(what.data)}
-        found = await self._rpc.call("eth_call", call, "latest")
-        (paid,) = results("settle", bytes.fromhex(str(found)[2:]))
-        return int(paid)
 
     async def _refused(self, job: Job, error: Refused) -> None:
         """The contract does not take it, which settle never does by itself; or the server cannot say."""
