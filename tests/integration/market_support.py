@@ -282,7 +282,7 @@ class Buyer:
     free: list[SignedReceipt]
 
     def lane(self, seller: Seller) -> Lane:
-        return self.purse._lanes[seller.address]
+        return self.purse.lanes._lanes[seller.address]
 
     @property
     def problems(self) -> list[str]:

@@ -188,7 +188,7 @@ async def test_two_processes_with_one_key_end_up_on_lanes_of_their_own(tmp_path:
             await ask(second)
             await second.bank.settled(number)
         assert len(seller.books) == 1
-        first.purse.doubt(seller.address)  # as if refused: the lane is charged with what the other one did
+        first.purse.lanes.doubt(seller.address)  # as if refused: the lane is charged with what the other one did
         while first.lane(seller).payable.number == 0:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.001)
         await ask(first)

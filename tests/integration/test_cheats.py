@@ -265,7 +265,7 @@ async def test_receipts_of_requests_nobody_made_are_refused(tmp_path: Path) -> N
         invented = Receipt(bytes(32), bytes(32), bytes(32), 9, 5, 0, 5, 1 << 60, 2, 13_000 + (1 << 60), 1, 2, 0)
         seller.book.receipts.append(sign_receipt(invented, seller.identity, DOMAIN))
         seller.book.seq, seller.book.charged = 2, invented.lane_charged
-        buyer.purse.doubt(seller.address)
+        buyer.purse.lanes.doubt(seller.address)
         await buyer.bank.settled(2)
         assert buyer.problems == ["", "a charge for a request that nobody made"]
         assert buyer.lane(seller).payable.accepted == 13 * TOKEN_COST

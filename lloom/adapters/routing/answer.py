@@ -56,7 +56,6 @@ class Answer:
         self._stream: Stream | None = None
         self._expected: Expected | None = None
         self._paid: Paid | None = None
-        self._lost = False
         self._hash = ResponseHash(b"", 0)
         self._over = False
         self._loop = asyncio.get_running_loop()
@@ -125,11 +124,11 @@ class Answer:
                 self._take(await self._stream.receive() or b"")
             self._stream.cancel()
         if self._expected is not None:
-            self._keeping.deliveries.arrived(self._expected, self._hash, lost=self._lost)
+            lost = self._stream is not None and self._stream.connection.session.closed
+            self._keeping.deliveries.arrived(self._expected, self._hash, lost=lost)
 
     async def failed(self, error: RetryElsewhere, *, gone: bool = True) -> RetryElsewhere:
         """Closes the answer and remembers the failure. `gone`: the executor is silent or away, it did not refuse."""
-        self._lost = gone
         how = Failure.LIED if isinstance(error, PeerFault) else Failure.SILENT if gone else Failure.REFUSED
         self._keeping.outcomes.failed(self._place, self._loop.time(), how, error.retry_after)
         if how is not Failure.REFUSED:

@@ -6,7 +6,7 @@ What may be signed the ledger says (core/payment/payable.py); nothing is signed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
@@ -29,7 +29,7 @@ from lloom.core.settings import AccountingSettings
 SHARE: Final = 4
 """A ceiling is raised by this part of `prepay.per_executor` beyond what is needed now, so that it need not be soon again."""
 PAUSE_SECONDS: Final = 0.1
-"""Between two calls that nobody waits for: a budget that is spent, for one, is asked for in vain."""
+"""After a raise in vain, before the next one that nobody waits for."""
 
 
 class Ledger(Protocol):
@@ -105,20 +105,23 @@ class Lane:
             if self._told.get(connection, -1) < self.payable.signed:  # it may have been lost with another connection
                 self._send(self._latest or self._sign(self.payable.signed))
         else:
-            self.progress()
+            self._progress(self.purchases.values())
 
-    def progress(self) -> None:
+    def progress(self, purchase: Purchase) -> None:
         """More of an answer has arrived: if the executor needs credit, it gets what it has earned."""
-        if not self._wanted:
-            return
+        if self._wanted:
+            self._progress((purchase,))
+
+    def _progress(self, moved: Iterable[Purchase]) -> None:
         payable, prepay = self.payable, self._wallet.settings.prepay
-        allowed = {digest: purchase.allowance() for digest, purchase in self.purchases.items()}
+        allowed = {purchase.order.digest: purchase.allowance() for purchase in moved}
         window = max((purchase.window for purchase in self.purchases.values()), default=0)
         due = payable.answer(self._wanted, allowed, int(prepay.ahead * window), prepay)
         if due < self._wanted and due - payable.signed <= window // SHARE:
             return  # a signature for every token would be none too many for the executor, but for us
         if due > payable.ceiling:
-            self._raise(due).add_done_callback(lambda done: self._raised(done))
+            if self._raising is None and self._loop.time() >= self._again:
+                self._raise(due)
             return
         if due > payable.signed:
             self._send(self._sign(due))
@@ -200,6 +203,7 @@ class Lane:
             best = min(least + self._waiting + ahead, self.payable.limit(prepay))
             ask = Ask(self.executor, self.payable.number, least, max(least, best))
             self._raising = self._loop.create_task(self._ask(ask))
+            self._raising.add_done_callback(self._raised)
         return self._raising
 
     async def _ask(self, ask: Ask) -> Raised:
@@ -207,6 +211,8 @@ class Lane:
             raised = await self._wallet.ledger.raise_ceiling(ask)
         finally:
             self._raising = None
+        if raised.ceiling <= self.payable.ceiling:
+            self._again = self._loop.time() + PAUSE_SECONDS
         self.payable.raised(raised.ceiling)
         return raised
 
@@ -215,15 +221,18 @@ class Lane:
         payable, prepay = self.payable, self._wallet.settings.prepay
         left = payable.ceiling - payable.signed
         due = payable.accepted and 2 * SHARE * left < prepay.per_executor and payable.ceiling < payable.limit(prepay)
-        if due and self._loop.time() >= self._again:
-            self._again = self._loop.time() + PAUSE_SECONDS
-            self._raise(payable.ceiling).add_done_callback(_heard)
+        if due and self._raising is None and self._loop.time() >= self._again:
+            self._raise(payable.ceiling)
 
     def _raised(self, done: asyncio.Task[Raised]) -> None:
-        """An executor waits for a voucher that the ceiling was too low for."""
-        _heard(done)
-        if not done.cancelled() and done.exception() is None and not done.result().code:
-            self.progress()
+        """A raise is over: an executor may wait for a voucher that the ceiling was too low for."""
+        if done.cancelled():
+            return
+        if (error := done.exception()) is not None:
+            logger.debug("a ceiling could not be raised: {}", error)
+            self._again = self._loop.time() + PAUSE_SECONDS
+        elif self._wanted and not done.result().code:
+            self._progress(())
 
     def _sign(self, cumulative: int) -> SignedVoucher:
         payable, wallet = self.payable, self._wallet
@@ -259,9 +268,3 @@ class Lane:
         self._wallet.ledger.keep(
             Judged(self.executor, payable.number, signed, problem, numbering.seq, numbering.charged, payable.left_out)
         )
-
-
-def _heard(done: asyncio.Task[Raised]) -> None:
-    """Nobody may wait for it: what went wrong is asked for again when it matters."""
-    if not done.cancelled() and (error := done.exception()) is not None:
-        logger.debug("a ceiling could not be raised ahead: {}", error)

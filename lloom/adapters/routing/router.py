@@ -146,7 +146,7 @@ class Router:
             if error.code == "quote":
                 self._directory.doubt(candidate.executor)
             if error.code == "payment_required" and paid is not None:
-                paid.purse.doubt(candidate.executor)
+                paid.lanes.doubt(candidate.executor)
             raise
         return answer
 
