@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from chain_support import COIN, ETHER, FINNEY, Local, Watched, front, watching
 
 from lloom.adapters.chain import anvil, gas
 from lloom.adapters.chain.gas import Transaction
+from lloom.adapters.chain.rpc import Refused
 from lloom.adapters.chain.sender import IN_FLIGHT
 from lloom.adapters.journal.transactions import State
 from lloom.core.identity import Identity
@@ -64,13 +66,16 @@ async def test_a_batch_is_not_sent_that_brings_nothing_or_less_than_its_gas(loca
 
 
 async def test_an_executor_without_coin_for_gas_sends_once_it_has_some(local: Local, tmp_path: Path) -> None:
-    executor, client = Identity.generate(), await local.client()
-    async with watching(tmp_path / "journal", local.settings(), executor) as it:
+    executor, client, clock = Identity.generate(), await local.client(), Clock()
+    async with watching(tmp_path / "journal", local.settings(), executor, clock=clock) as it:
         job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
         await it.chain.step()
         assert await it.state(job) is State.WAITING
         await anvil.fund("anvil", local.settings(), executor.address, ETHER)
         await local.still()
+        await it.chain.step()
+        assert await it.state(job) is State.WAITING, "not at every block"
+        clock.now += 31
         await it.chain.step()
         await local.mine()
         await it.chain.step()
@@ -258,6 +263,42 @@ async def test_what_the_server_says_against_a_broadcast_changes_nothing(local: L
             await it.chain.step()
             assert [each.nonce for each in await it.attempts(job)] == [0]
             assert await it.state(job) is State.DONE
+
+
+async def test_a_server_that_keeps_no_events_still_sends(local: Local, tmp_path: Path) -> None:
+    executor, client = await local.person(), await local.client()
+    await local.still()
+    async with (
+        front(local.url) as server,
+        watching(tmp_path / "journal", local.settings(rpc=(server.url,)), executor) as it,
+    ):
+        await it.chain.step()
+        server.answers["eth_getLogs"] = RuntimeError("not on this plan")
+        await local.mine()
+        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        for _ in range(2):
+            with contextlib.suppress(Refused):
+                await it.chain.step()
+            await local.mine()
+        with contextlib.suppress(Refused):
+            await it.chain.step()
+        assert await it.state(job) is State.DONE
+
+
+async def test_a_server_that_cannot_say_what_gas_is_needed_does_not_lose_a_job(local: Local, tmp_path: Path) -> None:
+    executor, client, clock = await local.person(), await local.client(), Clock()
+    async with (
+        front(local.url) as server,
+        watching(tmp_path / "journal", local.settings(rpc=(server.url,)), executor, clock=clock) as it,
+    ):
+        server.answers["eth_estimateGas"] = RuntimeError("insufficient funds for transfer")
+        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        await it.chain.step()
+        assert await it.state(job) is State.WAITING
+        server.answers.clear()
+        clock.now += 31
+        await it.chain.step()
+        assert await it.state(job) is State.SENT
 
 
 async def test_one_that_fails_on_chain_is_sent_anew_and_dropped_in_the_end(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -68,6 +69,7 @@ class Chain:
         ConfigError if it is another chain than before, has no contract or another one, or has never answered yet. If it did
         before and nobody answers now, it is waited for behind the scenes, and calls raise ChainAway.
         """
+        await asyncio.to_thread(importlib.import_module, "lloom.adapters.chain.server")  # web3 takes a second
         rpc = Rpc.open(name, settings, urls)
         sender = None if identity is None else Sender(rpc, settings, identity, writer, clock)
         chain = cls(name, settings, rpc, writer, sender)
@@ -144,9 +146,11 @@ class Chain:
             await self._follower.load()
             self._loaded = True
         head = await newest(self._rpc, self.settings)
-        await self._follower.step(head)
-        if self._sender is not None:
-            await self._sender.step(head)
+        try:
+            await self._follower.step(head)
+        finally:  # a server that keeps no events may send transactions all the same
+            if self._sender is not None:
+                await self._sender.step(head)
 
     async def _check(self) -> None:
         """ConfigError unless this is the chain of the settings, the one of the journal, and has the contract."""

@@ -47,14 +47,18 @@ class Refused(RetryElsewhere):
         self.data = data
 
     @property
+    def reverted(self) -> bool:
+        """Whether it was the contract that refused."""
+        return bool(self.data) or self.number == _REVERTED or "revert" in self.reason
+
+    @property
     def final(self) -> bool:
         """Whether another server would say the same: it is about the transaction or the contract, not about the server."""
-        return bool(self.data) or self.number == _REVERTED or any(word in self.reason for word in _FINAL)
+        return self.reverted or any(word in self.reason for word in _FINAL)
 
 
 _REVERTED: Final = 3
 _FINAL: Final = (
-    "revert",
     "nonce too low",
     "already known",
     "already imported",
@@ -130,6 +134,7 @@ class Rpc:
         for server, height in zip(self._servers, found, strict=True):
             if height is not None and height < best - lag:
                 self._rest(server, f"it is {best - height} blocks behind")
+                server.rests_until = self._clock() + LONGEST_REST_SECONDS  # it answers well: only a survey finds it out
 
     async def _look(self, server: Server) -> int | None:
         """The height of a server; None if it does not answer or has another chain."""
@@ -156,7 +161,7 @@ class Rpc:
             server.failures += 1
             seconds = min(FIRST_REST_SECONDS * 2 ** (server.failures - 1), LONGEST_REST_SECONDS)
             server.rests_until = now + seconds
-            logger.warning("{} is passed over for {:.0f} s: {}", server.shown, seconds, why)
+            logger.warning("{} is passed over for a while: {}", server.shown, why)
         if server.chain_id == self._settings.id:
             server.chain_id = None  # whoever answers there next may be another
 

@@ -62,6 +62,8 @@ class Sender:
         """By job: how often in a row its nonce looked used by somebody else."""
         self._told: dict[int, str] = {}
         """By job: what was last said of it, so that it is said once."""
+        self._later: dict[int, float] = {}
+        """By job that could not be sent: when it is tried again."""
 
     async def add(self, contract: bytes, data: bytes, claims: list[Claim]) -> int:
         """A job, once it is on the disk."""
@@ -84,7 +86,7 @@ class Sender:
             else:
                 waiting.append(job)
         for job in waiting:
-            if pending < IN_FLIGHT:
+            if pending < IN_FLIGHT and self._later.get(job.number, 0.0) <= self._clock():
                 pending += await self._dispatch(job, head)
 
     # ------------------------------------------------------------------ what was sent
@@ -122,7 +124,6 @@ class Sender:
 
     async def _conclude(self, job: Job, receipt: dict[str, Any]) -> None:
         """A transaction of the job is final."""
-        self._told.pop(job.number, None)
         sent, used = str(receipt["transactionHash"]), int(receipt["gasUsed"], 16)
         if _did_well(receipt):
             logger.info("{}: job {} is final: {}, {} gas", self._rpc.name, job.number, sent, used)
@@ -131,14 +132,7 @@ class Sender:
             logger.warning("{}: {} failed on chain and is sent anew", self._rpc.name, sent)
             await self._writer.write(lambda db: transactions.again(db, job.number, f"{sent} failed", failed=True), 1)
         else:
-            logger.error(
-                "{}: {} failed on chain, as {} before it: job {} is dropped",
-                self._rpc.name,
-                sent,
-                FAILURES - 1,
-                job.number,
-            )
-            await self._finish(job, State.DROPPED, f"{sent} failed")
+            await self._finish(job, State.DROPPED, f"{sent} failed, as {FAILURES - 1} before it")
 
     async def _reconsider(self, job: Job, why: str) -> None:
         """Takes a nonce that is lost from the job, once that was seen often enough."""
@@ -175,37 +169,37 @@ class Sender:
 
     async def _dispatch(self, job: Job, head: Head) -> int:
         """Sends a job that waits, if it is worth its gas; how many transactions that made."""
-        what = Transaction(job.contract, job.data)
+        sender = self._identity.address
         try:
-            paid = await Contract(self._rpc, job.contract).brings(self._identity.address, job.data)
-            if paid == 0:
-                await self._finish(job, State.DROPPED, "there is nothing left to redeem")
-                return 0
-            limit = await gas.needed(self._rpc, self._identity.address, what)
+            paid = await Contract(self._rpc, job.contract).brings(sender, job.data)
+            limit = await gas.needed(self._rpc, sender, Transaction(job.contract, job.data))
         except Refused as error:
-            await self._refused(job, error)
+            return await self._refused(job, error)
+        if paid == 0:
+            await self._finish(job, State.DROPPED, "there is nothing left to redeem")
             return 0
         market = await gas.market(self._rpc)
         worth = paid * _MILLION // self._settings.gas_rate
         fees = within(market.fees, market.base_fee, cap_of(self._settings.max_fee, worth, limit))
         if fees is None:
-            self._tell(
-                job, f"waits: gas costs {_gwei(market.base_fee)} gwei, more than the job is worth or max_fee allows"
-            )
-            return 0
-        if int(await self._rpc.call("eth_getBalance", text(self._identity.address), "latest"), 16) < limit * fees.most:
-            self._tell(job, self._penniless())
-            return 0
+            return self._postpone(job, "waits: its gas costs more than it brings, or than max_fee allows")
+        if int(await self._rpc.call("eth_getBalance", text(sender), "latest"), 16) < limit * fees.most:
+            return self._postpone(job, self._penniless())
         await self._send(replace(job, gas=limit, worth=worth), await self._nonces.next(), fees, head)
         return 1
 
-    async def _refused(self, job: Job, error: Refused) -> None:
+    async def _refused(self, job: Job, error: Refused) -> int:
         """The contract does not take it, which settle never does by itself; or the server cannot say."""
-        if error.final:
-            logger.error("{}: job {} cannot be sent", self._rpc.name, job.number)
-            await self._finish(job, State.DROPPED, explained(error))
-        else:
-            self._tell(job, f"waits: {error}")
+        if not error.reverted:
+            return self._postpone(job, f"waits: {error}")
+        await self._finish(job, State.DROPPED, explained(error))
+        return 0
+
+    def _postpone(self, job: Job, why: str) -> int:
+        """Has a job tried again a little later, so that many of them do not ask the server again and again."""
+        self._later[job.number] = self._clock() + PATIENCE_SECONDS
+        self._tell(job, why)
+        return 0
 
     # ------------------------------------------------------------------------- within
 
@@ -232,8 +226,9 @@ class Sender:
 
     async def _finish(self, job: Job, state: State, note: str) -> None:
         self._told.pop(job.number, None)
+        self._later.pop(job.number, None)
         if state is State.DROPPED:
-            logger.info("{}: job {} is dropped: {}", self._rpc.name, job.number, note)
+            logger.warning("{}: job {} is dropped: {}", self._rpc.name, job.number, note)
         await self._writer.write(lambda db: transactions.finish(db, job.number, state, note), 2)
 
     def _penniless(self) -> str:
