@@ -144,8 +144,9 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
         // Only the client itself: a signer's key must not be able to lock away the money of others.
         if (!_signedBy(client, hash, r, vs)) revert BadSignature();
         // What was signed before must neither stop a release nor undo it: that is for the client to do.
-        uint256 releasedAt = _releasedAt[laneId(client, executor, token, lane)];
-        if (releasedAt != 0) revert BeingReleased(releasedAt);
+        bytes32 id = laneId(client, executor, token, lane);
+        uint256 releasedAt = _releasedAt[id];
+        if (releasedAt != 0 && _lanes[id].reserved != 0) revert BeingReleased(releasedAt);
         if (_brought[hash]) revert AlreadyReserved(total);
         _brought[hash] = true;
         _reserve(client, executor, token, lane, total);

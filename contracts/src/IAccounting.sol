@@ -172,7 +172,8 @@ interface IAccounting {
 
     // Views
 
-    /// @notice All of a client's account; what is thawing is part of the balance.
+    /// @notice All of a client's account; what is thawing is part of the balance. Where nothing is thawing, `thawedAt` means nothing:
+    /// it stays when vouchers have taken all of it.
     function account(address client, address token)
         external
         view

@@ -107,7 +107,7 @@ contract Actors is Base {
         (uint256 paid, uint256 reserved, uint256 releasedAt) = stateOf(lane);
         if (free == 0) return;
         uint128 total = uint128(paid + reserved + bound(amount, 1, free));
-        if (signed_ && releasedAt == 0) {
+        if (signed_ && (releasedAt == 0 || reserved == 0)) {
             reserveFor(lane, total);
         } else {
             vm.prank(lane.client);

@@ -278,6 +278,21 @@ contract ClientsTest is Base {
         vm.assertEq(accounting.available(client, NATIVE), 2, "available");
     }
 
+    function test_A_release_of_which_nothing_is_left_stops_no_reservation() public {
+        fund(10);
+        vm.prank(client);
+        accounting.reserve(executor, NATIVE, 1, 3);
+        vm.prank(client);
+        accounting.startRelease(executor, NATIVE, 1);
+        settle(3);
+        uint64 deadline = uint64(block.timestamp);
+        (bytes32 r, bytes32 vs) = signed(CLIENT_KEY, reservation(8, deadline));
+        accounting.reserveFor(client, executor, NATIVE, 1, 8, deadline, r, vs);
+        (, uint256 reserved, uint256 releasedAt) = accounting.laneState(client, executor, NATIVE, 1);
+        vm.assertEq(reserved, 5, "reserved");
+        vm.assertEq(releasedAt, 0, "and stays");
+    }
+
     function test_Release_of_what_was_claimed_meanwhile_frees_nothing() public {
         fund(10);
         vm.prank(client);

@@ -147,15 +147,19 @@ contract TokensTest is Base {
         vm.assertEq(address(accounting).balance, 4, "held");
     }
 
-    function test_A_payee_cannot_begin_with_earnings_and_end_with_a_deposit() public {
+    function test_A_payee_cannot_take_out_anything_else_meanwhile() public {
         fund(10);
-        Caller caller = new Caller(accounting);
+        Caller caller = funded();
         IAccounting.Claim memory claim = voucherFor(CLIENT_KEY, client, address(caller), NATIVE, 1, 8, none());
         accounting.settle(address(caller), NATIVE, one(claim));
+        caller.act(abi.encodeCall(IAccounting.startThaw, (NATIVE, 6)));
+        vm.warp(block.timestamp + 48 hours);
         caller.prepare(abi.encodeCall(IAccounting.withdrawEarnings, (NATIVE, address(caller), 4)));
         caller.act(abi.encodeCall(IAccounting.withdrawEarnings, (NATIVE, address(caller), 4)));
-        vm.assertTrue(!caller.succeeded(), "entered again");
-        vm.assertEq(address(caller).balance, 4, "received");
+        vm.assertTrue(!caller.succeeded(), "earnings within earnings");
+        caller.act(abi.encodeCall(IAccounting.withdraw, (NATIVE, address(caller))));
+        vm.assertTrue(!caller.succeeded(), "earnings within a withdrawal");
+        vm.assertEq(address(caller).balance, 10, "received");
         vm.assertEq(accounting.earned(address(caller), NATIVE), 4, "left");
     }
 
