@@ -71,16 +71,19 @@ class Stopped(LloomError):
 Then = Callable[[Running], Awaitable[int | None]]
 """What to do with the running nodes before they stop again; its result is the exit status. None: stay until a signal comes."""
 
+First = Callable[[Mapping[str, Chain]], Coroutine[Any, Any, None]]
+"""What to do on the chains before the nodes start."""
 
-def run(nodes: Sequence[Node], folder: Path, then: Then | None = None) -> int:
+
+def run(nodes: Sequence[Node], folder: Path, then: Then | None = None, first: First | None = None) -> int:
     """Runs `nodes` in one Ray cluster until the guard says STOP or `then` has ended; the exit status.
 
     `folder` is private to this run and removed by the caller. LloomError says in one sentence why it could not go on.
     """
-    return asyncio.run(_run(nodes, folder, then))
+    return asyncio.run(_run(nodes, folder, then, first))
 
 
-async def _run(nodes: Sequence[Node], folder: Path, then: Then | None) -> int:
+async def _run(nodes: Sequence[Node], folder: Path, then: Then | None, first: First | None) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(STOP, stop.set)
     async with contextlib.AsyncExitStack() as stack:
@@ -90,6 +93,8 @@ async def _run(nodes: Sequence[Node], folder: Path, then: Then | None) -> int:
         chains = await stack.enter_async_context(anvil.provided(nodes[0].settings))
         house = House([node.on(chains.chain) for node in nodes], folder, Terminal())
         try:
+            if first is not None:
+                await _unless(stop, first(chains.chain))
             await _unless(stop, house.open())
             return await house.until_done(stop, then)
         except Stopped:

@@ -234,7 +234,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def issued(network: Network) -> list[bytes]:
     """The receipts that `ours` has issued to the client, in their order. The validator, which looks at it, gets some too."""
     client = parse_address(httpx.get(f"{network.gateway}/health").json()["node"])
-    (path,) = (network.homes / "ours" / "executor").glob("receipts-*.sqlite")
+    (path,) = (network.homes / "ours" / "executor").glob("ledger-*.sqlite")
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
         query = "SELECT receipt FROM issued WHERE instr(lane, ?) ORDER BY rowid"
         rows = [row[0] for row in db.execute(query, (bytes(client),))]
@@ -250,7 +250,7 @@ def receipts(network: Network) -> list[tuple[int, int]]:
 async def test_every_receipt_reaches_the_clients_journal(network: Network) -> None:
     with network.openai() as client:
         client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=4)
-    (path,) = (network.homes / "client" / "client").glob("receipts-*.sqlite")
+    (path,) = (network.homes / "client" / "client").glob("ledger-*.sqlite")
 
     def kept() -> set[bytes]:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:

@@ -26,6 +26,8 @@ from lloom.core.selection import Candidate
 
 SHORT: Final = 2048
 """Bytes of a body whose tokens are counted at once; longer ones in a thread."""
+SOON_SECONDS: Final = 0.25
+"""Pause before a chain that told nothing is asked again: it is being opened, or away."""
 
 
 class Bank(Ledger, Protocol):
@@ -70,7 +72,7 @@ class Purse:
         self.wallet = wallet
         self.lanes = Lanes(wallet, judge)
         self.looked = asyncio.Event()
-        """Whether the chain was asked what is paid in."""
+        """Whether the chain told what is paid in."""
         self._bank = bank
         self._client = Client(wallet.identity, wallet.domain)
         self._encodings: set[str] = set()
@@ -125,6 +127,9 @@ class Purse:
                 self._purchasing = await self._bank.purchasing()
             except LloomError as error:
                 logger.debug("what is paid in on {} is not known: {}", self.wallet.name, error)
+            if self._purchasing is None or self._purchasing.available is None:
+                await asyncio.sleep(SOON_SECONDS)
+                continue
             self.looked.set()
             await asyncio.sleep(self.wallet.settings.settlement.check_seconds)
             if self.problem() is None:
