@@ -86,9 +86,9 @@ class Kept:
             self._parts.append(data)
             self._size += len(data)
 
-    def text(self, length: int) -> str:
-        """What the model wrote in the first `length` bytes, tool calls included."""
-        return text(Splitter().feed(b"".join(self._parts)[:length]))
+    def text(self, length: int, start: int = 0) -> str:
+        """What the model wrote in the first `length` bytes after the first `start`, where an event ends; tool calls included."""
+        return text(Splitter().feed(b"".join(self._parts)[start:length]))
 
     def unkept(self, length: int) -> int:
         """How many of the first `length` bytes `text` leaves out because there were too many."""
@@ -131,9 +131,12 @@ class Meter:
         found = _usage.decode(self.usage)
         return found.prompt_tokens, found.completion_tokens
 
-    def text(self, length: int) -> str:
-        """What the model wrote in the first `length` bytes passed on, tool calls included, for a count of our own."""
-        return self._kept.text(length)
+    def text(self, length: int, start: int = 0) -> str:
+        """What the model wrote in the first `length` bytes passed on, tool calls included, for a count of our own.
+
+        `start`: without that many bytes at the beginning; there an event ends.
+        """
+        return self._kept.text(length, start)
 
     def unkept(self, length: int) -> int:
         """How many of the first `length` bytes `text` leaves out because there were too many."""

@@ -24,8 +24,6 @@ from lloom.core.sse import END
 
 _LARGE: Final = 1024
 """Bytes of an event that holds more than one token, most likely."""
-_RECOUNT: Final = 32
-"""Events after which what was sent is counted again, if credit for it is lacking: until then one counts as a token."""
 
 
 class Run:
@@ -42,8 +40,10 @@ class Run:
         self._started = time.time_ns() // 1_000_000
         self._clock = time.monotonic()
         self._tab: Tab | None = None
-        self._tokens = 0
-        self._events = self._recounted = 0
+        self._fed = self._counted = 0
+        """Bytes of the answer that the backend gave, and those of which the tokens are counted: `_exact`."""
+        self._exact = self._loose = 0
+        """Tokens that are counted, and events since then."""
 
     async def answer(
         self, engine: Engine, body: bytes, receipt: Callable[[Connection, Draft], None], tab: Tab | None = None
@@ -90,21 +90,12 @@ class Run:
     async def _cover(self, tab: Tab, block: bytes) -> None:
         """Waits until there is credit for `block`. Events count as tokens, until credit is lacking: then we look closer."""
         events = block.count(END)
-        large = len(block) > events * _LARGE
-        self._events += events
-        self._tokens += await asyncio.to_thread(self._tokens_of, block) if large else events
-        if tab.covers(self._tokens):
-            return
-        if self._events - self._recounted >= _RECOUNT:
-            self._recounted = self._events
-            length = self._hash.length + len(block)
-            self._tokens = await asyncio.to_thread(self._outputs, length)
-        await tab.credit(self._tokens)
-
-    def _tokens_of(self, block: bytes) -> int:
-        """Tokens in a block of which one event may hold many."""
-        meter = Meter()
-        return tokens.count(meter.text(len(meter.feed(block))), self._terms.model.encoding)
+        self._loose += events
+        self._fed += len(block)
+        if len(block) > events * _LARGE or not tab.covers(self._exact + self._loose):
+            since, self._counted, self._loose = self._counted, self._fed, 0
+            self._exact += await asyncio.to_thread(self._outputs, self._fed, since)
+            await tab.credit(self._exact)
 
     async def _count(self, body: bytes, length: int, *, whole: bool = True) -> tuple[int, int]:
         """Tokens of the prompt and of the answer's first `length` bytes; `whole`: the backend gave no more than that.
@@ -124,8 +115,8 @@ class Run:
         inputs = self._tab.prompt if self._tab else prompt.count(body, self._terms.model.encoding)
         return inputs, self._outputs(length)
 
-    def _outputs(self, length: int) -> int:
-        text, unkept = self._meter.text(length), self._meter.unkept(length)
+    def _outputs(self, length: int, start: int = 0) -> int:
+        text, unkept = self._meter.text(length, start), self._meter.unkept(length) - self._meter.unkept(start)
         return tokens.count(text, self._terms.model.encoding) + unkept // BYTES_PER_TOKEN
 
     def _usage(self, inputs: int, outputs: int) -> bytes:
