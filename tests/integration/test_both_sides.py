@@ -1,0 +1,154 @@
+"""A client's purse and an executor's tills, both as they are, over real bridges and real journals; only the chain is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from market_support import Buyer, buying
+from msgspec.structs import replace
+from payables_support import CLIENT, TOKEN
+from receivables_support import CHAIN
+from test_serving_paid import END, WINDOW, WORD, Market, chunk, market, model
+
+from lloom.adapters.journal import lanes
+from lloom.core.errors import RetryElsewhere
+from lloom.core.identity import NodeId
+from lloom.core.offer import Endpoint, Offer, fingerprint, seal
+from lloom.core.payment.domain import payment
+from lloom.core.payment.receivable import Receivable
+from lloom.core.receipt import Lane, Status, read_receipt
+from lloom.core.settings import PrepaySettings
+from tests.integration.bridge_support import NETWORK
+from tests.unit.adapters.routing_support import request
+
+PREPAY = PrepaySettings(per_executor=100_000, newcomers=200_000, ahead=1.0)
+PROMPT, TOKEN_PRICE = 3, 5
+"""What a token of a prompt costs there, and one of an answer."""
+
+
+@dataclass
+class Shop:
+    """An executor as the DHT names it."""
+
+    address: NodeId
+    endpoint: Endpoint
+    fingerprint: bytes
+    models: tuple[str, ...] = ("m",)
+
+
+def opened(it: Market, **changes: Any) -> Shop:
+    """The executor of `it`, with an offer that names all its workers."""
+    ports = [worker.executor.listener.port for worker in it.workers]
+    offer = Offer(
+        executor=it.owner.address,
+        seq=2,
+        expires=int(time.time() + 600),
+        endpoints=tuple(Endpoint("127.0.0.1", port) for port in ports),
+        models=(replace(model("m"), parallel=64, **changes),),
+        software="test",
+        payments=(payment(CHAIN),),
+        window=WINDOW,
+    )
+    sealed = seal(offer, it.owner, NETWORK)
+    for worker in it.workers:
+        worker.serving.book.publish(sealed, offer, 0)
+    return Shop(it.owner.address, offer.endpoints[0], fingerprint(sealed))
+
+
+@asynccontextmanager
+async def both(tmp_path: Path, words: int, workers: int = 2, **changes: Any) -> AsyncIterator[tuple[Market, Buyer]]:
+    script = (*[WORD] * words, END)
+    async with market(tmp_path / "executor.sqlite", *script, workers=workers) as it:
+        shop: Any = opened(it)
+        limits = {"prepay": PREPAY, "slack": 64, **changes}
+        async with buying(tmp_path / "client.sqlite", shop, **limits) as buyer:
+            yield it, buyer
+
+
+async def ask(buyer: Buyer, **fields: Any) -> bytes:
+    answer = await buyer.router.chat(request(**fields))
+    return b"".join([data async for data in answer])
+
+
+async def owed(it: Market) -> Receivable:
+    key = Lane(CLIENT.address, TOKEN, 0)
+    found = await it.books.writer.write(lambda db: lanes.load(db, key), 1)
+    assert found is not None
+    return found
+
+
+def lane(buyer: Buyer, it: Market) -> Any:
+    return buyer.purse.lanes._lanes[it.owner.address].payable
+
+
+async def test_what_one_side_charges_the_other_accepts_and_promises(tmp_path: Path) -> None:
+    async with both(tmp_path, words=20) as (it, buyer):
+        for number in range(1, 31):
+            assert await ask(buyer) == WORD * 20
+            await buyer.bank.settled(number)
+        payable, books = lane(buyer, it), await owed(it)
+        assert set(buyer.problems) == {""}
+        assert payable.accepted == books.charged > 0
+        assert payable.signed >= books.charged
+        assert payable.signed - payable.accepted <= PREPAY.per_executor
+        await asyncio.gather(*(worker.desk.till.close() for worker in it.workers))
+        assert (await owed(it)).vouched <= payable.signed
+
+
+async def test_long_answers_in_parallel_are_paid_as_they_come(tmp_path: Path) -> None:
+    words, streams = 20 * WINDOW, 64
+    async with both(tmp_path, words=words, workers=1) as (it, buyer):
+        for _ in range(3):
+            answers = await asyncio.gather(*(ask(buyer, max_tokens=words) for _ in range(streams)))
+            assert set(answers) == {WORD * words}
+        await buyer.bank.settled(3 * streams)
+        payable, books = lane(buyer, it), await owed(it)
+        assert set(buyer.problems) == {""}
+        assert {read_receipt(each.signed.receipt).status for each in buyer.bank.judged} == {Status.COMPLETE}
+        assert payable.accepted == books.charged >= 3 * streams * words * TOKEN_PRICE
+        assert payable.grants == {}
+        assert payable.signed - payable.accepted <= PREPAY.per_executor
+
+
+async def test_a_backend_that_counts_half_as_much_again_is_paid_to_the_end(tmp_path: Path) -> None:
+    """Its pieces are smaller than our tokens: the till counts pieces while an answer runs."""
+    words = 250
+    async with market(tmp_path / "executor.sqlite", *[chunk(" t"), chunk("o")] * words, END) as it:
+        shop: Any = opened(it)
+        async with buying(tmp_path / "client.sqlite", shop, prepay=PREPAY, slack=64) as buyer:
+            answer = await ask(buyer, max_tokens=512)
+            assert answer.count(b"data:") == 2 * words
+            await buyer.bank.settled(1)
+            assert buyer.problems == [""]
+
+
+async def test_a_client_without_money_left_gets_what_it_paid_for(tmp_path: Path) -> None:
+    words = 40 * WINDOW
+    async with both(tmp_path, words=words, workers=1, budget=40 * 3 + 100 * 3 + 12 * WINDOW * TOKEN_PRICE) as (
+        it,
+        buyer,
+    ):
+        for worker in it.workers:
+            worker.desk.till._limits = replace(worker.desk.till._limits, credit_seconds=0.2)
+        answer = await buyer.router.chat(request(max_tokens=words))
+        parts = [answer.first]
+        with pytest.raises(RetryElsewhere) as ended:
+            while True:
+                parts.append(await answer.read() or b"")
+        assert (ended.value.status, ended.value.code) == (402, "payment_required")
+        arrived = b"".join(parts)
+        await answer.close()
+        await buyer.bank.settled(1)
+        assert 0 < arrived.count(WORD) < words
+        assert buyer.problems == [""]
+        [judged] = buyer.bank.judged
+        receipt = read_receipt(judged.signed.receipt)
+        assert receipt.cost <= lane(buyer, it).signed
+        assert receipt.output_tokens >= arrived.count(WORD) - 1
