@@ -18,6 +18,7 @@ from receivables_support import CHAIN
 from test_serving_paid import END, WINDOW, WORD, Market, chunk, market, model
 
 from lloom.adapters.journal import lanes
+from lloom.adapters.routing.answer import Answer
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, Offer, fingerprint, seal
@@ -75,6 +76,11 @@ async def both(tmp_path: Path, words: int, workers: int = 2, **changes: Any) -> 
 async def ask(buyer: Buyer, **fields: Any) -> bytes:
     answer = await buyer.router.chat(request(**fields))
     return b"".join([data async for data in answer])
+
+
+async def read_on(answer: Answer, parts: list[bytes]) -> None:
+    while (data := await answer.read()) is not None:
+        parts.append(data)
 
 
 async def owed(it: Market) -> Receivable:
@@ -140,8 +146,7 @@ async def test_a_client_without_money_left_gets_what_it_paid_for(tmp_path: Path)
         answer = await buyer.router.chat(request(max_tokens=words))
         parts = [answer.first]
         with pytest.raises(RetryElsewhere) as ended:
-            while True:
-                parts.append(await answer.read() or b"")
+            await read_on(answer, parts)
         assert (ended.value.status, ended.value.code) == (402, "payment_required")
         arrived = b"".join(parts)
         await answer.close()
