@@ -77,7 +77,7 @@ class Tab:
         owed = price.at(outputs)
         if self._drawn - owed > window // 2 or self._drawn >= price.ceiling:
             return True
-        wanted = min(window, price.ceiling - self._drawn)
+        wanted = min(max(0, owed - self._drawn) + window, price.ceiling - self._drawn)
         self._drawn += self._till.more(self, self._slice, wanted)
         return self._drawn >= owed
 

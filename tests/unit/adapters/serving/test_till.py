@@ -132,6 +132,13 @@ async def test_an_answer_draws_window_by_window() -> None:
         assert it.free == 60
 
 
+async def test_an_answer_that_grows_by_more_than_a_window_draws_all_it_needs() -> None:
+    async with counter() as it:
+        tab = await it.open(voucher=100, inputs=20)
+        assert tab.covers(60)
+        assert it.free == 100 - 20 - 60 - WINDOW
+
+
 async def test_an_answer_never_draws_more_than_it_may_cost() -> None:
     async with counter() as it:
         tab = await it.open(voucher=100, inputs=20, outputs=13)
@@ -380,7 +387,7 @@ async def test_a_need_is_sent_once_on_each_connection() -> None:
         await until(lambda: bool(it.connection.told))
         need = it.connection.told[-1]
         assert isinstance(need, Need)
-        assert amount(need.cumulative) == 80
+        assert amount(need.cumulative) == 4 * (11 + WINDOW)
 
 
 def test_a_request_that_allows_less_than_it_may_cost_is_refused() -> None:
