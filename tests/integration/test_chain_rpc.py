@@ -11,12 +11,13 @@ import pytest
 from chain_support import COIN, ETHER, Front, Local, front, watching
 from loguru import logger
 
-from lloom.adapters.chain import banking, deployment
+from lloom.adapters.chain import banking, deployment, gas
 from lloom.adapters.chain.contract import calldata
 from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.rpc import FIRST_REST_SECONDS, ChainAway, Refused, Rpc
 from lloom.core.errors import ConfigError, LloomError
 from lloom.core.identity import Identity
+from lloom.core.payment.fees import Fees
 from lloom.core.settings import Chain as Settings
 
 
@@ -175,6 +176,21 @@ async def test_who_has_no_coin_is_told_so(local: Local) -> None:
             await wallet.send(
                 Transaction(deployment.address(), calldata("deposit", who.address, COIN, 5), 5), "paying in"
             )
+
+
+async def test_a_wallet_waits_behind_what_was_sent_with_its_key_before(local: Local) -> None:
+    who = await local.person()
+    address = "0x" + who.address.hex()
+    await local.still()
+    made = gas.signed(who, 31337, Transaction(who.address, b"", 1), 0, 21_000, Fees(10**11, 10**10))
+    await local.call("eth_sendRawTransaction", "0x" + made.raw.hex())
+    async with local.wallet(who) as wallet, asyncio.timeout(30):
+        sending = asyncio.create_task(wallet.send(Transaction(who.address, b"", 2), "paying"))
+        while await local.call("eth_getTransactionCount", address, "pending") != "0x2":
+            pass
+        await local.mine()
+        await sending
+    assert await local.call("eth_getTransactionCount", address, "latest") == "0x2"
 
 
 async def test_gas_that_is_dearer_than_allowed_is_not_paid(local: Local) -> None:
