@@ -111,7 +111,7 @@ class ClientNode(Actor):
             self._purses,
         )
         stack.push_async_callback(router.close)
-        self._read = partial(_figures, dht, pool, catalogues)
+        self._read = partial(_figures, dht, pool, catalogues, self._purses)
         return router
 
     def _open_purses(
@@ -151,12 +151,13 @@ class ClientNode(Actor):
         await self.place.ask("accounting", "keep", receipts, seconds=ASK_SECONDS)
 
 
-def _figures(dht: Dht, pool: Pool, catalogues: Catalogues) -> dict[str, float]:
+def _figures(dht: Dht, pool: Pool, catalogues: Catalogues, purses: Purses) -> dict[str, float]:
     """What this client shows to Prometheus beside its gateway's own numbers."""
     return {
         **figures.dht(dht.status),
         "bridge_dialled": pool.connections,
         "validators_dropped": catalogues.dropped,
+        **purses.figures(),
     }
 
 

@@ -23,6 +23,8 @@ GAUGES: Final = {
     "bridge_dialled": "Open connections that this node made",
     "bridge_accepted": "Open connections that others made",
     "validators_dropped": "Validators that misled this client and are not asked now",
+    "lanes_open": "Executors that this client has paid since it was started",
+    "lanes_disputed": "Receipts on these lanes that were not accepted, the latest ones",
     "catalogue_executors": "Executors in the catalogue",
     "catalogue_models": "Models that they offer",
     "catalogue_workers": "Their workers",

@@ -107,6 +107,7 @@ async def test_a_false_receipt_is_not_paid_and_remembered(
         lane = buyer.lane(seller)
         assert (lane.payable.accepted, lane.payable.left_out, lane.purchases) == (0, (1,), {})
         assert buyer.lies == [(seller.address, seller.endpoint, "m")]
+        assert buyer.purses.figures() == {"lanes_open": 1, "lanes_disputed": 1}
         standing = await buyer.bank.payables.lane(seller.address)
         assert standing is not None
         assert (standing.accepted, standing.left_out) == (0, (1,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 from loguru import logger
@@ -40,6 +40,9 @@ class Lanes:
         self._works: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes.values())
 
     def get(self, executor: NodeId) -> Lane | None:
         """The lane to `executor`, None if it is not open."""

@@ -39,6 +39,14 @@ class Purses:
             return f"is paid on the chain eip155:{payment.chain}, which this node does not have: add it (chain=…)"
         return f"is paid through another contract or in another token of eip155:{payment.chain} than this node"
 
+    def figures(self) -> dict[str, float]:
+        """All lanes in numbers (adapters/figures)."""
+        payables = [lane.payable for purse in self._purses.values() for lane in purse.lanes]
+        return {
+            "lanes_open": len(payables),
+            "lanes_disputed": sum(len(each.left_out) for each in payables),
+        }
+
     def on_need(self, connection: Connection, need: Need) -> None:
         """An executor's answers wait for credit."""
         for (chain, _, token), purse in self._purses.items():
