@@ -37,6 +37,8 @@ IDLE_SECONDS: Final = 60.0
 """A lane that nobody used for so long is given back."""
 RETRY_SECONDS: Final = 0.5
 """The ledger is back within 1.4 to 2.7 s if it was killed."""
+LEDGER_SECONDS: Final = 10.0
+"""How long a request waits for the ledger before it begins."""
 CLOSE_SECONDS: Final = 5.0
 
 _AWAY: Final = frozenset({"restarting", "accounting_away", "accounting_busy", "journal_stuck"})
@@ -313,7 +315,7 @@ class Till:
         slice_.waiting.append(waiting)
         self._report_soon(slice_, urgent=True)
         try:
-            async with asyncio.timeout(self._limits.credit_seconds):
+            async with asyncio.timeout(LEDGER_SECONDS):
                 await waiting.done
         except BaseException as error:
             self._leave(slice_, waiting)

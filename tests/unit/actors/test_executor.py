@@ -13,7 +13,8 @@ import pytest
 from lloom.actors import base, executor
 from lloom.actors.executor import PATIENCE_SECONDS, ExecutorNode
 from lloom.core.bridge import certificate
-from lloom.core.offer import Endpoint, Offer, fingerprint, unseal
+from lloom.core.offer import Endpoint, Offer, Payment, fingerprint, unseal
+from tests.money_support import accounting, chain
 from tests.unit.actors.actor_support import (
     CERTIFICATE_SECONDS,
     HERE,
@@ -124,6 +125,25 @@ async def test_who_enlists_is_offered_and_announced(clock: FakeTime) -> None:
         assert answer is not None
         assert head.dht.announced[-1][2] == fingerprint(answer[1])
         assert await head.node.ready() == "announces m, n from port 9000 (UDP), known to 3 other nodes"
+
+
+async def test_an_offer_names_every_chain_that_money_is_on_and_none_if_nobody_pays(clock: FakeTime) -> None:
+    head = Head(clock)
+    base_, polygon = chain("base"), chain("polygon", token="0x" + "12" * 20, rate=7)
+    head.place.settings.chain = {"base": base_, "polygon": polygon}
+    contract = b"\xc0" * 20
+    async with head.announcing():
+        await head.worker()
+        number, offer = await head.offer()
+        assert offer.payments == (
+            Payment(8453, contract, bytes(20), base_.rate),
+            Payment(137, contract, b"\x12" * 20, 7),
+        )
+        assert offer.window == head.place.settings.accounting.window > 0
+        head.place.settings.accounting = accounting(mode="off")
+        await head.worker("b", THERE)
+        _, offer = await head.offer(number)
+        assert (offer.payments, offer.window) == ((), 0)
 
 
 @pytest.mark.usefixtures("hurried")

@@ -330,8 +330,9 @@ async def test_while_the_ledger_is_restarted_requests_wait_for_it() -> None:
         assert it.free == 40
 
 
-async def test_they_do_not_wait_for_ever() -> None:
-    async with counter(credit_seconds=0.01) as it:
+async def test_they_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tills, "LEDGER_SECONDS", 0.01)
+    async with counter() as it:
         it.desk.there.clear()
         with pytest.raises(RetryElsewhere) as refused:
             await it.open(voucher=50)
