@@ -15,7 +15,7 @@ from market_support import Buyer, buying
 from msgspec.structs import replace
 from payables_support import CLIENT, TOKEN
 from receivables_support import CHAIN
-from test_serving_paid import END, WINDOW, WORD, Market, chunk, market, model
+from test_serving_paid import END, HANG, WINDOW, WORD, Market, chunk, market, model
 
 from lloom.adapters.journal import lanes
 from lloom.adapters.routing.answer import Answer
@@ -157,3 +157,31 @@ async def test_a_client_without_money_left_gets_what_it_paid_for(tmp_path: Path)
         receipt = read_receipt(judged.signed.receipt)
         assert receipt.cost <= lane(buyer, it).signed
         assert receipt.output_tokens >= arrived.count(WORD) - 1
+
+
+async def test_an_answer_that_nobody_reads_is_paid_as_it_arrives(tmp_path: Path) -> None:
+    words = 20 * WINDOW
+    async with both(tmp_path, words=words, workers=1) as (it, buyer):
+        answer = await buyer.router.chat(request(max_tokens=words))
+        while not it.workers[0].serving.served:  # noqa: ASYNC110 - bounded by the buyer's own timeout
+            await asyncio.sleep(0.001)
+        assert answer.first.count(WORD) < words
+        rest = [data async for data in answer]
+        assert b"".join(rest) == WORD * words
+        await buyer.bank.settled(1)
+        assert buyer.problems == [""]
+
+
+async def test_a_cancelled_answer_is_paid_as_far_as_it_arrived(tmp_path: Path) -> None:
+    async with market(tmp_path / "executor.sqlite", *[WORD] * 7, HANG) as it:
+        shop: Any = opened(it)
+        async with buying(tmp_path / "client.sqlite", shop, prepay=PREPAY, slack=64) as buyer:
+            answer = await buyer.router.chat(request())
+            await it.workers[0].engine.hung.wait()
+            await answer.close()
+            await buyer.bank.settled(1)
+            [judged] = buyer.bank.judged
+            receipt = read_receipt(judged.signed.receipt)
+            assert (judged.problem, receipt.status) == ("", Status.CANCELLED)
+            assert 0 < receipt.output_tokens <= 7
+            assert lane(buyer, it).accepted == receipt.cost == (await owed(it)).charged

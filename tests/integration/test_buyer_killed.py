@@ -215,3 +215,24 @@ async def test_after_a_refusal_for_want_of_money_the_executor_is_asked_what_it_k
         assert payable.grants == {}
         signed: list[SignedVoucher] = [seller.book.voucher] if seller.book.voucher else []
         assert read(signed[0]).cumulative == payable.signed
+
+
+async def test_a_journal_from_before_somebody_else_signed_begins_a_new_lane(tmp_path: Path) -> None:
+    """A backup was restored, or another process had the key meanwhile: what it promised is not known here."""
+    seller = Seller()
+    async with listening(seller):
+        async with buying(tmp_path / "old.sqlite", seller, closing_seconds=30) as buyer:
+            await ask(buyer)
+        async with buying(tmp_path / "other.sqlite", seller, closing_seconds=30) as buyer:
+            for number in range(1, 20):
+                await ask(buyer)
+                await buyer.bank.settled(number)
+        assert len(seller.books) == 1
+        assert seller.book.best > ceiling(tmp_path / "old.sqlite")
+        async with buying(tmp_path / "old.sqlite", seller, closing_seconds=30) as buyer:
+            await ask(buyer)
+            await buyer.bank.settled(1)
+            assert buyer.problems == [""]
+            payable = buyer.lane(seller).payable
+            assert (payable.number >> 62, payable.accepted) == (1, 13 * TOKEN_COST)
+        assert len(seller.books) == 2

@@ -25,6 +25,8 @@ from lloom.core.settings import PrepaySettings
 
 MAX_LEFT_OUT: Final = 64
 """As many as a voucher names (messages.SignedVoucher)."""
+MAX_NUMBER: Final = (1 << 53) - 1
+"""The highest number that a voucher can name; whoever signs a higher one gets to hear nothing of it."""
 
 
 class Standing(Struct, frozen=True):
@@ -150,7 +152,7 @@ class Payable:
     def leave_out(self, digest: bytes, seq: int) -> None:
         """The receipt with this number is not accepted."""
         self.grants.pop(digest, None)
-        if seq not in self._left_out:
+        if seq <= MAX_NUMBER and seq not in self._left_out:
             self._left_out = (*self._left_out, seq)[-MAX_LEFT_OUT:]
 
 

@@ -68,6 +68,8 @@ def test_what_is_left_out_is_named_once_and_the_latest_ones_only() -> None:
         ledger.leave_out(b"", seq)
     assert ledger.left_out == tuple(range(36, 100))
     assert len(ledger.left_out) == MAX_LEFT_OUT
+    ledger.leave_out(b"", 1 << 53)  # no message could carry it
+    assert ledger.left_out[-1] == 99
     assert (ledger.accepted, ledger.unsaid) == (0, True)
 
 
