@@ -224,7 +224,7 @@ async def test_a_journal_from_before_somebody_else_signed_begins_a_new_lane(tmp_
         async with buying(tmp_path / "old.sqlite", seller, closing_seconds=30) as buyer:
             await ask(buyer)
         async with buying(tmp_path / "other.sqlite", seller, closing_seconds=30) as buyer:
-            for number in range(1, 20):
+            for number in range(1, 100):
                 await ask(buyer)
                 await buyer.bank.settled(number)
         assert len(seller.books) == 1
