@@ -48,6 +48,7 @@ class FakeBank:
     away: bool = False
     asked: list[object] = field(default_factory=list)
     settled: list[tuple[bytes, list[CheckedVoucher]]] = field(default_factory=list)
+    flying: list[tuple[Lane, int]] = field(default_factory=list)
 
     def _ask(self, what: object) -> None:
         self.asked.append(what)
@@ -72,6 +73,9 @@ class FakeBank:
         self._ask("settle")
         self.settled.append((token, list(claims)))
         return len(self.settled)
+
+    async def claims(self) -> list[tuple[Lane, int]]:
+        return self.flying
 
 
 @dataclass

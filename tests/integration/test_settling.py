@@ -66,6 +66,27 @@ async def test_what_is_due_is_handed_over_once(path: Path) -> None:
         assert await ledger.settling.look(NOW + settling.AGAIN_SECONDS) == [2]  # unless nothing is heard of it
 
 
+async def test_a_kill_between_handing_over_and_noting_it_hands_nothing_over_twice(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise ZeroDivisionError  # nothing is written
+
+    async with books(path, bank()) as ledger:
+        await owe(ledger, 100)
+        with monkeypatch.context() as patch:
+            patch.setattr(lanes, "hand", killed)
+            with pytest.raises(ZeroDivisionError):
+                await ledger.settling.look(NOW)
+    assert len(ledger.bank.settled) == 1
+    ledger.bank.flying = [(LANE, 100)]
+    async with books(path, ledger.bank) as ledger:
+        await owe(ledger, 150)
+        assert await ledger.settling.look(NOW) == []
+        ledger.bank.flying = []
+        assert await ledger.settling.look(NOW) == [2]
+
+
 async def test_what_was_redeemed_is_due_no_more_and_the_rest_is(path: Path) -> None:
     async with books(path, bank()) as ledger:
         await owe(ledger, 100)

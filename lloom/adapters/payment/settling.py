@@ -25,7 +25,7 @@ from lloom.core.payment.voucher import CheckedVoucher, read
 from lloom.core.receipt import Lane
 
 AGAIN_SECONDS: Final = 1800
-"""A voucher of which nothing was heard for so long is handed over again: redeeming it twice costs gas and pays nothing."""
+"""A lane whose voucher was handed over and not paid is tried again after this: it may have brought less than its gas."""
 RENEWED: Final = 16
 """Clients that are looked up again at each look, so that a deposit which others use up is noticed."""
 STRANGE: Final = 256
@@ -79,7 +79,12 @@ class Settling:
     async def look(self, now: float, *, everything: bool = False) -> list[int]:
         """Hands what is due to the chain (`everything`: all that is worth its gas); the numbers of the settlements."""
         await self._treasury.look()
-        owing = [each for each in await self._writer.write(lanes.owing, 1) if not _under_way(each, now)]
+        claimed = {lane for lane, _ in await self._bank.claims()}
+        owing = [
+            each
+            for each in await self._writer.write(lanes.owing, 1)
+            if each.state.lane not in claimed and not _tried(each, now)
+        ]
         dues = await self._dues(owing, everything)
         signed = {each.state.lane: each.voucher for each in owing}
         numbers = []
@@ -181,6 +186,6 @@ class Settling:
         await self._writer.write(lambda db: lanes.paid(db, lane, change), 1)
 
 
-def _under_way(owing: Owing, now: float) -> bool:
-    """Whether a voucher of the lane is being redeemed already."""
+def _tried(owing: Owing, now: float) -> bool:
+    """Whether a voucher of the lane was handed over a while ago, and did not do."""
     return owing.handed > 0 and 0 <= now - owing.handed_at < AGAIN_SECONDS

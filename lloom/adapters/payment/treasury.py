@@ -48,6 +48,9 @@ class Bank(Protocol):
     async def settle(self, token: bytes, claims: Sequence[CheckedVoucher]) -> int:
         """Journals a settlement that will be sent once; its number."""
 
+    async def claims(self) -> list[tuple[Lane, int]]:
+        """What journaled settlements claim that are not over: lanes, and in all how much."""
+
 
 class Treasury:
     """One chain, one executor, one token."""
