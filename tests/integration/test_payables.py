@@ -89,7 +89,7 @@ async def test_the_budget_is_for_a_day(tmp_path: Path) -> None:
         payables._clock = lambda: now
         assert await payables.raise_ceiling(ask(600)) == Raised(600)
         assert (await payables.raise_ceiling(ask(1_001))).code == "budget"
-        assert await payables.raise_ceiling(ask(700, 9_000)) == Raised(1_000)
+        assert await payables.raise_ceiling(ask(700, 9_000)) == Raised(700 + 300 // 8)
         now += 26 * 3600
         assert await payables.raise_ceiling(ask(1_700)) == Raised(1_700)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 
 from lloom.core.settings import AccountingSettings
+
+SHARES: Final = 8
+"""A lane gets no more than this part of what is left ahead of need: others want some, and it is theirs as long as they live."""
 
 
 class Ask(Struct, frozen=True):
@@ -48,9 +53,11 @@ def allow(
     if settings.budget is not None:
         rooms.append((settings.budget - totals.recent, "budget", _BUDGET))
     room, code, problem = min(rooms, key=lambda room: room[0])
-    if ask.least > ceiling + max(0, room):
+    least = max(ask.least, ceiling)
+    if least > ceiling + max(0, room):
         return Raised(ceiling, code, problem)
-    return Raised(max(ceiling, min(ask.best, ceiling + room)))
+    spare = max(0, ceiling + room - least)
+    return Raised(max(least, min(ask.best, least + spare // SHARES)))
 
 
 _NEWCOMERS = (

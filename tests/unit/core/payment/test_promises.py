@@ -20,7 +20,8 @@ def ask(least: int, best: int | None = None) -> Ask:
 
 def test_a_ceiling_rises_as_far_as_there_is_room() -> None:
     assert allow(ask(10, 50), 0, False, NOTHING, 5_000, SETTINGS) == Raised(50)
-    assert allow(ask(10, 50), 0, False, NOTHING, 30, SETTINGS) == Raised(30)
+    assert allow(ask(10, 50), 0, False, NOTHING, 26, SETTINGS) == Raised(12)
+    assert allow(ask(10, 50), 0, False, NOTHING, 10, SETTINGS) == Raised(10)
     assert allow(ask(10, 50), 60, False, NOTHING, 0, SETTINGS) == Raised(60)
     assert allow(ask(10, 50), 20, False, NOTHING, 0, SETTINGS) == Raised(20)
 
@@ -39,6 +40,17 @@ def test_what_forbids_it_is_said(newcomer: bool, totals: Totals, available: int 
     raised = allow(ask(10), 0, newcomer, totals, available, SETTINGS)
     assert (raised.ceiling, raised.code) == (0, code)
     assert word in raised.problem
+
+
+def test_what_is_left_is_shared_by_many_lanes() -> None:
+    """A deposit smaller than what lanes would like to have at hand is not all taken by the first one."""
+    owing, ceilings = 0, []
+    for _ in range(12):
+        raised = allow(ask(10, 100), 0, False, Totals(0, 0, owing), 600, SETTINGS)
+        ceilings.append(raised.ceiling)
+        owing += raised.ceiling
+    assert min(ceilings) >= 10
+    assert sorted(ceilings, reverse=True) == ceilings
 
 
 def test_who_has_delivered_is_no_newcomer() -> None:
