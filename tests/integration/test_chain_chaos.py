@@ -119,21 +119,19 @@ async def test_all_is_told_and_every_job_arrives(local: Local, tmp_path: Path, s
         for client in clients:
             lane = await it.chain.lane(client.address, executor.address, COIN, 0)
             assert lane.claimed == world.owed[client.address]
-    assert told(world.seen) == await truth(local, first)
+    assert told(world.seen) == await truth(local, first, "latest")
+    assert told(world.seen, final=True) == await truth(local, first, "safe")
 
 
-def told(seen: list[Seen]) -> set[tuple[str, int]]:
-    """What is believed at the end to be final."""
-    believed: dict[tuple[str, int], bool] = {}
-    for each in seen:
-        key = ("0x" + each.block.hash.hex(), each.index)
-        believed[key] = each.final and not each.removed
-    return {key for key, final in believed.items() if final}
+def told(seen: list[Seen], *, final: bool = False) -> set[tuple[str, int]]:
+    """What is believed at the end; `final`: for good."""
+    last = {("0x" + each.block.hash.hex(), each.index): each for each in seen}
+    return {key for key, each in last.items() if not each.removed and (each.final or not final)}
 
 
-async def truth(local: Local, first: int) -> set[tuple[str, int]]:
-    """What the chain has from block `first` on, as far as it is final."""
+async def truth(local: Local, first: int, last: str) -> set[tuple[str, int]]:
+    """What the chain has from block `first` on."""
     found = await local.call(
-        "eth_getLogs", {"address": "0x" + deployment.address().hex(), "fromBlock": hex(first), "toBlock": "safe"}
+        "eth_getLogs", {"address": "0x" + deployment.address().hex(), "fromBlock": hex(first), "toBlock": last}
     )
     return {(each["blockHash"], int(each["logIndex"], 16)) for each in found}
