@@ -154,10 +154,10 @@ class Answer:
         self.first = bytes(head)
         await self._complete(stream)
 
-    def _unread(self) -> tuple[int, bytes]:
-        """Where in the answer what has come and not been read stands, and what it is: it is paid for as well."""
+    def _unread(self, seen: int) -> bytes:
+        """What of the answer has come after its first `seen` bytes and was not read: it is paid for as well."""
         assert self._stream is not None
-        return self._hash.length, self._stream.unread
+        return self._stream.unread[seen - self._hash.length :] if self._stream.received > seen else b""
 
     def _take(self, data: bytes) -> None:
         if self._paid is not None:

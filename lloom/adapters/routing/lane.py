@@ -30,6 +30,8 @@ SHARE: Final = 4
 """A ceiling is raised by this part of `prepay.per_executor` beyond what is needed now, so that it need not be soon again."""
 PAUSE_SECONDS: Final = 0.1
 """After a raise in vain, before the next one that nobody waits for."""
+REST_SECONDS: Final = 0.01
+"""After a need was looked at: all open answers are counted for it, and whoever needs without end should not keep us busy."""
 
 
 class Ledger(Protocol):
@@ -69,6 +71,8 @@ class Lane:
         self._wallet = wallet
         self._wanted = 0
         self._waiting = 0
+        self._rest: asyncio.TimerHandle | None = None
+        self._missed = False
         self._raising: asyncio.Task[Raised] | None = None
         self._again = 0.0
         self._latest: SignedVoucher | None = None
@@ -104,13 +108,22 @@ class Lane:
             self._wanted = 0
             if self._told.get(connection, -1) < self.payable.signed:  # it may have been lost with another connection
                 self._send(self._latest or self._sign(self.payable.signed))
-        else:
+        elif self._rest is None:
             self._progress(self.purchases.values())
+            self._rest = self._loop.call_later(REST_SECONDS, self._rested)
+        else:
+            self._missed = True
 
     def progress(self, purchase: Purchase) -> None:
         """More of an answer has arrived: if the executor needs credit, it gets what it has earned."""
         if self._wanted:
             self._progress((purchase,))
+
+    def _rested(self) -> None:
+        self._rest = None
+        if self._missed and self._wanted:
+            self._missed = False
+            self._progress(self.purchases.values())
 
     def _progress(self, moved: Iterable[Purchase]) -> None:
         payable, prepay = self.payable, self._wallet.settings.prepay

@@ -39,6 +39,7 @@ class Lanes:
         self._tidying: dict[Lane, asyncio.TimerHandle] = {}
         self._works: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
+        self._closing = False
         self._loop = asyncio.get_running_loop()
 
     def __iter__(self) -> Iterator[Lane]:
@@ -66,11 +67,12 @@ class Lanes:
         """Something happened on `lane`: it is not idle."""
         lane.touched = self._loop.time()
         self._moved.set()
-        if lane not in self._tidying:
+        if lane not in self._tidying and not self._closing:
             self._tidying[lane] = self._loop.call_later(self._wallet.settings.closing_seconds, self._tidy, lane)
 
     async def close(self) -> None:
         """Takes the last receipts, and sends each executor a voucher that includes them. Before the connections close."""
+        self._closing = True
         for timer in self._tidying.values():
             timer.cancel()
         with contextlib.suppress(TimeoutError):

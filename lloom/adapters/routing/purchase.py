@@ -35,8 +35,8 @@ class Purchase:
         self.tally = Tally(encoding)
         self.window = order.quote.min_window
         """What is granted ahead of the answer."""
-        self.look: Callable[[], tuple[int, bytes]] = lambda: (0, b"")
-        """What has arrived and was not fed yet, and what comes before it."""
+        self.look: Callable[[int], bytes] = lambda _seen: b""
+        """What has arrived after so many bytes and was not read."""
         self.ended_at: float | None = None
         """On the loop's clock."""
         self.lost = False
@@ -65,14 +65,14 @@ class Purchase:
         """What it may cost by now, with a window ahead of what has arrived."""
         request, quote = self.order.request, self.order.quote
         if self.ended_at is None:
-            self.tally.feed(*self.look())
+            self.tally.feed(self.tally.fed, self.look(self.tally.fed))
         outputs = self._most(self.tally.so_far() if self._counted is None else self._counted)
         due = cost(quote, request.max_input_tokens, 0, min(outputs, request.max_output_tokens))
         return max(self.draw, min(due + self.window, request.max_cost))
 
     def over(self, now: float, counted: Callable[[], None]) -> None:
         """Nothing more arrives; `counted` is called once it is known how much it was: at once, or soon."""
-        self.ended_at, self.look = now, lambda: (0, b"")
+        self.ended_at, self.look = now, lambda _seen: b""
         if self.tally.fed <= LONG_BYTES:
             self._counted = self.tally.total()
             self.tally = Tally("")

@@ -207,6 +207,27 @@ async def test_a_need_is_met_and_then_forgotten() -> None:
     assert len(subject.line.said) == 1
 
 
+async def test_needs_without_end_are_looked_at_seldom() -> None:
+    subject, looks = Subject(), 0
+    bought = subject.purchase()
+    await subject.cover(bought)
+
+    def look(_seen: int) -> bytes:
+        nonlocal looks
+        looks += 1
+        return b""
+
+    bought.look = look
+    for more in range(1000):
+        subject.lane.need((1 << 100) + more, subject.line)
+    assert looks == 1
+    bought.look = lambda _seen: look(0) or chunk({"content": " hello" * 40}) * (looks == 2)
+    async with asyncio.timeout(10):
+        while subject.lane.payable.signed < 90_000:  # noqa: ASYNC110 - a timer of the lane's own
+            await asyncio.sleep(0)
+    assert looks == 2
+
+
 async def test_a_voucher_is_repeated_where_it_may_have_been_lost_and_nowhere_else() -> None:
     subject = Subject()
     await subject.cover()
