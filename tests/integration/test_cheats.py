@@ -270,3 +270,31 @@ async def test_receipts_of_requests_nobody_made_are_refused(tmp_path: Path) -> N
         await buyer.bank.settled(2)
         assert buyer.problems == ["", "a charge for a request that nobody made"]
         assert buyer.lane(seller).payable.accepted == 13 * TOKEN_COST
+
+
+async def test_an_executor_whose_connection_broke_is_no_liar_but_is_paid_for_what_arrived_only(tmp_path: Path) -> None:
+    async def breaks(sale: Sale) -> None:
+        await sale.send(WORD)
+        if len(sale.seller.sales) > 1:
+            await sale.send(END)
+            await sale.stream.finish(Done(9, 1))
+            return sale.bill(sale.receipt(9, 1))
+        sale.sent.append(WORD)  # it believes that this arrived as well
+        sale.receipt(9, 2)
+        sale.stream.connection.wire.abort()
+        return None
+
+    seller = Seller(breaks)
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller, closing_seconds=30) as buyer:
+        with pytest.raises(RetryElsewhere):
+            await ask(buyer)
+        place = (seller.address, seller.endpoint, "m")
+        buyer.outcomes._records.clear()
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        buyer.purse.lanes.doubt(seller.address)
+        await buyer.bank.settled(2)
+        assert sorted(buyer.problems)[0] == ""
+        assert "another answer than what arrived" in sorted(buyer.problems)[1]
+        assert (buyer.lies, buyer.outcomes.lied(place, 0)) == ([], False)
+        assert buyer.lane(seller).payable.accepted == 10 * TOKEN_COST
