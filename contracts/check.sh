@@ -17,21 +17,20 @@ step() {
     "$@" >"$log" 2>&1 || { cat "$log" >&2; fail "$name failed (above)"; }
 }
 
+# Not npm's wrapper in .bin: it exits with 0 whatever forge says.
 tools() {
     command -v node >/dev/null || fail "node is not here; install Node.js 20 or later with npm, then run ./scripts/just contracts" 2
-    local tool
-    for tool in .bin/forge solc @openzeppelin/contracts; do
+    local tool forges
+    for tool in solc @openzeppelin/contracts @foundry-rs/forge; do
         [ -e "node_modules/$tool" ] || fail "$tool is not in contracts/node_modules: run npm install --no-save in contracts/" 2
     done
-    PATH=$PWD/node_modules/.bin:$PATH
-    forge --version >/dev/null 2>&1 || fail "forge does not run here (its binary comes with npm's optional packages)" 2
+    forges=(node_modules/@foundry-rs/forge-*/bin/forge)
+    "${forges[0]}" --version >/dev/null 2>&1 || fail "forge does not run here; npm has it for x64 and arm64, and installs it unless told to omit optional packages" 2
+    PATH=$PWD/${forges[0]%/forge}:$PATH
 }
 
-# forge tells by its output, not always by its status.
 formatted() {
-    local difference
-    difference=$(forge fmt --check 2>&1 || true)
-    [ -z "$difference" ] || { echo "$difference"; echo "run forge fmt in contracts/"; return 1; }
+    forge fmt --check || { echo "run forge fmt in contracts/"; return 1; }
 }
 
 artifact_current() {
