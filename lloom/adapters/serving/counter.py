@@ -83,20 +83,22 @@ class Serving:
             body = await self._body(stream)
             if checked.request.request_hash != request_hash(call.salt, call.model, body):
                 raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
-            await self._run(Run(stream, call, checked, terms, self._window), stream, checked, terms, body)
+            if terms.payment is None:
+                engine, _ = self.engines[call.model]
+                async with self._gates[engine.name].place():
+                    await Run(stream, call, checked, terms, self._window).answer(engine, body, self._receipt)
+            else:
+                await self._paid(stream, call, checked, terms, body)
         self.served += 1
 
-    async def _run(self, run: Run, stream: Stream, checked: CheckedRequest, terms: Terms, body: bytes) -> None:
-        engine, _ = self.engines[terms.model.id]
-        if terms.payment is None:
-            async with self._gates[engine.name].place():
-                await run.answer(engine, body, self._receipt)
-            return
-        till = self._tills.at(terms.payment.chain)
+    async def _paid(self, stream: Stream, call: ChatCall, checked: CheckedRequest, terms: Terms, body: bytes) -> None:
+        """An answer that goes as far as it is paid for. Whatever happens, what it did not cost is given back."""
+        engine, _ = self.engines[call.model]
+        till = self._tills.at(call.chain)
         tab = await self._tab(till, stream, checked.request, terms, body)
         try:
             async with self._gates[engine.name].place():
-                await run.answer(engine, body, till.desk.bill, tab)
+                await Run(stream, call, checked, terms, self._window).answer(engine, body, till.desk.bill, tab)
         finally:
             tab.close()
 

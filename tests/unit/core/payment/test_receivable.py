@@ -126,6 +126,9 @@ def test_a_worker_that_forgot_a_lane_learns_what_it_spent() -> None:
     state = receivable.charged(state, A, 30)
     state, grant = receivable.lend(state, A, ask(2, fresh=True), alone())
     assert (grant.granted, grant.spent) == (100, 30)
+    state, _ = receivable.lend(state, A, ask(3, used=30, back=True), alone())
+    _, grant = receivable.lend(receivable.vouched(state, 150), A, ask(4, fresh=True, least=120), alone())
+    assert (grant.granted, grant.spent, grant.short) == (150, 30, 0)
 
 
 def test_what_is_paid_can_go_back_but_not_behind_what_is_final() -> None:
