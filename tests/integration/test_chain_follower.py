@@ -173,3 +173,22 @@ async def test_what_only_a_server_at_the_head_said_is_taken_back_once_final(loca
             await local.mine(4)
             await it.chain.step()
             assert it.told(Deposited) == [FIRST, GONE, FINAL]
+
+
+async def test_where_a_server_does_not_say_when_a_block_was_made_it_is_reckoned(local: Local, tmp_path: Path) -> None:
+    def untimed(params: list[Any], answer: Any) -> Any:
+        for log in answer["result"]:
+            log.pop("blockTimestamp", None)
+        return answer
+
+    async with front(local.url) as server:
+        server.answers["eth_getLogs"] = untimed
+        async with watching(tmp_path / "journal", local.settings(rpc=(server.url,)), None) as it:
+            await it.chain.step()
+            await local.call("anvil_mine", hex(50), hex(100))
+            await local.client()
+            await local.call("anvil_mine", hex(50), hex(100))
+            await it.chain.step()
+            (found,) = (each for each in it.seen if isinstance(each.event, Deposited))
+            true = await local.call("eth_getBlockByNumber", hex(found.block.number), False)
+            assert abs(found.block.time - int(true["timestamp"], 16)) < 200

@@ -65,9 +65,10 @@ class Logs:
             where = {"fromBlock": hex(start), "toBlock": hex(mark.number)}
         found = await self._rpc.call("eth_getLogs", {"address": text(self._contract), **where})
         try:
-            return [
-                _log(each, mark) for each in found if int(each["address"], 16) == int.from_bytes(self._contract, "big")
-            ]
+            ours = [each for each in found if int(each["address"], 16) == int.from_bytes(self._contract, "big")]
+            untimed = start < mark.number and any(not each.get("blockTimestamp") for each in ours)
+            first = await self._block(start) if untimed else mark
+            return [_log(each, first, mark) for each in ours]
         except (KeyError, TypeError, ValueError) as error:
             raise ChainAway(f"A server of the chain {self._rpc.name} answers with what are no logs.") from error
 
@@ -89,10 +90,13 @@ def _event(log: Log) -> Any:
         return None
 
 
-def _log(found: dict[str, Any], mark: Block) -> Log:
-    """Few servers say when a block was made: else it was not after `mark`."""
+def _log(found: dict[str, Any], first: Block, last: Block) -> Log:
+    """Not all servers say when a block was made: else it is reckoned from its place between `first` and `last`."""
     number = int(found["blockNumber"], 16)
-    made = int(found["blockTimestamp"], 16) if found.get("blockTimestamp") else mark.time
+    span = max(last.number - first.number, 1)
+    made = last.time - (last.time - first.time) * (last.number - number) // span
+    if found.get("blockTimestamp"):
+        made = int(found["blockTimestamp"], 16)
     block = Block(number, _bytes(found["blockHash"]), made)
     topics = b"".join(map(_bytes, found["topics"]))
     return Log(block, int(found["logIndex"], 16), _bytes(found["transactionHash"]), topics, _bytes(found["data"]))

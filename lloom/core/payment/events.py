@@ -142,7 +142,7 @@ class EarningsWithdrawn(Event, frozen=True):
 
 
 class Block(Struct, frozen=True):
-    """A block by number and hash. `time`: Unix seconds, as the chain has it."""
+    """A block by number and hash. `time`: Unix seconds by the chain's clock; of an event's block perhaps reckoned, not told."""
 
     number: int
     hash: bytes
