@@ -122,6 +122,19 @@ async def test_one_that_lags_far_behind_is_passed_over(both: Both, first: Front,
     assert first.calls == [], "only a survey can tell that it has caught up"
 
 
+async def test_a_survey_is_not_held_up_by_a_silent_server(
+    local: Local, first: Front, second: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lloom.adapters.chain.rpc.GRACE_SECONDS", 0.01)
+    both = Both(local.settings(rpc_seconds=600), first, second)
+    first.silent.clear()
+    async with asyncio.timeout(30):
+        await both.rpc.survey()
+        assert await both.rpc.call("eth_blockNumber")
+    assert second.calls[-1] == "eth_blockNumber"
+    await both.rpc.close()
+
+
 async def test_if_nobody_answers_one_sentence_says_so_without_a_key(both: Both, first: Front, second: Front) -> None:
     first.status = second.status = 500
     with pytest.raises(ChainAway) as raised:

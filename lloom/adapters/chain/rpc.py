@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LAG_SECONDS: Final = 60.0
 """A server whose newest block is so much older than another's is passed over; the lag of a healthy one is a few blocks."""
 LAG_BLOCKS: Final = 5
+GRACE_SECONDS: Final = 2.0
+"""A survey waits so long for others once one server has answered: a start is not held up by one that is dead."""
 FIRST_REST_SECONDS: Final = 5.0
 LONGEST_REST_SECONDS: Final = 300.0
 
@@ -118,7 +120,7 @@ class Rpc:
 
         ConfigError if all that answer have another chain; ChainAway if none answers.
         """
-        found = await asyncio.gather(*(self._look(server) for server in self._servers))
+        found = await self._heights()
         best = max((height for height in found if height is not None), default=None)
         if best is None:
             strange = [server for server in self._servers if server.chain_id not in (None, self._settings.id)]
@@ -135,6 +137,24 @@ class Rpc:
             if height is not None and height < best - lag:
                 self._rest(server, f"it is {best - height} blocks behind")
                 server.rests_until = self._clock() + LONGEST_REST_SECONDS  # it answers well: only a survey finds it out
+
+    async def _heights(self) -> list[int | None]:
+        """How far each server is; None for those that do not answer soon after the first one, or have another chain."""
+        looks = [asyncio.create_task(self._look(server)) for server in self._servers]
+        try:
+            waiting = set(looks)
+            while waiting and not any(look.done() and look.result() is not None for look in looks):
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if waiting:
+                await asyncio.wait(waiting, timeout=GRACE_SECONDS)
+            for server, look in zip(self._servers, looks, strict=True):
+                if not look.done():
+                    self._rest(server, "no answer in time")
+            return [look.result() if look.done() else None for look in looks]
+        finally:
+            for look in looks:
+                look.cancel()
+            await asyncio.gather(*looks, return_exceptions=True)
 
     async def _look(self, server: Server) -> int | None:
         """The height of a server; None if it does not answer or has another chain."""
