@@ -547,6 +547,22 @@ async def test_a_cancel_gives_back_what_was_drawn(path: Path) -> None:
         assert next(iter(worker.slices.values())).free == FIRST - receipt.cost
 
 
+async def test_who_always_says_that_nothing_arrived_pays_for_what_was_sent(path: Path) -> None:
+    async with market(path, *[WORD] * 30, HANG) as it:
+        (worker,) = it.workers
+        for number in range(1, 5):
+            worker.engine.hung.clear()
+            stream = await worker.open(it.call(number * 10 * FIRST))
+            while stream.received < len(WORD) * 30:
+                await stream.receive()
+            await worker.engine.hung.wait()
+            worker.connection.session._streams.find(2 * number - 1).received = 0
+            stream.cancel()
+            await until(lambda number=number: len(worker.receipts) == number)  # type: ignore[misc]
+        billed = [receipt.output_tokens for receipt in worker.receipts]
+        assert billed == [0, 0, 30, 30]  # 80 tokens are eight windows
+
+
 async def test_a_lie_about_the_bytes_that_arrived_is_billed_in_full(path: Path) -> None:
     blocks = [chunk("word " * 12_000) for _ in range(12)]
     async with market(path, *blocks, HANG) as it:

@@ -127,15 +127,20 @@ class Run:
     async def _final(self, status: Status, body: bytes, counted: tuple[int, int]) -> Draft | None:
         """The receipt of what was delivered: a cancelled answer up to the byte its client received, a failed one for nothing.
 
-        A CANCEL that lies about its bytes earns no receipt; who pays gets one over all that was sent.
+        A CANCEL that lies about its bytes earns no receipt. Who pays gets one over all that was sent then, and also if a part of
+        its answers is under way whenever it cancels: nobody can tell how much has arrived, but that is how to pay for nothing.
         """
         length, cancel = self._hash.length, self._stream.cancelled
         if cancel is not None and status is Status.CANCELLED:
             try:
-                return await self._draft(status, body, counted, cancel.received)
+                draft = await self._draft(status, body, counted, cancel.received)
             except PeerFault:
                 if self._tab is None:
                     return None
+            else:
+                sent = self._exact + self._loose
+                if self._tab is None or cancel.received == length or self._tab.forgives(sent, draft.output_tokens):
+                    return draft
         return await self._draft(status, body, counted, length)
 
     async def _draft(self, status: Status, body: bytes, counted: tuple[int, int], length: int) -> Draft:

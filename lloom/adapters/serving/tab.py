@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lloom.adapters.serving.slices import Slice
     from lloom.adapters.serving.till import Till
 
+GRACE: Final = 8
+"""Windows that a client may say were lost under way when it cancelled: some two seconds of an answer, now and then."""
 AGAIN_SECONDS: Final = 1.0
 """How often the ledger is asked again for an answer that waits: other Workers give back, deposits come."""
 
@@ -89,6 +91,11 @@ class Tab:
                     await self._news()
         except TimeoutError:
             raise Unpaid from None
+
+    def forgives(self, sent: int, received: int) -> bool:
+        """Whether the tokens are believed to have been lost under way that were sent and, says a CANCEL, not received."""
+        lost = self._price.at(sent) - self._price.at(received)
+        return self._till.forgive(self._slice.lane.client, lost, GRACE * self._price.quote.min_window)
 
     def gain(self, amount: int) -> None:
         """The till has drawn more for it."""

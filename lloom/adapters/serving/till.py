@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from loguru import logger
 
 from lloom.adapters.bridge import Connection
+from lloom.adapters.serving.forgiven import Forgiven
 from lloom.adapters.serving.slices import Slice, Waiting
 from lloom.adapters.serving.tab import Price, Tab
 from lloom.core.eip712 import Domain
@@ -33,6 +34,8 @@ MAX_LANES: Final = 8
 """Of one client: one for each process of its that pays."""
 MAX_CALLS: Final = 64
 """Calls of the ledger at once: a new client's waits for the chain, and must not hold up the others."""
+PAID_FOR_GRACE: Final = 32
+"""So much has to be paid for one that may be forgiven again."""
 IDLE_SECONDS: Final = 60.0
 """A lane that nobody used for so long is given back."""
 RETRY_SECONDS: Final = 0.5
@@ -81,6 +84,7 @@ class Till:
         self._urgent = asyncio.Event()
         self._calls = asyncio.Semaphore(MAX_CALLS)
         self._number = 0
+        self._forgiven = Forgiven(MAX_SLICES)
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -150,7 +154,12 @@ class Till:
         if billed is not None:
             slice_.spent += billed
             slice_.unbilled += 1
+            self._forgiven.reduce(slice_.lane.client, billed // PAID_FOR_GRACE)
         slice_.serve()
+
+    def forgive(self, client: bytes, lost: int, most: int) -> bool:
+        """Whether a client is not charged for `lost`, as long as that is at most `most` in all; what it pays makes up for it."""
+        return self._forgiven.add(client, lost, most)
 
     # What the Worker calls
 
