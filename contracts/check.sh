@@ -34,7 +34,9 @@ formatted() {
 }
 
 artifact_current() {
-    node artifact.js | cmp - artifacts/Accounting.json || { echo "run node contracts/artifact.js --write"; return 1; }
+    local made
+    made=$(node artifact.js) && [ "$made" = "$(cat artifacts/Accounting.json)" ] ||
+        { echo "it is not what the sources compile to: run node contracts/artifact.js --write"; return 1; }
 }
 
 # Without what is random at length (it adds nothing) and what measures gas (the optimizer is off).
