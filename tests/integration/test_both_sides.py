@@ -160,7 +160,7 @@ async def test_a_client_without_money_left_gets_what_it_paid_for(tmp_path: Path)
 
 
 async def test_an_answer_that_nobody_reads_is_paid_as_it_arrives(tmp_path: Path) -> None:
-    words = 20 * WINDOW
+    words = 50 * WINDOW
     async with both(tmp_path, words=words, workers=1) as (it, buyer):
         answer = await buyer.router.chat(request(max_tokens=words))
         while not it.workers[0].serving.served:  # noqa: ASYNC110 - bounded by the buyer's own timeout

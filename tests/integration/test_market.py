@@ -203,6 +203,24 @@ async def test_an_executor_that_failed_is_paid_for_its_part_and_the_next_may_cos
         )
 
 
+async def test_an_answer_without_a_receipt_is_asked_for_once_and_then_holds_no_money(path: Path) -> None:
+    async def silent(sale: Sale) -> None:
+        await sale.send(WORD, END)
+        await sale.stream.finish(Done(9, 1))
+
+    seller = Seller(silent)
+    async with listening(seller), buying(path, seller) as buyer:
+        await ask(buyer)
+        payable = buyer.lane(seller).payable
+        assert len(payable.grants) == 1
+        await until(lambda: not payable.grants)
+        assert (seller.lane_calls, buyer.lane(seller).purchases) == (2, {})
+        late = seller.sales[0].receipt(9, 1)
+        seller.sales[0].bill(late)
+        await buyer.bank.settled(1)
+        assert (buyer.problems, payable.accepted) == ([""], 10 * TOKEN_COST)
+
+
 async def test_free_executors_cost_nothing_and_ask_nobody(path: Path) -> None:
     async def serve(sale: Sale) -> None:
         await sale.send(WORD, END)

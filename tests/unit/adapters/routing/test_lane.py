@@ -256,6 +256,22 @@ async def test_a_need_waits_for_a_raise_that_others_began() -> None:
     assert subject.lane.payable.signed >= 90_000
 
 
+async def test_a_need_waits_for_a_raise_that_was_begun_ahead() -> None:
+    subject = Subject()
+    first, second = subject.purchase(), subject.purchase()
+    await subject.cover(first)
+    subject.ledger.gate.clear()
+    subject.settle(first)
+    assert subject.lane._raising is not None
+    await subject.cover(second)
+    second.tally.feed(0, chunk({"content": " hello" * 100}))
+    subject.lane.need(150_000, subject.line)
+    assert subject.line.said == []
+    subject.ledger.gate.set()
+    await turns()
+    assert [read(each).cumulative for each in subject.line.said] == [150_000]
+
+
 async def test_a_closing_voucher_is_sent_when_it_says_something_new() -> None:
     subject = Subject()
     bought = subject.purchase()
