@@ -32,9 +32,9 @@ fix:
 unit *arguments:
     python -m pytest tests/unit {{ arguments }}
 
-# The accounting contract: build, format, tests, coverage, gas (three minutes); `contracts gas` writes the gas snapshot anew
+# The accounting contract: build, format, tests, coverage, gas (a minute or two); `contracts gas` writes the gas snapshot anew
 contracts *arguments:
-    contracts/check.sh {{ arguments }}
+    @contracts/check.sh {{ arguments }}
 
 # Latency and throughput beside the LiteLLM proxy, in one run; `bench dht`: discovery beside stock kademlia (takes minutes)
 bench *arguments:
