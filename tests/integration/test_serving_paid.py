@@ -140,6 +140,11 @@ class Worker:
         return refused.value
 
     @property
+    def busy(self) -> bool:
+        open_ = self.connection.streams and not self.connection.session.closed
+        return bool(open_ or self.desk.tasks or self.serving.running)
+
+    @property
     def receipts(self) -> list[Receipt]:
         return [read_receipt(item.receipt) for item in self.signed]
 
@@ -214,6 +219,8 @@ async def market(
     bank: FakeBank | None = None,
     credit_seconds: float = 60,
     credit: int = 0,
+    request_seconds: float = 60,
+    drain_seconds: float = 5,
 ) -> AsyncIterator[Market]:
     """In the end nothing may be left of any request, and what Workers believe must be what the books say."""
     client = Identity.generate()
@@ -228,8 +235,17 @@ async def market(
             till = desk.till = Till(DOMAIN, owner.address, limits, desk)
             tills = Tills([till])
             offered = {"m": (engine, replace(model("m"), parallel=64))}
-            serving = Serving(replace(SETTINGS, requests_per_client=100), settings(), Domain(), offered, _never, tills)
-            service = Service(owner.address, NETWORK, settings(), serving.handle, tills.on_control)
+            serving = Serving(
+                replace(SETTINGS, requests_per_client=100, request_seconds=request_seconds),
+                settings(),
+                Domain(),
+                offered,
+                _never,
+                tills,
+            )
+            service = Service(
+                owner.address, NETWORK, settings(drain_seconds=drain_seconds), serving.handle, tills.on_control
+            )
             server = Executor(owner, await Listener.start("127.0.0.1", 0, certificate(owner), service))
             stack.push_async_callback(server.listener.close)
             run = asyncio.create_task(tills.run())
@@ -243,7 +259,7 @@ async def market(
         subject = Market(ledger, owner, client, found, quote_of(offer, offer.models[0], offer.payments[0]))
         async with asyncio.timeout(60):
             yield subject
-            await until(lambda: not any(worker.connection.streams or worker.desk.tasks for worker in found))
+            await until(lambda: not any(worker.busy for worker in found))
             await until(lambda: not any(each.open for worker in found for each in worker.slices.values()))
 
 
@@ -561,6 +577,50 @@ async def test_who_always_says_that_nothing_arrived_pays_for_what_was_sent(path:
             await until(lambda number=number: len(worker.receipts) == number)  # type: ignore[misc]
         billed = [receipt.output_tokens for receipt in worker.receipts]
         assert billed == [0, 0, 30, 30]  # 80 tokens are eight windows
+
+
+async def test_who_hangs_up_before_the_end_again_and_again_pays_all_the_same(path: Path) -> None:
+    async with market(path, *[WORD] * 30, HANG) as it:
+        (worker,) = it.workers
+        for number in range(1, 4):
+            worker.engine.hung.clear()
+            told = Told()
+            connection = await dialled(worker.executor, it.client, told)
+            stream = await connection.open(it.call(number * 10 * FIRST))
+            await stream.send(BODY)
+            await stream.finish()
+            await worker.engine.hung.wait()
+            connection.wire.abort()
+            await until(lambda: not (worker.serving.running or worker.desk.tasks))
+        state = await it.books.receivables.lane(it.client.address, LaneCall(DOMAIN.chain_id, bytes(20), 0))
+        receipts = [read_receipt(item.receipt) for item in state.receipts]
+        assert [(receipt.status, receipt.output_tokens) for receipt in receipts] == [
+            (Status.FAILED, 0),
+            (Status.FAILED, 0),
+            (Status.CANCELLED, 30),
+        ]
+
+
+async def test_who_lets_the_time_run_out_again_and_again_pays_all_the_same(path: Path) -> None:
+    async with market(path, *[WORD] * 30, HANG, request_seconds=0.5) as it:
+        (worker,) = it.workers
+        for number in range(1, 4):
+            _, ended = await broken(await worker.open(it.call(number * 10 * FIRST)))
+            assert kind(ended) == (RetryElsewhere, 504, "deadline")
+        await until(lambda: len(worker.receipts) == 3)
+        assert [receipt.output_tokens for receipt in worker.receipts] == [0, 0, 30]
+        assert it.check(worker.signed[2], WORD * 30).status == Status.CANCELLED
+
+
+async def test_who_is_sent_away_pays_nothing_for_what_was_cut(path: Path) -> None:
+    async with market(path, *[WORD] * 300, HANG, drain_seconds=0.05) as it:
+        (worker,) = it.workers
+        stream = await worker.open(it.call(10**6))
+        await worker.engine.hung.wait()
+        await worker.executor.listener.close()
+        await broken(stream)
+        await until(lambda: not worker.desk.tasks)
+        assert (await it.state()).charged == 0
 
 
 async def test_a_lie_about_the_bytes_that_arrived_is_billed_in_full(path: Path) -> None:

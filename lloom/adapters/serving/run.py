@@ -40,6 +40,8 @@ class Run:
         self._started = time.time_ns() // 1_000_000
         self._clock = time.monotonic()
         self._tab: Tab | None = None
+        self._cut = False
+        """Whether it ended neither by itself nor by a failure."""
         self._fed = self._counted = 0
         """Bytes of the answer that the backend gave, and those of which the tokens are counted: `_exact`."""
         self._exact = self._loose = 0
@@ -61,6 +63,7 @@ class Run:
             await self._stream.finish(Done(*counted, self._usage(*counted)))
             status = Status.COMPLETE
         except asyncio.CancelledError:
+            self._cut = True
             if self._stream.cancelled is not None:
                 status = Status.CANCELLED
             raise
@@ -128,7 +131,8 @@ class Run:
         """The receipt of what was delivered: a cancelled answer up to the byte its client received, a failed one for nothing.
 
         A CANCEL that lies about its bytes earns no receipt. Who pays gets one over all that was sent then, and also if a part of
-        its answers is under way whenever it cancels: nobody can tell how much has arrived, but that is how to pay for nothing.
+        its answers is under way whenever it cancels, is cut off, or lets the time run out: nobody can tell how much has arrived,
+        but that is how to pay for nothing.
         """
         length, cancel = self._hash.length, self._stream.cancelled
         if cancel is not None and status is Status.CANCELLED:
@@ -138,10 +142,22 @@ class Run:
                 if self._tab is None:
                     return None
             else:
-                sent = self._exact + self._loose
-                if self._tab is None or cancel.received == length or self._tab.forgives(sent, draft.output_tokens):
+                billed = draft.output_tokens
+                if self._tab is None or cancel.received == length or self._tab.forgives(self._sent, billed):
                     return draft
+        if status is Status.FAILED and self._tab is not None and self._broken() and not self._tab.forgives(self._sent):
+            status = Status.CANCELLED
         return await self._draft(status, body, counted, length)
+
+    @property
+    def _sent(self) -> int:
+        """Tokens that were sent, about."""
+        return self._exact + self._loose
+
+    def _broken(self) -> bool:
+        """Whether the time is over or the connection gone, and it was not we who ended that."""
+        session = self._stream.connection.session
+        return (self._cut or session.closed) and not session.left
 
     async def _draft(self, status: Status, body: bytes, counted: tuple[int, int], length: int) -> Draft:
         """More tokens than were ordered are not charged: no client accepts that. PeerFault if never so many bytes were sent."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lloom.adapters.serving.till import Till
 
 GRACE: Final = 8
-"""Windows that a client may say were lost under way when it cancelled: some two seconds of an answer, now and then."""
+"""Windows that a client may say were lost under way when it cancelled or was cut off: seconds of an answer, now and then."""
 AGAIN_SECONDS: Final = 1.0
 """How often the ledger is asked again for an answer that waits: other Workers give back, deposits come."""
 
@@ -92,9 +92,9 @@ class Tab:
         except TimeoutError:
             raise Unpaid from None
 
-    def forgives(self, sent: int, received: int) -> bool:
-        """Whether the tokens are believed to have been lost under way that were sent and, says a CANCEL, not received."""
-        lost = self._price.at(sent) - self._price.at(received)
+    def forgives(self, sent: int, billed: int | None = None) -> bool:
+        """Whether the client is not charged for the tokens that were `sent` but for those that are `billed`, if it is at all."""
+        lost = self._price.at(sent) - (0 if billed is None else self._price.at(billed))
         return self._till.forgive(self._slice.lane.client, lost, GRACE * self._price.quote.min_window)
 
     def gain(self, amount: int) -> None:

@@ -90,6 +90,8 @@ class Session:
         self.limits: Final = Limits(settings.streams, *windows, settings.control_bytes)
         self.waiting = 0
         """Bytes that `take` will give."""
+        self.left = False
+        """Whether we said GOAWAY before the end."""
         self._side, self._ours = side, BEGIN[side]
         self._peer, self._theirs = side.other, BEGIN[side.other]
         self._decoder = Decoder(MIN_CONTROL)
@@ -195,6 +197,7 @@ class Session:
         if not self.closed and self._ours is not Phase.LEAVING:
             self._say(Kind.GOAWAY, encode(refusal))
             self._liveness.drain(now)
+            self.left = True
 
     def close(self, refusal: Refusal) -> None:
         """Ends the connection at once and tells the peer why. Idempotent."""
