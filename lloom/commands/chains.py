@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from lloom.adapters.chain import banking, deployment, rpc
 from lloom.adapters.chain.contract import Contract, text
+from lloom.adapters.chain.head import newest
 from lloom.adapters.chain.rpc import ChainAway, Refused, Rpc
 from lloom.adapters.chain.wallet import Mined, Wallet
 from lloom.adapters.machine import keystore
@@ -61,7 +62,7 @@ class Counter(Struct, frozen=True):
 
     async def now(self) -> int:
         """The chain's time, Unix seconds."""
-        return int((await self.wallet.rpc.call("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
+        return (await newest(self.wallet.rpc, self.chain)).block.time
 
     def amount(self, smallest: int) -> str:
         """So many smallest units of the token, for people."""

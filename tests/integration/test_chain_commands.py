@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from chain_support import FINNEY, Local
+from loguru import logger
 from money_support import accounting
 
 from lloom.__main__ import main
@@ -62,7 +63,7 @@ class Done:
 @pytest.fixture
 async def lloom(
     local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Lloom:
+) -> AsyncIterator[Lloom]:
     """Runs a command as `who` on the test's chain."""
     monkeypatch.setenv("LLOOM_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("ACCOUNTING_CONTRACT", raising=False)
@@ -79,7 +80,9 @@ async def lloom(
             assert who.secret.hex() not in out + err
         return Done(status, out, err)
 
-    return run
+    yield run
+    logger.remove()  # it writes to what this test's standard error was
+    logger.add(sys.stderr)
 
 
 async def coins(local: Local, who: Identity) -> int:

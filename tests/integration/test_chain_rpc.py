@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from chain_support import COIN, ETHER, Front, Local, front, watching
 from loguru import logger
 
 from lloom.adapters.chain import banking, deployment, gas
+from lloom.adapters.chain.answers import amount
 from lloom.adapters.chain.contract import calldata
 from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.rpc import FIRST_REST_SECONDS, ChainAway, Refused, Rpc
-from lloom.core.errors import ConfigError, LloomError
+from lloom.adapters.journal.transactions import State
+from lloom.core.errors import ConfigError, LloomError, RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.payment.fees import Fees
 from lloom.core.settings import Chain as Settings
@@ -133,6 +136,48 @@ async def test_a_survey_is_not_held_up_by_a_silent_server(
         assert await both.rpc.call("eth_blockNumber")
     assert second.calls[-1] == "eth_blockNumber"
     await both.rpc.close()
+
+
+NONSENSE = (7, "x", "0x", [], [7], {}, {"number": "0x1"}, "0x" + "f" * 80, "-0x5", True)
+METHODS = (
+    "eth_getBlockByNumber",
+    "eth_getTransactionCount",
+    "eth_getTransactionReceipt",
+    "eth_getBalance",
+    "eth_estimateGas",
+    "eth_feeHistory",
+    "eth_getLogs",
+    "eth_call",
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_an_answer_that_makes_no_sense_is_no_answer(
+    local: Local, first: Front, tmp_path: Path, method: str
+) -> None:
+    """The accounting actor must not die of it: the next server may do better, and so may this one later."""
+    executor, client = await local.person(), await local.client()
+    await local.still()
+    settings = local.settings(rpc=(first.url,))
+    async with watching(tmp_path / "journal", settings, executor) as it:
+        await it.chain.step()
+        job = await it.chain.settle(COIN, [local.voucher(client, executor, ETHER // 2)])
+        for answer in NONSENSE:
+            first.answers[method] = lambda _, true, said=answer: {**true, "result": said}
+            with contextlib.suppress(RetryElsewhere):
+                await it.chain.step()
+            with contextlib.suppress(RetryElsewhere):
+                await it.chain.funds(client.address, COIN)
+        first.answers.clear()
+        await it.chain.step()
+        await local.mine()
+        await it.chain.step()
+        assert await it.state(job) is State.DONE
+
+
+async def test_nonsense_of_one_server_is_corrected_by_another(both: Both, first: Front) -> None:
+    first.answers["eth_getBalance"] = "many"
+    assert await both.rpc.ask(amount, "eth_getBalance", "0x" + "00" * 20, "latest") >= 0
 
 
 async def test_if_nobody_answers_one_sentence_says_so_without_a_key(both: Both, first: Front, second: Front) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lloom.adapters.chain import deployment
+from lloom.adapters.chain.answers import data
 from lloom.adapters.chain.contract import calldata, text
 from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.rpc import Refused
@@ -30,7 +31,7 @@ async def deploy(wallet: Wallet) -> Mined | None:
     """Puts the contract where it belongs on every chain; None if it is there already."""
     if await deployment.deployed(wallet.rpc, deployment.address()):
         return None
-    if await wallet.rpc.call("eth_getCode", text(deployment.PROXY), "latest") in ("0x", None):
+    if not await wallet.rpc.ask(data, "eth_getCode", text(deployment.PROXY), "latest"):
         await _deploy_proxy(wallet)
     return await wallet.send(Transaction(deployment.PROXY, deployment.deployment()), "deploying the contract")
 
@@ -86,8 +87,8 @@ async def _deploy_proxy(wallet: Wallet) -> None:
 
 
 async def _read(wallet: Wallet, token: bytes, signature: str, *addresses: bytes) -> int:
-    found = await wallet.rpc.call("eth_call", {"to": text(token), "data": text(_call(signature, *addresses))}, "latest")
-    return int(str(found), 16) if found not in ("0x", None) else 0
+    call = {"to": text(token), "data": text(_call(signature, *addresses))}
+    return int.from_bytes(await wallet.rpc.ask(data, "eth_call", call, "latest"), "big")
 
 
 def _erc20(token: bytes, signature: str, *values: bytes | int) -> Transaction:

@@ -15,7 +15,7 @@ from loguru import logger
 from lloom.adapters.chain import deployment, gas
 from lloom.adapters.chain.contract import Contract, settlement
 from lloom.adapters.chain.follower import Follower
-from lloom.adapters.chain.head import newest
+from lloom.adapters.chain.head import block_at, newest
 from lloom.adapters.chain.rpc import ChainAway, Rpc
 from lloom.adapters.chain.sender import Sender
 from lloom.adapters.journal import sightings, transactions
@@ -156,8 +156,8 @@ class Chain:
         """ConfigError unless this is the chain of the settings, the one of the journal, and has the contract."""
         await self._rpc.survey()
         await deployment.check(self._rpc, self._contract.address)
-        first = await self._rpc.call("eth_getBlockByNumber", "0x0", False)
-        genesis = bytes.fromhex(str(first["hash"])[2:]) if first else b""
+        first = await block_at(self._rpc, 0)
+        genesis = first.hash if first else b""
         facts = await self._writer.write(sightings.facts, 1)
         strange = facts.get("genesis", genesis) != genesis
         if strange and not self.settings.local:

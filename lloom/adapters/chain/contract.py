@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final
 
+from lloom.adapters.chain.answers import data as bytes_of
 from lloom.adapters.chain.artifact import SELECTOR, artifact
-from lloom.adapters.chain.rpc import ChainAway, Refused, Rpc
+from lloom.adapters.chain.rpc import Refused, Rpc
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.voucher import CheckedVoucher, compact
 
@@ -36,15 +38,13 @@ class Contract:
     async def brings(self, sender: bytes, data: bytes) -> int:
         """What the call of `settle` in `data` would pay now; Refused if it would fail."""
         call = {"from": text(sender), "to": text(self.address), "data": text(data)}
-        (paid,) = results("settle", _bytes(await self._rpc.call("eth_call", call, LATEST)))
+        (paid,) = await self._rpc.ask(partial(results, "settle"), "eth_call", call, LATEST)
         return int(paid)
 
     async def view(self, name: str, *arguments: Any, at: str = LATEST) -> tuple[Any, ...]:
         """What a function of the contract returns; Refused if it reverts, ChainAway if nobody answers."""
-        found = await self._rpc.call(
-            "eth_call", {"to": text(self.address), "data": text(calldata(name, *arguments))}, at
-        )
-        return results(name, _bytes(found))
+        call = {"to": text(self.address), "data": text(calldata(name, *arguments))}
+        return await self._rpc.ask(partial(results, name), "eth_call", call, at)
 
 
 def calldata(name: str, *arguments: Any) -> bytes:
@@ -55,15 +55,15 @@ def calldata(name: str, *arguments: Any) -> bytes:
     return entry.selector + encode(entry.inputs, arguments)
 
 
-def results(name: str, data: bytes) -> tuple[Any, ...]:
-    """What a function returned; ChainAway if that is nothing of the kind (a server that lost the contract)."""
+def results(name: str, found: Any) -> tuple[Any, ...]:
+    """What a function returned; ValueError if it is nothing of the kind."""
     from eth_abi.abi import decode
     from eth_abi.exceptions import DecodingError
 
     try:
-        return decode(artifact().functions[name].outputs, data)
+        return decode(artifact().functions[name].outputs, bytes_of(found))
     except DecodingError as error:
-        raise ChainAway(f"The contract does not answer {name}: it is not there, or another one.") from error
+        raise ValueError(f"the contract does not answer {name}") from error
 
 
 def settlement(executor: bytes, token: bytes, claims: Iterable[CheckedVoucher]) -> bytes:
@@ -96,10 +96,3 @@ def explained(error: Refused) -> str:
 def text(data: bytes) -> str:
     """`0x…` as JSON-RPC has it; addresses without checksum."""
     return "0x" + data.hex()
-
-
-def _bytes(found: Any) -> bytes:
-    try:
-        return bytes.fromhex(str(found).removeprefix("0x"))
-    except ValueError:
-        raise ChainAway("A server of the chain answered with what is no hexadecimal number.") from None

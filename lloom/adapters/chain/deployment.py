@@ -9,6 +9,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from lloom.adapters.chain.answers import data
 from lloom.adapters.chain.artifact import artifact
 from lloom.adapters.chain.contract import text
 from lloom.adapters.chain.rpc import Rpc
@@ -40,7 +41,7 @@ def deployment() -> bytes:
 
 async def deployed(rpc: Rpc, contract: bytes) -> bool:
     """Whether the contract stands at that address; ConfigError if something else does."""
-    code = bytes.fromhex(str(await rpc.call("eth_getCode", text(contract), "latest")).removeprefix("0x"))
+    code = await rpc.ask(data, "eth_getCode", text(contract), "latest")
     if code and artifact().masked(code) != artifact().deployed:
         raise ConfigError(
             f"chain.{rpc.name}.contract: what stands at {checksum(NodeId(contract))} is not the accounting contract of "

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from lloom.adapters.chain.answers import count, header, history
 from lloom.adapters.chain.contract import text
-from lloom.adapters.chain.rpc import ChainAway, Rpc
+from lloom.adapters.chain.rpc import Rpc
 from lloom.core.identity import Identity, NodeId, checksum
 from lloom.core.payment.fees import Fees, estimate
 
@@ -41,22 +42,18 @@ class Signed(Struct, frozen=True):
 
 
 async def market(rpc: Rpc) -> Market:
-    """What the last blocks say of the next one (eth_feeHistory); ChainAway if they say nothing."""
-    history = await rpc.call("eth_feeHistory", hex(BLOCKS), "latest", [_MEDIAN])
-    newest = await rpc.call("eth_getBlockByNumber", "latest", False)
-    try:
-        # Some servers' history ends before their newest block; and what is offered too much is not paid.
-        base_fee = max(int(history["baseFeePerGas"][-1], 16), int(newest["baseFeePerGas"], 16))
-        tips = [int(rewards[0], 16) for rewards in history.get("reward") or () if rewards]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ChainAway(f"A server of the chain {rpc.name} cannot say what gas costs.") from error
-    return Market(base_fee, estimate(base_fee, [tip for tip in tips if tip]))
+    """What the last blocks say of the next one (eth_feeHistory)."""
+    past = await rpc.ask(history, "eth_feeHistory", hex(BLOCKS), "latest", [_MEDIAN])
+    newest = await rpc.ask(header, "eth_getBlockByNumber", "latest", False)
+    # Some servers' history ends before their newest block; and what is offered too much is not paid.
+    base_fee = max(past.base_fee, newest.base_fee or 0)
+    return Market(base_fee, estimate(base_fee, [tip for tip in past.tips if tip]))
 
 
 async def needed(rpc: Rpc, sender: bytes, what: Transaction) -> int:
     """The limit of gas for a transaction; Refused if it would fail."""
     call = {"from": text(sender), "to": text(what.to), "data": text(what.data), "value": hex(what.value)}
-    estimated = int(await rpc.call("eth_estimateGas", call), 16)
+    estimated = await rpc.ask(count, "eth_estimateGas", call)
     up, down = _MARGIN
     return estimated * up // down
 

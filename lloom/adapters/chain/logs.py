@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 from loguru import logger
+from msgspec import Struct
 
+from lloom.adapters.chain.answers import count, data, word
 from lloom.adapters.chain.contract import text
 from lloom.adapters.chain.head import block_at
 from lloom.adapters.chain.rpc import ChainAway, Refused, Rpc
@@ -17,6 +19,26 @@ from lloom.core.payment.events import Block, Seen, decode
 FIRST_SPAN: Final = 1_000
 LONGEST_SPAN: Final = 10_000
 """Blocks asked for at once: what a server takes is found out, and many take no more than this."""
+
+
+class _Raw(Struct, frozen=True):
+    """A log as it was answered; not all servers say when its block was made."""
+
+    address: bytes
+    number: int
+    hash: bytes
+    index: int
+    transaction: bytes
+    topics: bytes
+    data: bytes
+    time: int | None
+
+    def log(self, first: Block, last: Block) -> Log:
+        """If need be, the time is reckoned from the block's place between two others."""
+        span = max(last.number - first.number, 1)
+        reckoned = last.time - (last.time - first.time) * (last.number - self.number) // span
+        block = Block(self.number, self.hash, reckoned if self.time is None else self.time)
+        return Log(block, self.index, self.transaction, self.topics, self.data)
 
 
 class Logs:
@@ -63,14 +85,12 @@ class Logs:
         where = {"blockHash": text(mark.hash)}
         if start < mark.number:
             where = {"fromBlock": hex(start), "toBlock": hex(mark.number)}
-        found = await self._rpc.call("eth_getLogs", {"address": text(self._contract), **where})
-        try:
-            ours = [each for each in found if int(each["address"], 16) == int.from_bytes(self._contract, "big")]
-            untimed = start < mark.number and any(not each.get("blockTimestamp") for each in ours)
-            first = await self._block(start) if untimed else mark
-            return [_log(each, first, mark) for each in ours]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ChainAway(f"A server of the chain {self._rpc.name} answers with what are no logs.") from error
+        question = {"address": text(self._contract), **where}
+        found = await self._rpc.ask(lambda answer: [_raw(each) for each in answer], "eth_getLogs", question)
+        ours = [each for each in found if each.address == self._contract and start <= each.number <= mark.number]
+        untimed = start < mark.number and any(each.time is None for each in ours)
+        first = await self._block(start) if untimed else mark
+        return [each.log(first, mark) for each in ours]
 
 
 def seen(logs: Iterable[Log], final: int, *, removed: bool = False) -> list[Seen]:
@@ -90,17 +110,14 @@ def _event(log: Log) -> Any:
         return None
 
 
-def _log(found: dict[str, Any], first: Block, last: Block) -> Log:
-    """Not all servers say when a block was made: else it is reckoned from its place between `first` and `last`."""
-    number = int(found["blockNumber"], 16)
-    span = max(last.number - first.number, 1)
-    made = last.time - (last.time - first.time) * (last.number - number) // span
-    if found.get("blockTimestamp"):
-        made = int(found["blockTimestamp"], 16)
-    block = Block(number, _bytes(found["blockHash"]), made)
-    topics = b"".join(map(_bytes, found["topics"]))
-    return Log(block, int(found["logIndex"], 16), _bytes(found["transactionHash"]), topics, _bytes(found["data"]))
-
-
-def _bytes(word: str) -> bytes:
-    return bytes.fromhex(word.removeprefix("0x"))
+def _raw(found: Any) -> _Raw:
+    return _Raw(
+        address=data(found["address"]),
+        number=count(found["blockNumber"]),
+        hash=word(found["blockHash"]),
+        index=count(found["logIndex"]),
+        transaction=word(found["transactionHash"]),
+        topics=b"".join(map(word, found["topics"])),
+        data=data(found["data"]),
+        time=count(found["blockTimestamp"]) if found.get("blockTimestamp") else None,
+    )

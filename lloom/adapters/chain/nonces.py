@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from lloom.adapters.chain.answers import count
 from lloom.adapters.chain.contract import text
 from lloom.adapters.chain.rpc import Rpc
 from lloom.adapters.journal import transactions
@@ -49,7 +50,7 @@ class Nonces:
         return nonce in held
 
     async def _count(self, at: str) -> int:
-        return int(await self._rpc.call("eth_getTransactionCount", text(self._sender), at), 16)
+        return await self._rpc.ask(count, "eth_getTransactionCount", text(self._sender), at)
 
 
 def _lowest(first: int, held: set[int]) -> int:

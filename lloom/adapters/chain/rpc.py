@@ -8,16 +8,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from loguru import logger
 
+from lloom.adapters.chain.answers import NONSENSE, count
 from lloom.core.errors import ConfigError, RetryElsewhere
 from lloom.core.settings import Chain
 
 if TYPE_CHECKING:
     from lloom.adapters.chain.server import Server
+
+T = TypeVar("T")
 
 LAG_SECONDS: Final = 60.0
 """A server whose newest block is so much older than another's is passed over; the lag of a healthy one is a few blocks."""
@@ -94,7 +97,11 @@ class Rpc:
             await server.close()
 
     async def call(self, method: str, *params: Any) -> Any:
-        """The result of a JSON-RPC call, by the first server that gives one.
+        """As `ask`, for a result of any form."""
+        return await self.ask(lambda found: found, method, *params)
+
+    async def ask(self, read: Callable[[Any], T], method: str, *params: Any) -> T:
+        """The result of a JSON-RPC call as `read` reads it, by the first server that gives one that makes sense.
 
         ChainAway if none answers, Refused with what the first one said if all refuse.
         """
@@ -103,7 +110,7 @@ class Rpc:
         for server in sorted(self._servers, key=lambda each: each.rests_until > self._clock()):
             try:
                 await self._recognise(server)
-                return await server.call(method, *params)
+                return _sensible(read, await server.call(method, *params))
             except Refused as error:
                 if error.final:
                     raise
@@ -161,8 +168,8 @@ class Rpc:
         try:
             server.chain_id = None
             await self._recognise(server)
-            height = int(await server.call("eth_blockNumber"), 16)
-        except (Unreachable, Refused, ValueError, TypeError) as error:
+            height = _sensible(count, await server.call("eth_blockNumber"))
+        except (Unreachable, Refused) as error:
             self._rest(server, str(error))
             return None
         self._recover(server)
@@ -189,6 +196,13 @@ class Rpc:
         if server.failures and server.rests_until <= self._clock():
             logger.info("{} answers again", server.shown)
             server.failures = 0
+
+
+def _sensible(read: Callable[[Any], T], found: Any) -> T:
+    try:
+        return read(found)
+    except NONSENSE:
+        raise Unreachable("its answer makes no sense") from None
 
 
 def shown(url: str) -> str:

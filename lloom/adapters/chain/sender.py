@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from loguru import logger
 from msgspec.structs import replace
 
 from lloom.adapters.chain import gas
+from lloom.adapters.chain.answers import Receipt, amount, receipt
 from lloom.adapters.chain.contract import Contract, explained, text
 from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.head import Head
@@ -27,6 +28,7 @@ from lloom.adapters.journal.writer import Writer
 from lloom.core.identity import Identity, checksum
 from lloom.core.payment import units
 from lloom.core.payment.fees import Fees, cap_of, replacement, within
+from lloom.core.payment.voucher import MAX_AMOUNT
 from lloom.core.settings import Chain
 
 IN_FLIGHT: Final = 4
@@ -93,12 +95,12 @@ class Sender:
 
     async def _mined(self, job: Job, head: Head) -> bool:
         """Whether a transaction of the job is part of the chain; if that is final, the job is concluded."""
-        receipt = await self._receipt(job, await self._attempts(job))
-        if receipt is None:
+        found = await self._receipt(job, await self._attempts(job))
+        if found is None:
             return False
         self._used.pop(job.number, None)
-        if int(receipt["blockNumber"], 16) <= head.final:
-            await self._conclude(job, receipt)
+        if found.block <= head.final:
+            await self._conclude(job, found)
         return True
 
     async def _watch(self, job: Job, head: Head, counts: Counts) -> None:
@@ -113,20 +115,19 @@ class Sender:
     async def _attempts(self, job: Job) -> list[Attempt]:
         return await self._writer.write(lambda db: transactions.attempts(db, job.number), 1)
 
-    async def _receipt(self, job: Job, attempts: list[Attempt]) -> dict[str, Any] | None:
+    async def _receipt(self, job: Job, attempts: list[Attempt]) -> Receipt | None:
         """The receipt of the one that was mined, the newest first; a failure counts only if the job was not sent anew for it."""
         for attempt in reversed(attempts):
-            found: dict[str, Any] | None = await self._rpc.call("eth_getTransactionReceipt", text(attempt.hash))
-            mined = found is not None and found.get("blockNumber") is not None
-            if found is not None and mined and (_did_well(found) or attempt.nonce == job.nonce):
+            found = await self._rpc.ask(receipt, "eth_getTransactionReceipt", text(attempt.hash))
+            if found is not None and (found.worked or attempt.nonce == job.nonce):
                 return found
         return None
 
-    async def _conclude(self, job: Job, receipt: dict[str, Any]) -> None:
+    async def _conclude(self, job: Job, found: Receipt) -> None:
         """A transaction of the job is final."""
-        sent, used = str(receipt["transactionHash"]), int(receipt["gasUsed"], 16)
-        if _did_well(receipt):
-            logger.info("{}: job {} is final: {}, {} gas", self._rpc.name, job.number, sent, used)
+        sent = text(found.hash)
+        if found.worked:
+            logger.info("{}: job {} is final: {}, {} gas", self._rpc.name, job.number, sent, found.gas)
             await self._finish(job, State.DONE, sent)
         elif job.failures + 1 < FAILURES:
             logger.warning("{}: {} failed on chain and is sent anew", self._rpc.name, sent)
@@ -179,11 +180,11 @@ class Sender:
             await self._finish(job, State.DROPPED, "there is nothing left to redeem")
             return 0
         market = await gas.market(self._rpc)
-        worth = paid * _MILLION // self._settings.gas_rate
+        worth = min(paid * _MILLION // self._settings.gas_rate, MAX_AMOUNT)
         fees = within(market.fees, market.base_fee, cap_of(self._settings.max_fee, worth, limit))
         if fees is None:
             return self._postpone(job, "waits: its gas costs more than it brings, or than max_fee allows")
-        if int(await self._rpc.call("eth_getBalance", text(sender), "latest"), 16) < limit * fees.most:
+        if await self._rpc.ask(amount, "eth_getBalance", text(sender), "latest") < limit * fees.most:
             return self._postpone(job, self._penniless())
         await self._send(replace(job, gas=limit, worth=worth), await self._nonces.next(), fees, head)
         return 1
@@ -238,10 +239,6 @@ class Sender:
         if self._told.get(job.number) != what:
             self._told[job.number] = what
             logger.warning("{}: job {} {}", self._rpc.name, job.number, what)
-
-
-def _did_well(receipt: dict[str, Any]) -> bool:
-    return int(receipt["status"], 16) == 1
 
 
 def _gwei(fee: int) -> str:

@@ -14,6 +14,7 @@ from web3 import AsyncHTTPProvider, AsyncWeb3  # noqa: E402
 # py_ecc, which web3 brings, raises it to 100,000: deep JSON of a stranger would end the process, where it is an error otherwise.
 sys.setrecursionlimit(_LIMIT)
 
+from lloom.adapters.chain.answers import NONSENSE, count  # noqa: E402
 from lloom.adapters.chain.rpc import Refused, Unreachable, shown  # noqa: E402
 
 LONGEST_ANSWER: Final = 64 * 1024 * 1024
@@ -86,8 +87,8 @@ class Server:
     async def ask_chain_id(self) -> int:
         """EIP-155; Unreachable if it does not say."""
         try:
-            return int(await self.call("eth_chainId"), 16)
-        except (Refused, ValueError, TypeError):
+            return count(await self.call("eth_chainId"))
+        except (Refused, *NONSENSE):
             raise Unreachable("it does not say which chain it serves") from None
 
     async def close(self) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
 from lloom.adapters.chain import gas
+from lloom.adapters.chain.answers import Receipt, amount, count, receipt
 from lloom.adapters.chain.contract import explained, text
 from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.rpc import Refused, Rpc
@@ -52,7 +53,7 @@ class Wallet:
 
     async def coin(self) -> int:
         """What the address has for gas, and to pay in."""
-        return int(await self.rpc.call("eth_getBalance", text(self.address), "latest"), 16)
+        return await self.rpc.ask(amount, "eth_getBalance", text(self.address), "latest")
 
     async def send(self, what: Transaction, purpose: str) -> Mined:
         """Sends and waits until it is mined. LloomError says why it cannot be, or that it is not yet."""
@@ -67,7 +68,7 @@ class Wallet:
                 f"{purpose}: gas costs {units.show(now.base_fee, units.GWEI)} gwei on {self.rpc.name} now, and "
                 f"chain.{self.rpc.name}.max_fee allows {units.show(self._settings.max_fee, units.GWEI)}"
             )
-        nonce = int(await self.rpc.call("eth_getTransactionCount", text(self.address), "pending"), 16)
+        nonce = await self.rpc.ask(count, "eth_getTransactionCount", text(self.address), "pending")
         made = gas.signed(self.identity, self._settings.id, what, nonce, limit, fees)
         try:
             await self.rpc.call("eth_sendRawTransaction", text(made.raw))
@@ -82,21 +83,20 @@ class Wallet:
         seconds = max(WAIT_SECONDS, WAIT_BLOCKS * self._settings.block_seconds)
         try:
             async with asyncio.timeout(seconds):
-                receipt = await self._receipt(sent)
+                found = await self._receipt(sent)
         except TimeoutError:
             raise LloomError(f"{purpose}: {text(sent)} is not mined after {seconds:.0f} s; it may still be") from None
-        found = _read(sent, receipt)
-        if int(receipt["status"], 16) != 1:
+        if not found.worked:
             raise LloomError(f"{purpose}: {text(sent)} failed on chain; it cost {found.gas} gas")
-        return found
+        return Mined(sent, found.block, found.gas, found.gas * found.price)
 
-    async def _receipt(self, sent: bytes) -> dict[str, Any]:
+    async def _receipt(self, sent: bytes) -> Receipt:
         """For as long as it takes."""
         pause = min(max(self._settings.block_seconds / 4, _FASTEST), _SLOWEST)
         while True:
-            receipt: dict[str, Any] | None = await self.rpc.call("eth_getTransactionReceipt", text(sent))
-            if receipt is not None:
-                return receipt
+            found = await self.rpc.ask(receipt, "eth_getTransactionReceipt", text(sent))
+            if found is not None:
+                return found
             await asyncio.sleep(pause)
 
     async def _unable(self, purpose: str, what: Transaction, error: Refused) -> str:
@@ -108,8 +108,3 @@ class Wallet:
                 f"which does not pay {f'{units.show(what.value, 18)} and ' if what.value else ''}the gas"
             )
         return f"{purpose}: {explained(error)}"
-
-
-def _read(sent: bytes, receipt: dict[str, Any]) -> Mined:
-    used, price = int(receipt["gasUsed"], 16), int(receipt.get("effectiveGasPrice", "0x0"), 16)
-    return Mined(sent, int(receipt["blockNumber"], 16), used, used * price)
