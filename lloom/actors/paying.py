@@ -61,7 +61,7 @@ class Paying(Actor):
             payables.contract = opened
             await opened.run()
         finally:
-            payables.contract = None
+            payables.contract = self._payables = None
             await opened.close()
 
     def _purchases(self) -> Payables:
