@@ -61,6 +61,7 @@ from lloom.core.receipt import (
     request_hash,
     sign_request,
 )
+from lloom.core.sse import event
 from tests.integration.bridge_support import NETWORK, Executor, certificate, read_all, settings, until
 from tests.money_support import accounting
 
@@ -520,6 +521,16 @@ async def test_an_answer_that_nobody_pays_is_ended_and_billed_as_far_as_it_came(
         assert FIRST < worker.needs[0] <= FIRST + (WINDOW + 1) * 5
         state = await it.state()
         assert state.owed == state.vouched == FIRST
+
+
+async def test_what_a_backend_reports_with_the_part_that_was_held_back_is_not_billed(path: Path) -> None:
+    usage = event(b'{"choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":11,"total_tokens":99}}' % INPUTS)
+    async with market(path, *[WORD] * WINDOW, WORD + usage, END, credit_seconds=0.05) as it:
+        (worker,) = it.workers
+        received, _ = await broken(await worker.open(it.call(FIRST)))
+        assert received == WORD * WINDOW
+        await until(lambda: bool(worker.receipts))
+        assert it.check(worker.signed[0], received).output_tokens == WINDOW
 
 
 async def test_credit_is_all_that_is_lost_on_a_client_that_stops_paying(path: Path) -> None:

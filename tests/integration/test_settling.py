@@ -13,6 +13,7 @@ from receivables_support import CLIENT, EXECUTOR, LANE, TOKEN, A, Books, FakeBan
 
 from lloom.adapters.journal import lanes
 from lloom.adapters.payment import settling
+from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.payment.events import Block, Event, ReleaseStarted, Seen, Settled, ThawStarted
 from lloom.core.payment.funds import Funds, LaneFunds
@@ -178,6 +179,23 @@ async def test_while_the_chain_is_away_nothing_is_lost(path: Path) -> None:
         await asyncio.gather(work, return_exceptions=True)
         assert ledger.bank.settled[0][1] == [checked(150)]
         assert (await state(ledger)).confirmed == 40
+
+
+async def test_news_wait_for_a_journal_that_cannot_be_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with books(path, bank()) as ledger:
+        await owe(ledger, 100)
+        ledger.bank.lines[CLIENT.address, 0] = LaneFunds(100, 0, 0)
+        ledger.settling.on_events([seen(settled(100), final=True)])
+        with monkeypatch.context() as patch:
+
+            async def stuck(*_: object) -> None:
+                raise RetryElsewhere("the disk is full", code="journal_stuck")
+
+            patch.setattr(ledger.writer, "write", stuck)
+            with pytest.raises(RetryElsewhere):
+                await ledger.settling.hear()
+        await ledger.settling.hear()
+        assert (await state(ledger)).confirmed == 100
 
 
 async def test_an_unpaid_voucher_of_a_client_without_money_is_not_tried(path: Path) -> None:

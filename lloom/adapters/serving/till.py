@@ -97,7 +97,7 @@ class Till:
     async def open(self, connection: Connection, lane: Lane, price: Price, prompt: int) -> Tab:
         """A tab for a request, once its first draw is covered. RetryElsewhere (402 `payment_required`, mostly) if it is not."""
         found, draw = self._slice(lane), price.first
-        if found.fresh or found.leaving or found.short or found.waiting or found.free < draw:
+        if found.fresh or found.waiting or found.free < draw:
             await self._wait(found, draw)
         else:
             found.open += draw
