@@ -37,8 +37,9 @@ class _Listed(Struct, frozen=True):
 
 
 def take_keys(settings: Settings, environ: MutableMapping[str, str]) -> dict[str, str]:
-    """The API keys that are set, by variable, out of `environ`: nothing that is started later inherits them."""
+    """The secrets of providers that are set, by variable, out of `environ`: nothing that is started later inherits them."""
     named = {getattr(backend, "key_env", None) for backend in settings.llm.values()}
+    named |= {chain.rpc_env for chain in settings.chain.values()}
     return {name: value for name in named if name and (value := environ.pop(name, "").strip())}
 
 
