@@ -123,12 +123,13 @@ def raise_ceiling(
     if key is None:
         adopt(db, ask.executor, token, Standing(ask.number), now)
         key = _key(db, ask.executor, token, ask.number)
-    ceiling, accepted = map(number, db.execute("SELECT ceiling, accepted FROM payable WHERE id = ?", (key,)).fetchone())
+    row = db.execute("SELECT ceiling, accepted, claimed FROM payable WHERE id = ?", (key,)).fetchone()
+    ceiling, accepted, paid = map(number, row)
     raised = allow(ask, ceiling, accepted == 0, totals(db, token, now), available, settings)
     if raised.ceiling > ceiling:
         db.execute("UPDATE payable SET ceiling = ?, raised = ? WHERE id = ?", (amount(raised.ceiling), now, key))
         _promise(db, token, raised.ceiling - ceiling, now)
-        _owe(db, token, raised.ceiling - ceiling)
+        _owe(db, token, max(0, raised.ceiling - paid) - max(0, ceiling - paid))
     return raised
 
 
