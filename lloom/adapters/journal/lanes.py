@@ -72,15 +72,17 @@ class Owing(Struct, frozen=True):
 def load(db: sqlite3.Connection, lane: Lane) -> Receivable | None:
     """The lane; None if nothing is known of it."""
     row = db.execute(f"SELECT {_COLUMNS} FROM lane WHERE lane = ?", (lane_key(lane),)).fetchone()  # noqa: S608
-    return _state(db, row) if row else None
+    return _state(row, _leases(db, row[0])) if row else None
 
 
 def siblings(db: sqlite3.Connection, lane: Lane) -> list[Receivable]:
     """The other lanes of its client in the same token."""
     stem, own = lane.client + lane.token, lane_key(lane)
     span = (stem + bytes(_NUMBER_BYTES), stem + b"\xff" * _NUMBER_BYTES)
-    rows = db.execute(f"SELECT {_COLUMNS} FROM lane WHERE lane BETWEEN ? AND ?", span)  # noqa: S608
-    return [_state(db, row) for row in rows.fetchall() if row[0] != own]
+    rows = db.execute(f"SELECT {_COLUMNS} FROM lane WHERE lane BETWEEN ? AND ?", span).fetchall()  # noqa: S608
+    others = [row for row in rows if row[0] != own]
+    leases = _leases_between(db, *span) if others else {}
+    return [_state(row, leases.get(row[0], ())) for row in others]
 
 
 def save(db: sqlite3.Connection, before: Receivable | None, after: Receivable) -> None:
@@ -140,11 +142,11 @@ def dismiss(db: sqlite3.Connection, names: Iterable[str]) -> None:
 
 
 def owing(db: sqlite3.Connection) -> list[Owing]:
-    """All lanes whose best voucher is not redeemed for certain."""
+    """All lanes whose best voucher is not redeemed for certain, without their leases."""
     rows = db.execute(
         f"SELECT {_COLUMNS}, voucher, since, handed, handed_at FROM lane WHERE vouched > confirmed AND voucher IS NOT NULL"  # noqa: S608
     ).fetchall()
-    return [Owing(_state(db, row), messages.decode(row[7], _signed), row[8], number(row[9]), row[10]) for row in rows]
+    return [Owing(_state(row), messages.decode(row[7], _signed), row[8], number(row[9]), row[10]) for row in rows]
 
 
 def hand(db: sqlite3.Connection, vouchers: Iterable[SignedVoucher], now: float) -> None:
@@ -208,7 +210,7 @@ def _first(db: sqlite3.Connection, holder: Holder, draft: Draft) -> bool:
     return db.execute("INSERT OR IGNORE INTO doubled VALUES (?, ?, ?, ?)", row).rowcount > 0
 
 
-def _state(db: sqlite3.Connection, row: Sequence[bytes]) -> Receivable:
+def _state(row: Sequence[bytes], leases: tuple[Lease, ...] = ()) -> Receivable:
     key, *numbers = row[:7]
     vouched, charged, doubled, claimed, confirmed, reserved = map(number, numbers)
     return Receivable(
@@ -216,7 +218,7 @@ def _state(db: sqlite3.Connection, row: Sequence[bytes]) -> Receivable:
         vouched=vouched,
         charged=charged,
         doubled=doubled,
-        leases=_leases(db, key),
+        leases=leases,
         claimed=claimed,
         confirmed=confirmed,
         reserved=reserved,
@@ -229,11 +231,19 @@ def _lane(key: bytes) -> Lane:
 
 
 def _leases(db: sqlite3.Connection, key: bytes) -> tuple[Lease, ...]:
-    rows = db.execute("SELECT name, life, granted, spent, number FROM lease WHERE lane = ?", (key,))
-    return tuple(
-        Lease(holder=Holder(name, life), granted=number(granted), spent=number(spent), number=last)
-        for name, life, granted, spent, last in rows
+    return _leases_between(db, key, key).get(key, ())
+
+
+def _leases_between(db: sqlite3.Connection, first: bytes, last: bytes) -> dict[bytes, tuple[Lease, ...]]:
+    """The leases of all lanes from `first` to `last`."""
+    found: dict[bytes, tuple[Lease, ...]] = {}
+    rows = db.execute(
+        "SELECT lane, name, life, granted, spent, number FROM lease WHERE lane BETWEEN ? AND ?", (first, last)
     )
+    for lane, name, life, granted, spent, last_ask in rows:
+        lease = Lease(holder=Holder(name, life), granted=number(granted), spent=number(spent), number=last_ask)
+        found[lane] = (*found.get(lane, ()), lease)
+    return found
 
 
 def _save_leases(db: sqlite3.Connection, key: bytes, before: Sequence[Lease], after: Sequence[Lease]) -> None:

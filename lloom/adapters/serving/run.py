@@ -156,8 +156,7 @@ class Run:
 
     def _broken(self) -> bool:
         """Whether the time is over or the connection gone, and it was not we who ended that."""
-        session = self._stream.connection.session
-        return (self._cut or session.closed) and not session.left
+        return self._cut and not self._stream.connection.session.left
 
     async def _draft(self, status: Status, body: bytes, counted: tuple[int, int], length: int) -> Draft:
         """More tokens than were ordered are not charged: no client accepts that. PeerFault if never so many bytes were sent."""
