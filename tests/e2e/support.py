@@ -90,6 +90,7 @@ class Process:
             except queue.Empty:
                 raise AssertionError(f"{text!r} did not come within {seconds} s:\n" + "\n".join(self.lines)) from None
             if line is None:
+                self._queue.put(None)  # for `drain`
                 raise AssertionError(f"the process ended before {text!r}:\n" + "\n".join(self.lines))
             self.lines.append(line)
             if text in line:

@@ -4,7 +4,8 @@
 
 Rules
  1. Nothing is signed above the ceiling, and the ceiling is on the disk before (`Standing`). A voucher never goes down.
- 2. When something is promised, it is at most `prepay.per_executor` beyond what was accepted: all that can be lost here.
+ 2. When something is promised, it is at most `prepay.per_executor` beyond what was accepted, or has arrived and only lacks its
+    receipt: all that can be lost here.
  3. An open request holds a grant: what it may cost before its receipt. It ends with the receipt, or when none is to come.
  4. A receipt is accepted or left out, once. What is left out is never paid, and does not come back.
  5. A receipt of a request that nobody remembers (this process was killed meanwhile) is accepted within what may have been
@@ -62,6 +63,7 @@ class Payable:
         "_said",
         "accepted",
         "ceiling",
+        "delivered",
         "grants",
         "number",
         "numbering",
@@ -77,6 +79,8 @@ class Payable:
         self.usages: dict[bytes, Usage] = {usage.model: usage for usage in standing.usages}
         self.numbering: Final = Numbering(standing.seq, standing.charged)
         self.grants: dict[bytes, int] = {}
+        self.delivered: dict[bytes, int] = {}
+        """Of open requests that are over: what we count ourselves of what has arrived."""
         self._covered = standing.ceiling
         self._left_out = standing.left_out
         self._said = (self.accepted, self._left_out)
@@ -107,7 +111,7 @@ class Payable:
 
     def limit(self, prepay: PrepaySettings) -> int:
         """The most that may be promised now."""
-        return max(self.signed, self.accepted + prepay.per_executor)
+        return max(self.signed, self.accepted + sum(self.delivered.values()) + prepay.per_executor)
 
     def reach(self, draw: int, prepay: PrepaySettings) -> int | None:
         """What a voucher comes to that covers one more request with `draw`, and the next one like it as far as that is allowed.
@@ -123,7 +127,7 @@ class Payable:
         and may deliver next. `allowed`: of each open request what it may have cost by now, with its next window.
         """
         for digest, amount in allowed.items():
-            if digest in self.grants:
+            if digest in self.grants and digest not in self.delivered:
                 self.grants[digest] = max(self.grants[digest], amount)
         due = min(need, self.accepted + self.open + ahead, self.limit(prepay))
         return max(self.signed, due)
@@ -134,13 +138,19 @@ class Payable:
         self.signed = cumulative
         self._said = (self.accepted, self._left_out)
 
+    def deliver(self, digest: bytes, amount: int) -> None:
+        """The answer is over, and worth `amount`: that is no prepayment any more, and the rest of its grant is free."""
+        if digest in self.grants and digest not in self.delivered:
+            self.grants[digest] = self.delivered[digest] = min(amount, self.grants[digest])
+
     def drop(self, digest: bytes) -> None:
         """No receipt of this request is to come."""
         self.grants.pop(digest, None)
+        self.delivered.pop(digest, None)
 
     def accept(self, digest: bytes, receipt: Receipt) -> None:
         """What `receipt` charges is owed."""
-        self.grants.pop(digest, None)
+        self.drop(digest)
         self.accepted += receipt.cost
         if receipt.status != Status.FAILED:
             self.usages[receipt.model] = plus(self.usages.get(receipt.model), receipt)
@@ -151,7 +161,7 @@ class Payable:
 
     def leave_out(self, digest: bytes, seq: int) -> None:
         """The receipt with this number is not accepted."""
-        self.grants.pop(digest, None)
+        self.drop(digest)
         if seq <= MAX_NUMBER and seq not in self._left_out:
             self._left_out = (*self._left_out, seq)[-MAX_LEFT_OUT:]
 

@@ -56,6 +56,18 @@ def test_a_receipt_ends_its_grant_and_makes_room() -> None:
     assert (usage.input_tokens, usage.output_tokens, usage.requests) == (4, 2, 1)
 
 
+def test_what_has_arrived_is_not_paid_in_advance_while_its_receipt_is_under_way() -> None:
+    ledger = payable()
+    ledger.grants[b"a"] = 10_000
+    assert ledger.reach(1, PREPAY) is None
+    ledger.deliver(b"a", 300)
+    assert ledger.open == 300
+    assert ledger.reach(10_000, PREPAY) == 10_300
+    assert ledger.answer(99_999, {b"a": 5_000}, 0, PREPAY) == 300, "it may not cost more than it is worth"
+    ledger.drop(b"a")
+    assert ledger.reach(10_001, PREPAY) is None
+
+
 def test_a_failed_request_is_no_usage() -> None:
     ledger = payable()
     ledger.accept(b"", receipt(1, 0, status=Status.FAILED))
@@ -107,6 +119,10 @@ class Lane(RuleBasedStateMachine):
         """What the receipts come to that were accepted for an answer, in whatever life."""
         self.forged = 0
         """What a killed client believed within what it had promised."""
+        self.worth: dict[bytes, int] = {}
+        """Of answers that are over and have no receipt yet, what has arrived."""
+        self.unpaid = 0
+        """Of those whose receipts never came, were not accepted, or charge less than that."""
         self.ledger = Payable(self.disk)
         self.waiting: dict[bytes, Receipt] = {}
 
@@ -119,7 +135,8 @@ class Lane(RuleBasedStateMachine):
         self.ledger.sign(cumulative)
         assert cumulative >= before
         assert cumulative <= self.disk.ceiling, "signed before it was on the disk"
-        assert cumulative == before or cumulative <= self.ledger.accepted + PREPAY.per_executor
+        arrived = self.ledger.accepted + sum(self.worth.values())
+        assert cumulative == before or cumulative <= arrived + PREPAY.per_executor
         self.best = max(self.best, cumulative)
 
     @precondition(lambda self: len(self.ledger.grants) < 64)
@@ -128,7 +145,7 @@ class Lane(RuleBasedStateMachine):
         for _ in range(streams):
             reach = self.ledger.reach(draw, PREPAY)
             if reach is None:
-                assert self.ledger.open + draw > PREPAY.per_executor
+                assert self.ledger.open - sum(self.worth.values()) + draw > PREPAY.per_executor
                 return
             self.number += 1
             new = receipt(self.number, cost)
@@ -145,14 +162,26 @@ class Lane(RuleBasedStateMachine):
         self.sign(cumulative)
 
     @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), amount=AMOUNTS)
+    def answer_ends(self, data: st.DataObject, amount: int) -> None:
+        digest = data.draw(st.sampled_from(sorted(self.waiting)))
+        granted = self.ledger.grants[digest]
+        self.ledger.deliver(digest, amount)
+        self.worth.setdefault(digest, min(amount, granted))
+
+    @precondition(lambda self: self.waiting)
     @rule(data=st.data(), verdict=st.sampled_from(["accept", "leave out", "lose"]))
     def receipt_comes(self, data: st.DataObject, verdict: str) -> None:
         digest = data.draw(st.sampled_from(sorted(self.waiting)))
         came = self.waiting.pop(digest)
+        worth = self.worth.pop(digest, 0)
         if verdict == "accept":
             self.ledger.accept(digest, came)
             self.delivered += came.cost
-        elif verdict == "leave out":
+            self.unpaid += max(0, worth - came.cost)
+            return
+        self.unpaid += worth
+        if verdict == "leave out":
             self.ledger.leave_out(digest, self.number)
         else:
             self.ledger.drop(digest)
@@ -165,6 +194,8 @@ class Lane(RuleBasedStateMachine):
     def killed(self, shows: bool, hides: int) -> None:
         self.ledger = Payable(self.disk)
         self.waiting.clear()
+        self.unpaid += sum(self.worth.values())
+        self.worth.clear()
         assert self.ledger.signed >= self.best, "less than was promised"
         if shows:
             self.ledger.shown(max(0, self.best - hides))
@@ -181,7 +212,8 @@ class Lane(RuleBasedStateMachine):
     def never_more_than_accepted_and_a_bounded_prepayment(self) -> None:
         assert self.best <= self.disk.ceiling
         assert self.ledger.accepted <= self.delivered + self.forged
-        assert self.disk.ceiling <= self.delivered + self.forged + PREPAY.per_executor
+        arrived = self.delivered + self.forged + self.unpaid + sum(self.worth.values())
+        assert self.disk.ceiling <= arrived + PREPAY.per_executor
 
 
 TestLane = Lane.TestCase
