@@ -23,12 +23,12 @@ from lloom.adapters.machine import home
 from lloom.adapters.routing.answer import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.directory import Directory
-from lloom.adapters.routing.lane import Wallet
 from lloom.adapters.routing.offers import Scope
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.purse import Purse
 from lloom.adapters.routing.purses import Purses
 from lloom.adapters.routing.router import Router
+from lloom.adapters.routing.wallet import Wallet
 from lloom.adapters.routing.witness import Witness
 from lloom.core.eip712 import Domain
 from lloom.core.identity import ADDRESS_BYTES, Identity, NodeId, checksum, parse_address

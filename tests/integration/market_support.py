@@ -22,12 +22,13 @@ from lloom.adapters.payment.payables import Payables, Purchasing
 from lloom.adapters.routing.answer import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.directory import Directory
-from lloom.adapters.routing.lane import Lane, Wallet
+from lloom.adapters.routing.lane import Lane
 from lloom.adapters.routing.offers import Scope
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.purse import Purse
 from lloom.adapters.routing.purses import Purses
 from lloom.adapters.routing.router import Router
+from lloom.adapters.routing.wallet import Wallet
 from lloom.core.eip712 import Domain
 from lloom.core.identity import NodeId
 from lloom.core.messages import (

@@ -6,55 +6,27 @@ What may be signed the ledger says (core/payment/payable.py); nothing is signed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Final
 from weakref import WeakKeyDictionary
 
 from loguru import logger
 
 from lloom.adapters.bridge import Connection
+from lloom.adapters.routing.ceiling import Ceiling
 from lloom.adapters.routing.purchase import Purchase
-from lloom.core.eip712 import Domain
+from lloom.adapters.routing.wallet import Wallet
 from lloom.core.errors import RetryElsewhere
-from lloom.core.identity import Identity, NodeId, checksum, keccak
+from lloom.core.identity import NodeId, checksum, keccak
 from lloom.core.messages import SignedReceipt, SignedVoucher
-from lloom.core.outcomes import Place
 from lloom.core.payment import voucher
 from lloom.core.payment.payable import Judged, Payable, Standing
-from lloom.core.payment.promises import Ask, Raised
 from lloom.core.receipt import Receipt
-from lloom.core.settings import AccountingSettings
 
-SHARE: Final = 4
-"""A ceiling is raised by this part of `prepay.per_executor` beyond what is needed now, so that it need not be soon again."""
-PAUSE_SECONDS: Final = 0.1
-"""After a raise in vain, before the next one that nobody waits for."""
+STEPS: Final = 4
+"""So many vouchers for a window: one for every token would be none too many for the executor, but for us."""
 REST_SECONDS: Final = 0.01
 """After a need was looked at: all open answers are counted for it, and whoever needs without end should not keep us busy."""
-
-
-class Ledger(Protocol):
-    """The actor that keeps the journal of one chain (`adapters/payment/payables.py`). RetryElsewhere while it is away."""
-
-    async def lane(self, executor: NodeId) -> Standing | None: ...
-    async def adopt(self, executor: NodeId, standing: Standing) -> Standing: ...
-    async def raise_ceiling(self, ask: Ask) -> Raised: ...
-    def keep(self, judged: Judged) -> None:
-        """Is not waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wallet:
-    """What all lanes of one chain share. `lied` hears which place was caught."""
-
-    name: str
-    identity: Identity
-    domain: Domain
-    token: bytes
-    settings: AccountingSettings
-    ledger: Ledger
-    lied: Callable[[Place], None]
 
 
 class Lane:
@@ -63,6 +35,7 @@ class Lane:
     def __init__(self, executor: NodeId, standing: Standing, wallet: Wallet) -> None:
         self.executor = executor
         self.payable = Payable(standing)
+        self.ceiling = Ceiling(executor, self.payable, wallet, self._risen)
         self.connection: Connection | None = None
         self.purchases: dict[bytes, Purchase] = {}
         """Those without a receipt, by the request's digest."""
@@ -70,11 +43,8 @@ class Lane:
         """When something happened here last, on the loop's clock."""
         self._wallet = wallet
         self._wanted = 0
-        self._waiting = 0
         self._rest: asyncio.TimerHandle | None = None
         self._missed = False
-        self._raising: asyncio.Task[Raised] | None = None
-        self._again = 0.0
         self._latest: SignedVoucher | None = None
         self._told: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
         self._loop = asyncio.get_running_loop()
@@ -86,18 +56,18 @@ class Lane:
         RetryElsewhere (402) if a limit forbids it: `prepay_limit`, `budget`, `no_funds`.
         """
         payable, draw = self.payable, purchase.draw
-        self._waiting += draw
+        self.ceiling.waiting += draw
         try:
             while (reach := self._reach(draw)) > payable.ceiling:
-                await self._room(reach)
+                await self.ceiling.room(reach)
         finally:
-            self._waiting -= draw
+            self.ceiling.waiting -= draw
         payable.grants[purchase.order.digest] = draw
         self.purchases[purchase.order.digest] = purchase
         signed = self._sign(reach)
         self.connection = connection
         self._told[connection] = reach
-        self._raise_ahead()
+        self.ceiling.raise_ahead()
         return signed
 
     def need(self, cumulative: int, connection: Connection) -> None:
@@ -119,6 +89,15 @@ class Lane:
         if self._wanted:
             self._progress((purchase,))
 
+    def delivered(self, purchase: Purchase) -> None:
+        """The answer is over and counted: what it is worth is no longer paid in advance."""
+        self.payable.deliver(purchase.order.digest, purchase.worth())
+
+    def _risen(self) -> None:
+        """The ceiling is higher: an executor may wait for a voucher that it was too low for."""
+        if self._wanted:
+            self._progress(())
+
     def _rested(self) -> None:
         self._rest = None
         if self._missed and self._wanted:
@@ -130,11 +109,10 @@ class Lane:
         allowed = {purchase.order.digest: purchase.allowance() for purchase in moved}
         window = max((purchase.window for purchase in self.purchases.values()), default=0)
         due = payable.answer(self._wanted, allowed, int(prepay.ahead * window), prepay)
-        if due < self._wanted and due - payable.signed <= window // SHARE:
-            return  # a signature for every token would be none too many for the executor, but for us
+        if due < self._wanted and due - payable.signed <= window // STEPS:
+            return
         if due > payable.ceiling:
-            if self._raising is None and self._loop.time() >= self._again:
-                self._raise(due)
+            self.ceiling.raise_soon(due)
             return
         if due > payable.signed:
             self._send(self._sign(due))
@@ -149,7 +127,7 @@ class Lane:
         if problem is None:
             purchase.pay(receipt)
             self.payable.accept(digest, receipt)
-            self._raise_ahead()
+            self.ceiling.raise_ahead()
         else:
             self._dispute(digest, receipt, problem)
             if not purchase.lost:
@@ -184,7 +162,7 @@ class Lane:
             return
         due = max(self.payable.signed, self.payable.accepted)
         if due > self.payable.ceiling:
-            await self._room(due)
+            await self.ceiling.room(due)
         self._send(self._sign(max(self.payable.signed, self.payable.accepted)))
 
     def _reach(self, draw: int) -> int:
@@ -197,55 +175,6 @@ class Lane:
                 code="prepay_limit",
             )
         return reach
-
-    async def _room(self, reach: int) -> None:
-        """Returns when the ceiling may have changed; RetryElsewhere if it cannot be as high as `reach`."""
-        raising = self._raising
-        if raising is not None:
-            await asyncio.wait({raising})
-            return
-        raised = await asyncio.shield(self._raise(reach))
-        if raised.code and raised.ceiling < reach:
-            raise RetryElsewhere(raised.problem, status=402, code=raised.code)
-
-    def _raise(self, least: int) -> asyncio.Task[Raised]:
-        """Has the ceiling raised to `least` or, if possible, by so much more that it is not asked for soon again."""
-        if self._raising is None:
-            prepay = self._wallet.settings.prepay
-            ahead = prepay.per_executor // SHARE if self.payable.accepted else 0
-            best = min(least + self._waiting + ahead, self.payable.limit(prepay))
-            ask = Ask(self.executor, self.payable.number, least, max(least, best))
-            self._raising = self._loop.create_task(self._ask(ask))
-            self._raising.add_done_callback(self._raised)
-        return self._raising
-
-    async def _ask(self, ask: Ask) -> Raised:
-        try:
-            raised = await self._wallet.ledger.raise_ceiling(ask)
-        finally:
-            self._raising = None
-        if raised.ceiling <= self.payable.ceiling:
-            self._again = self._loop.time() + PAUSE_SECONDS
-        self.payable.raised(raised.ceiling)
-        return raised
-
-    def _raise_ahead(self) -> None:
-        """Before the ceiling is reached, so that nobody waits for it."""
-        payable, prepay = self.payable, self._wallet.settings.prepay
-        left = payable.ceiling - payable.signed
-        due = payable.accepted and 2 * SHARE * left < prepay.per_executor and payable.ceiling < payable.limit(prepay)
-        if due and self._raising is None and self._loop.time() >= self._again:
-            self._raise(payable.ceiling)
-
-    def _raised(self, done: asyncio.Task[Raised]) -> None:
-        """A raise is over: an executor may wait for a voucher that the ceiling was too low for."""
-        if done.cancelled():
-            return
-        if (error := done.exception()) is not None:
-            logger.debug("a ceiling could not be raised: {}", error)
-            self._again = self._loop.time() + PAUSE_SECONDS
-        elif self._wanted and not done.result().code:
-            self._progress(())
 
     def _sign(self, cumulative: int) -> SignedVoucher:
         payable, wallet = self.payable, self._wallet

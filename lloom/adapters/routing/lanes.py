@@ -14,8 +14,9 @@ from typing import Any, Final
 from loguru import logger
 
 from lloom.adapters.bridge import Connection
-from lloom.adapters.routing.lane import Lane, Wallet
+from lloom.adapters.routing.lane import Lane
 from lloom.adapters.routing.statement import Statement, statement
+from lloom.adapters.routing.wallet import Wallet
 from lloom.core import receipt
 from lloom.core.errors import LloomError
 from lloom.core.identity import NodeId, checksum

@@ -9,7 +9,7 @@ from typing import Final
 
 from lloom.core.order import Order
 from lloom.core.outcomes import Place
-from lloom.core.payment.counting import Tally, accepted
+from lloom.core.payment.counting import Tally, accepted, known
 from lloom.core.receipt import Receipt, Status, cost
 from lloom.core.settings import AccountingSettings
 
@@ -41,6 +41,7 @@ class Purchase:
         """On the loop's clock."""
         self.lost = False
         """The connection broke: the executor may believe that it delivered more than what arrived."""
+        self._encoding = known(encoding)
         self._tab = tab
         self._settings = settings
         self._counted: int | None = None
@@ -69,6 +70,13 @@ class Purchase:
         outputs = self._most(self.tally.so_far() if self._counted is None else self._counted)
         due = cost(quote, request.max_input_tokens, 0, min(outputs, request.max_output_tokens))
         return max(self.draw, min(due + self.window, request.max_cost))
+
+    def worth(self) -> int:
+        """What has arrived costs by our own count, no tolerance. Only when `counted`."""
+        assert self._counted is not None
+        request, quote = self.order.request, self.order.quote
+        inputs = min(self._tab.prompts.get(self._encoding, 0), request.max_input_tokens)
+        return min(cost(quote, inputs, 0, min(self._counted, request.max_output_tokens)), request.max_cost)
 
     def over(self, now: float, counted: Callable[[], None]) -> None:
         """Nothing more arrives; `counted` is called once it is known how much it was: at once, or soon."""

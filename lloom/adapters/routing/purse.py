@@ -12,9 +12,10 @@ from loguru import logger
 
 from lloom.adapters.bridge import Connection
 from lloom.adapters.payment.payables import Purchasing
-from lloom.adapters.routing.lane import Lane, Ledger, Wallet
+from lloom.adapters.routing.lane import Lane
 from lloom.adapters.routing.lanes import Lanes
 from lloom.adapters.routing.purchase import Purchase, Tab
+from lloom.adapters.routing.wallet import Ledger, Wallet
 from lloom.core import receipt, tokens
 from lloom.core.chat import ChatRequest
 from lloom.core.errors import LloomError
@@ -55,7 +56,12 @@ class Paid:
         self.purchase.lost = lost
         if not arrived:  # who delivered nothing charges nothing
             self.lane.give_up(self.purchase)
-        self.purchase.over(asyncio.get_running_loop().time(), counted)
+
+        def known() -> None:
+            self.lane.delivered(self.purchase)
+            counted()
+
+        self.purchase.over(asyncio.get_running_loop().time(), known)
         self.lanes.touch(self.lane)
 
     def settle(self, signed: SignedReceipt, problem: str | None) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from lloom.adapters.routing.lane import Lane, Wallet
+from lloom.adapters.routing.lane import Lane
 from lloom.adapters.routing.purchase import LONG_BYTES, Purchase, Tab
+from lloom.adapters.routing.wallet import Wallet
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
@@ -130,7 +131,7 @@ async def test_who_cannot_be_covered_is_told_and_leaves_nothing_behind() -> None
     with pytest.raises(RetryElsewhere, match="The budget is spent") as caught:
         await subject.cover()
     assert (caught.value.status, caught.value.code) == (402, "budget")
-    assert (subject.lane.payable.open, len(subject.lane.purchases), subject.lane._waiting) == (26_000, 1, 0)
+    assert (subject.lane.payable.open, len(subject.lane.purchases), subject.lane.ceiling.waiting) == (26_000, 1, 0)
 
 
 async def test_one_that_gives_up_does_not_stop_the_others() -> None:
@@ -262,7 +263,7 @@ async def test_a_need_waits_for_a_raise_that_was_begun_ahead() -> None:
     await subject.cover(first)
     subject.ledger.gate.clear()
     subject.settle(first)
-    assert subject.lane._raising is not None
+    assert subject.lane.ceiling._raising is not None
     await subject.cover(second)
     second.tally.feed(0, chunk({"content": " hello" * 100}))
     subject.lane.need(150_000, subject.line)
