@@ -24,7 +24,7 @@ from lloom.core import vouch
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
-from lloom.core.offer import Endpoint, Offer
+from lloom.core.offer import Endpoint, Offer, Payment
 from lloom.core.order import Client
 from lloom.core.outcomes import Outcomes
 from lloom.core.settings import ValidatorSettings
@@ -120,6 +120,18 @@ async def test_the_requests_of_a_probe_look_like_any_clients() -> None:
         bodies = [msgspec.json.decode(body) for _, body in counter.engine.asked]
         assert len({body["messages"][0]["content"] for body in bodies}) == len(bodies) == 8
         assert {tuple(sorted(body)) for body in bodies} == {("max_tokens", "messages", "model", "stream")}
+
+
+@on_both_loops
+async def test_what_costs_money_is_not_asked_and_nothing_is_held_against_it() -> None:
+    async with opened(*WELL) as counter:
+        payments = (Payment(1, bytes(20), bytes(20), 1_000_000),)
+        offer = replace(counter.publish(), payments=payments)
+        assert all(each.input_price for each in offer.models)
+        async with prober(offer) as (its, _):
+            said = await its.look(offer)
+    assert said.reached
+    assert said.probes == ()
 
 
 @on_both_loops

@@ -15,8 +15,8 @@ from lloom.adapters.validator.probe import Asker, probe
 from lloom.core import vouch
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
-from lloom.core.offer import Endpoint, Offer
-from lloom.core.receipt import quote_hash, quote_of
+from lloom.core.offer import Endpoint, ModelOffer, Offer
+from lloom.core.receipt import quote_hash, quotes_of
 from lloom.core.rounds import Rounds
 from lloom.core.selection import Candidate
 from lloom.core.vouch import Probe, Vouch
@@ -70,7 +70,7 @@ class Prober:
         executor = NodeId(offer.executor)
         open_ = await self._reach(executor, offer.endpoints[:_ENDPOINTS])
         seen = self._seen.setdefault(executor, {})
-        for model in self._some([model.id for model in offer.models if _EMBEDDINGS not in model.features]):
+        for model in self._some([model.id for model in offer.models if _is_asked(offer, model)]):
             found = await self._ask(offer, model, open_) if open_ else Probe(model, answered=False)
             if found is not None:
                 seen[model] = found
@@ -115,8 +115,8 @@ class Prober:
         endpoint, connection = open_[self._turn % len(open_)]
         terms = offer.model(model)
         assert terms is not None
-        quote = quote_of(offer, terms)
-        candidate = Candidate(NodeId(offer.executor), endpoint, terms, quote, quote_hash(quote))
+        ((payment, quote),) = quotes_of(offer, terms)
+        candidate = Candidate(NodeId(offer.executor), endpoint, terms, quote, quote_hash(quote), payment)
         return await probe(self._asker, connection, candidate)
 
     def _some(self, models: list[str]) -> list[str]:
@@ -144,6 +144,11 @@ class Prober:
     @property
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _is_asked(offer: Offer, model: ModelOffer) -> bool:
+    """Whether a question tells anything of a model, and costs nothing: a validator has no money."""
+    return _EMBEDDINGS not in model.features and all(payment is None for payment, _ in quotes_of(offer, model))
 
 
 def _words(said: Vouch) -> str:
