@@ -16,7 +16,7 @@ from loguru import logger
 from lloom.actors.earning import Earning
 from lloom.actors.paying import Paying
 from lloom.actors.place import Place
-from lloom.adapters.journal import receipts
+from lloom.adapters.journal import names, receipts
 from lloom.adapters.journal.writer import Writer
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
@@ -92,6 +92,11 @@ class Accounting(Earning, Paying):
         """Stores checked receipts by the executor that gave them. Client's side; errors as for `issue`."""
         await self._ready()
         await self._writer.write(lambda db: receipts.keep(db, items), len(items))
+
+    async def learn(self, models: list[str]) -> None:
+        """Notes models by name: receipts hold hashes. Errors as for `issue`."""
+        await self._ready()
+        await self._writer.write(lambda db: names.learn(db, models), len(models))
 
 
 def _summary(chain: str) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 from lloom import __version__
 from lloom.actors.bank import Bank
 from lloom.actors.base import JOIN_SECONDS, Actor, patience
+from lloom.actors.naming import Naming
 from lloom.actors.outbox import Outbox
 from lloom.actors.surroundings import surrounded
 from lloom.adapters import figures
@@ -57,8 +58,12 @@ class ClientNode(Actor):
             folder = home.folder(settings)
             dht = await Dht.start(identity, settings.network, settings.dht, client=True, folder=folder)
             stack.push_async_callback(dht.stop)
+            naming = Naming(self.place)
+            stack.push_async_callback(naming.close)
             deliveries = Deliveries(
-                lambda executor, signed: receipts.put((executor, signed)), lambda *need: self._purses.on_need(*need)
+                lambda executor, signed: receipts.put((executor, signed)),
+                lambda *need: self._purses.on_need(*need),
+                naming.heard,
             )
             router = self._router(identity, dht, deliveries, stack)
             gateway = Gateway(router, partial(self._health, dht), settings.gateway)

@@ -14,6 +14,7 @@ from loguru import logger
 from lloom.actors.base import Actor, patience
 from lloom.actors.desk import ASK_SECONDS, Bill, ChainDesk, send_receipts
 from lloom.actors.listening import keep_certified, listen, silence
+from lloom.actors.naming import Naming
 from lloom.actors.outbox import Outbox
 from lloom.actors.place import FellowAway, Place
 from lloom.adapters.anchors.reservation import Reservations
@@ -49,6 +50,10 @@ class Worker(Actor):
         settings = self.place.settings
         async with AsyncExitStack() as stack:
             served = await self._start_engines(stack)
+            naming = Naming(self.place)
+            stack.push_async_callback(naming.close)
+            for model in served:
+                naming.heard(model)
             bills: Outbox[Bill] = Outbox("receipts to sign", self._issue, settings.accounting)
             stack.push_async_callback(bills.close)
             tills = self._open_tills(stack)

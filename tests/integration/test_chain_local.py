@@ -64,6 +64,17 @@ async def test_one_that_answers_is_used_and_left_alone(local: Local) -> None:
     assert answers(local.url)
 
 
+async def test_nodes_that_start_at_once_all_find_the_contract() -> None:
+    with anvil.started(31337) as url:
+
+        async def node() -> str | None:
+            async with anvil.provided(settings(url)) as ready:
+                assert await code(ready.chain["anvil"])
+                return ready.chain["anvil"].contract
+
+        assert set(await asyncio.gather(*(node() for _ in range(4)))) == {checksum(deployment.address())}
+
+
 async def test_where_something_else_listens_another_port_is_taken(local: Local) -> None:
     async with front(local.url) as server:
         server.answers["eth_chainId"] = "0x1"

@@ -27,7 +27,7 @@ from lloom.adapters.chain import banking, deployment
 from lloom.adapters.chain.contract import text
 from lloom.adapters.chain.rpc import Rpc, shown
 from lloom.adapters.chain.wallet import Wallet
-from lloom.core.errors import ConfigError
+from lloom.core.errors import ConfigError, LloomError
 from lloom.core.identity import Identity, NodeId, parse_address
 from lloom.core.settings import Chain, Settings
 
@@ -37,6 +37,8 @@ RICH: Final = Identity(bytes.fromhex("ac0974bec39a17e36ba4a6b4d238ff944bacb478cb
 START_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 0.05
 _ASK_SECONDS: Final = 2.0
+_PATIENCE: Final = 20
+"""Looks for a contract that somebody else is deploying, four in the time of a block."""
 _TOOLS: Final = Path(__file__).resolve().parents[3] / "contracts" / "node_modules" / "@foundry-rs"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -112,12 +114,25 @@ async def _equip(name: str, chain: Chain) -> None:
     rpc = Rpc.open(name, chain, chain.rpc)
     try:
         await rpc.survey()
-        if not await deployment.deployed(rpc, deployment.address()):
+        try:
             await banking.deploy(Wallet(rpc, chain, RICH))
+        except LloomError:
+            # Another node of this machine may be about it at this moment, with the same account.
+            if not await _appears(rpc, chain):
+                raise
         assert chain.contract is not None
         await deployment.check(rpc, parse_address(chain.contract))
     finally:
         await rpc.close()
+
+
+async def _appears(rpc: Rpc, chain: Chain) -> bool:
+    """Whether the contract is there within a few blocks."""
+    for _ in range(_PATIENCE):
+        if await deployment.deployed(rpc, deployment.address()):
+            return True
+        await asyncio.sleep(chain.block_seconds / 4)
+    return False
 
 
 def _any_answers(chain: Chain) -> bool:

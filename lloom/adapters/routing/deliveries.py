@@ -48,20 +48,24 @@ class Expected:
 class Deliveries:
     """All orders whose receipts are awaited. Checked ones that nobody pays for go to `on_receipt(executor, signed)`.
 
-    Those of paid orders go to the purse that paid, right or wrong. `on_need` hears of executors that wait for credit.
+    Those of paid orders go to the purse that paid, right or wrong. `on_need` hears of executors that wait for credit,
+    `on_order` of each model that is ordered.
     """
 
     def __init__(
         self,
         on_receipt: Callable[[NodeId, SignedReceipt], None],
         on_need: Callable[[Connection, Need], None] = lambda _connection, _need: None,
+        on_order: Callable[[str], None] = lambda _model: None,
     ) -> None:
         self._on_receipt = on_receipt
+        self._on_order = on_order
         self._on_need = on_need
         self._open: OrderedDict[bytes, Expected] = OrderedDict()
 
     def expect(self, order: Order, paid: Paid | None = None) -> Expected:
         """From now on a receipt of `order` is awaited."""
+        self._on_order(order.call.model)
         expected = Expected(order, paid)
         self._open[order.digest] = expected
         if len(self._open) > _MAX_OPEN:
