@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from lloom.actors import cluster, trial
-from lloom.adapters.doctor import backends, machine, network, ports
+from lloom.adapters.doctor import backends, chains, machine, network, ports
 from lloom.adapters.machine import home, log, title
 from lloom.adapters.machine.guard import STOP, guarded
 from lloom.core.errors import ConfigError
@@ -78,6 +78,9 @@ async def check(settings: Settings, folder: Path) -> AsyncGenerator[Finding, Non
         yield finding
     async with contextlib.aclosing(network.check(settings, identity, running=running is not None)) as visit:
         async for finding in visit:
+            yield finding
+    async with contextlib.aclosing(chains.check(settings, identity, provider_keys)) as money:
+        async for finding in money:
             yield finding
     for finding in (*await backends.check(settings, provider_keys), *trial.memory(settings.ray)):
         yield finding
