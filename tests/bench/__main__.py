@@ -58,7 +58,7 @@ def start(stack: ExitStack, wanted: argparse.Namespace) -> list[System]:
     if not wanted.no_litellm:
         say("preparing LiteLLM's proxy in .venv-bench (700 MB at the first run) ...")
         install()
-    say("starting the mock, and a network of four nodes ...")
+    say("starting the mock, a local chain, and a network of five nodes ...")
     upstream = stack.enter_context(mock())
     systems = [upstream, *stack.enter_context(lloom(upstream.port, folder))]
     if not wanted.no_litellm:

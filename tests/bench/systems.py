@@ -12,14 +12,20 @@ from pathlib import Path
 
 import psutil
 
+from lloom.adapters.chain import anvil
+from lloom.core.errors import ConfigError
 from tests.e2e.support import ROOT, STOP_SECONDS, Process, environment, free_port, gone
 
 MODEL = "bench"
 VIA_LITELLM = "bench-litellm"
+PAID = "bench-paid"
 MEGABYTE = 1_000_000
 
 # One Worker's backends. The same server, once as bytes through, once through LiteLLM.
 RAW = "+llm.vllm.models={bench:{context:8192}}"
+DEAR = (
+    "+llm.vllm.models={bench-paid:{context:8192,name:bench,input_price:1000000000000000,output_price:4000000000000000}}"
+)
 LITELLM = (
     "+llm.litellm={{kind:litellm,provider:hosted_vllm,base_url:'{url}',key_env:null,parallel:64,idle_seconds:60,options:{{}},"
     "models:{{bench-litellm:{{context:8192,name:bench}}}}}}"
@@ -68,8 +74,11 @@ def mock() -> Iterator[System]:
 
 
 @contextmanager
-def lloom(upstream: int, homes: Path) -> Iterator[tuple[System, System]]:
-    """A network of a client and two executors that reach `upstream` (a port) as bytes and through LiteLLM."""
+def lloom(upstream: int, homes: Path) -> Iterator[list[System]]:
+    """A network of a client and executors that reach `upstream` (a port) as bytes, for money, and through LiteLLM.
+
+    Without anvil there is no money, and no executor that wants some.
+    """
     entry, gateway = free_port(), free_port()
     url = f"http://127.0.0.1:{upstream}/v1"
     common = [
@@ -78,17 +87,26 @@ def lloom(upstream: int, homes: Path) -> Iterator[tuple[System, System]]:
         "ray.dashboard=false",
         "log.level=WARNING",
     ]
-    roles = {
-        "validator": ["role=validator", f"network.port={entry}", *common[1:]],
-        "executor": ["role=executor", "llm=[vllm]", f"llm.vllm.base_url={url}", RAW, "network.port=0", *common],
-        "executor (LiteLLM)": ["role=executor", "llm=[]", LITELLM.format(url=url), "network.port=0", *common],
-        "client": ["role=client", f"gateway.port={gateway}", *common],
-    }
     with ExitStack() as stack:
-        nodes = {
-            name: stack.enter_context(node(*words, f"home={homes / name.replace(' ', '-')}"))
-            for name, words in roles.items()
+        money = stack.enter_context(_money(homes / "client"))
+        roles = {
+            "validator": ["role=validator", f"network.port={entry}", *common[1:]],
+            "executor": ["role=executor", "llm=[vllm]", f"llm.vllm.base_url={url}", RAW, "network.port=0", *common],
+            "executor (paid)": [
+                "role=executor",
+                "llm=[vllm]",
+                f"llm.vllm.base_url={url}",
+                DEAR,
+                "network.port=0",
+                *common,
+                *money,
+            ],
+            "executor (LiteLLM)": ["role=executor", "llm=[]", LITELLM.format(url=url), "network.port=0", *common],
+            "client": ["role=client", f"gateway.port={gateway}", *common, *money],
         }
+        if not money:
+            del roles["executor (paid)"]
+        nodes = {name: stack.enter_context(node(*words, f"home={_home(homes, name)}")) for name, words in roles.items()}
         for name, each in nodes.items():
             try:
                 each.wait_for(" is up")
@@ -96,12 +114,42 @@ def lloom(upstream: int, homes: Path) -> Iterator[tuple[System, System]]:
                 raise NotStarted(f"{name}: {error}") from None
         stack.push(lambda _kind, error, _trace: _annotate(error, nodes))
         found = {name: _finder(each.popen.pid) for name, each in nodes.items()}
-        raw = {name: found[name] for name in ("client", "executor", "validator")}
-        through = {name: found[name] for name in ("client", "executor (LiteLLM)", "validator")}
-        yield (
-            System("Lloom", gateway, MODEL, raw),
-            System("Lloom + LiteLLM", gateway, VIA_LITELLM, through),
-        )
+        systems = {"Lloom": ("executor", MODEL), "Lloom, paid": ("executor (paid)", PAID)} | {
+            "Lloom + LiteLLM": ("executor (LiteLLM)", VIA_LITELLM)
+        }
+        yield [
+            System(name, gateway, model, {part: found[part] for part in ("client", executor, "validator")})
+            for name, (executor, model) in systems.items()
+            if executor in nodes
+        ]
+
+
+def _home(homes: Path, name: str) -> Path:
+    return homes / name.replace(" ", "-")
+
+
+@contextmanager
+def _money(client: Path) -> Iterator[list[str]]:
+    """The words that choose a local chain on which the client has paid in; none where it cannot be had."""
+    try:
+        anvil.binary()
+    except ConfigError:
+        yield []
+        return
+    with anvil.started(31337) as url:
+        words = ["chain=anvil", f"chain.anvil.rpc=[{url}]"]
+        for command in (["command=deploy"], ["command=deposit", "amount=5"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "lloom", "role=client", *command, *words, f"home={client}"],
+                env=environment(),
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise NotStarted(f"{command[0]}: {done.stderr.strip()}")
+        yield words
 
 
 @contextmanager
