@@ -108,9 +108,10 @@ async def test_what_one_side_charges_the_other_accepts_and_promises(tmp_path: Pa
         assert (await owed(it)).vouched <= payable.signed
 
 
-async def test_long_answers_in_parallel_are_paid_as_they_come(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_long_answers_in_parallel_are_paid_as_they_come(tmp_path: Path, workers: int) -> None:
     words, streams = 20 * WINDOW, 64
-    async with both(tmp_path, words=words, workers=1) as (it, buyer):
+    async with both(tmp_path, words=words, workers=workers) as (it, buyer):
         for _ in range(3):
             answers = await asyncio.gather(*(ask(buyer, max_tokens=words) for _ in range(streams)))
             assert set(answers) == {WORD * words}

@@ -112,6 +112,19 @@ async def test_a_worker_that_gives_nothing_back_costs_the_other_its_request_only
         assert len(ledger.recalled) == 1
 
 
+async def test_two_workers_that_both_lack_are_both_told(path: Path) -> None:
+    """One is recalled while its own ask is under way, and that arrives after what it gave back."""
+    async with books(path) as ledger:
+        await ledger.lend(A, voucher=checked(100))
+        await ledger.lend(A, used=50, back=True)
+        await ledger.lend(B, least=50)
+        under_way = ledger.ask(used=50, least=10)
+        ledger.gives[B.life] = [ledger.ask(used=50, back=True)]
+        first = await ledger.lend(A, used=50, least=10)
+        (second,) = await ledger.receivables.lend(B, [under_way])
+        assert [(each.short, each.needed, each.reason) for each in (first, second)] == [(10, 110, "voucher")] * 2
+
+
 async def test_what_a_dead_worker_had_is_free_once_it_is_back(path: Path) -> None:
     reborn = Holder(A.name, b"c" * 16)
     async with books(path) as ledger:

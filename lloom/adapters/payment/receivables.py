@@ -76,8 +76,8 @@ class Receivables:
             await self._treasury.renew({ask.lane.client for ask in poor})
             known = await self._look_up(asks)
             answers |= {ask.lane: answer for ask, answer in await self._lend(holder, poor, known)}
-        if lacking := [ask for ask in asks if answers[ask.lane].others]:
-            await self._have_back([(ask.lane, answers[ask.lane].others) for ask in lacking], known)
+        lacking = [ask for ask in asks if answers[ask.lane].others]
+        if await self._have_back([(ask.lane, answers[ask.lane].others) for ask in lacking], known):
             answers |= {ask.lane: answer for ask, answer in await self._lend(holder, lacking, known)}
         return [answers[ask.lane].grant for ask in asks]
 
@@ -152,12 +152,13 @@ class Receivables:
         if ask.voucher is not None:
             lanes.keep(db, ask.voucher, now)
 
-    async def _have_back(self, lacking: Sequence[tuple[Lane, Sequence[Holder]]], known: _Known) -> None:
-        """Asks other Workers for what they do not use of these lanes."""
+    async def _have_back(self, lacking: Sequence[tuple[Lane, Sequence[Holder]]], known: _Known) -> bool:
+        """Asks other Workers for what they do not use of these lanes; whether they gave any back."""
         wanted: dict[Holder, list[Lane]] = {}
         for lane, holders in lacking:
             for holder in holders:
                 wanted.setdefault(holder, []).append(lane)
+        some = False
         for holder, which in wanted.items():
             try:
                 back = await self._recall(holder, which)
@@ -165,7 +166,9 @@ class Receivables:
                 logger.debug("{} gave nothing back: {}", holder.name, error)
                 continue
             if back:
+                some = True
                 await self._lend(holder, back, known)
+        return some
 
 
 def _opened(lane: Lane, chain: LaneFunds | None) -> Receivable:

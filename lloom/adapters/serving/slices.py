@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lloom.core.payment.receivable import Ask
+from lloom.core.payment.receivable import Ask, Grant
 from lloom.core.payment.voucher import CheckedVoucher
 from lloom.core.receipt import Lane
 
@@ -36,8 +36,8 @@ class Slice:
     open: int = 0
     unbilled: int = 0
     """Requests whose receipts are not issued yet."""
-    number: int = 0
-    """Of the latest ask: an answer to an earlier one says nothing any more."""
+    most: int | None = None
+    """All that the answer under way may grant: the rest was given back since it was asked for."""
     fresh: bool = True
     """The ledger was not heard yet."""
     in_flight: bool = False
@@ -75,7 +75,7 @@ class Slice:
 
     def ask(self, number: int) -> Ask:
         """What to ask the ledger for now."""
-        self.number = number
+        self.most = None
         for each in self.waiting:
             each.asked = True
         if self.leaving:
@@ -90,11 +90,26 @@ class Slice:
             voucher=self.voucher,
         )
 
-    def give_back(self, number: int) -> Ask:
-        """Stops spending what nobody has drawn."""
-        self.number = number
+    def give_back(self, number: int) -> Ask | None:
+        """Stops spending what nobody has drawn, and what an answer under way may bring beyond what is waited for. None: that is
+        nothing, and so nobody who asks for it makes this Worker ask again."""
+        if self.free <= 0 and not self.in_flight:
+            return None
+        kept = self.wanted if self.free <= 0 else 0
+        if self.in_flight:
+            self.most = self.used + kept if self.most is None else min(self.most, self.used + kept)
         self.granted = min(self.granted, self.used)
-        return Ask(lane=self.lane, number=number, used=self.used, back=True)
+        return Ask(lane=self.lane, number=number, used=self.used, least=kept, fresh=self.fresh, back=True)
+
+    def hear(self, grant: Grant) -> None:
+        """The answer to the latest ask came."""
+        if self.fresh:
+            self.fresh, self.spent = False, grant.spent
+            most = None if self.most is None else self.most + grant.spent
+        else:
+            most = self.most
+        self.granted = grant.granted if most is None else min(grant.granted, most)
+        self.serve()
 
     def serve(self) -> None:
         """Hands out what there is: to answers that run, then to those whose turn it is to begin."""

@@ -176,8 +176,8 @@ class Till:
             found = self._slices.get(lane)
             if found is None:
                 asks.append(Ask(lane=lane, number=self._next(), fresh=True, back=True))
-            elif not found.fresh:
-                asks.append(found.give_back(self._next()))
+            elif (back := found.give_back(self._next())) is not None:
+                asks.append(back)
         return asks
 
     async def run(self) -> None:
@@ -253,10 +253,7 @@ class Till:
         slice_.in_flight = False
         if slice_.voucher is ask.voucher:
             slice_.voucher = None
-        if grant.number == slice_.number:
-            self._granted(slice_, grant)
-        else:  # a recall came in between: what was granted is given back already
-            slice_.refused = False
+        self._granted(slice_, grant)
         unheard = any(not each.asked for each in slice_.waiting)
         if slice_.voucher is not None or unheard or (slice_.wanted and not slice_.refused):
             self._report_soon(slice_, urgent=slice_.wanted > 0)
@@ -265,13 +262,10 @@ class Till:
         slice_.leaving = False
 
     def _granted(self, slice_: Slice, grant: Grant) -> None:
-        slice_.granted = grant.granted
-        if slice_.fresh:
-            slice_.fresh, slice_.spent = False, grant.spent
-        slice_.serve()
-        if not grant.short:
+        slice_.hear(grant)
+        slice_.refused = grant.short > 0
+        if not slice_.refused:
             return
-        slice_.refused = True
         _refuse(slice_, _refusal(grant))
         if slice_.short and grant.reason == "voucher" and grant.needed <= MAX_AMOUNT:
             lane = slice_.lane

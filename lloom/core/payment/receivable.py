@@ -107,12 +107,12 @@ class Ask(Struct, frozen=True, kw_only=True):
     fresh: bool = False
     """The Worker does not know what it spent before: the ledger does."""
     back: bool = False
-    """Take back all but `used`: the Worker has stopped drawing on it."""
+    """Take back all but `used` and, if it has that, `least`: the Worker has stopped drawing on it."""
     voucher: CheckedVoucher | None = None
 
 
 class Grant(Struct, frozen=True, kw_only=True):
-    """Answer to an `Ask`: totals as in `Lease`, what is missing of `least`, and which vouchers would do."""
+    """Answer to an `Ask`, late or not: totals as in `Lease`, what is missing of `least`, and which vouchers would do."""
 
     lane: Lane
     number: int
@@ -160,32 +160,36 @@ def room(state: Receivable, client: Client) -> int:
 
 
 def lend(state: Receivable, holder: Holder, ask: Ask, client: Client) -> tuple[Receivable, Grant]:
-    """Grants what is asked for, or what there is. An ask that comes after a later one changes nothing."""
+    """Grants what is asked for, or what there is.
+
+    An ask that comes after a later one takes nothing back and gets no more than it lacks. But it is answered like any other: the
+    later one may have given back what another Worker lacks, while those for whom this one asks still wait.
+    """
     lease = state.lease(holder)
-    if ask.number < lease.number:
-        return state, Grant(lane=ask.lane, number=ask.number, granted=lease.granted, spent=lease.spent)
+    late = ask.number < lease.number
     used = lease.spent if ask.fresh else max(ask.used, lease.spent)
-    bare = _with(state, replace(lease, granted=used))
-    free = max(0, room(bare, client))
-    extra = 0 if ask.back else min(free, max(ask.least, _share(bare, holder, free)))
+    if ask.back:
+        granted = lease.granted if late else max(used, min(lease.granted, used + ask.least))
+        return _granted(state, lease, ask, granted)
+    kept = lease.granted if late else used
+    bare = _with(state, replace(lease, granted=kept))
+    free, lacking = max(0, room(bare, client)), max(0, used + ask.least - kept)
+    extra = min(free, lacking if late else max(lacking, _share(bare, holder, free)))
     # The Worker may have drawn on all it had while it asked: only itself can give that up.
-    granted = used if ask.back else max(lease.granted, used + extra)
-    short = max(0, ask.least - max(extra, granted - used))
-    grant = Grant(
-        lane=ask.lane,
-        number=ask.number,
-        granted=granted,
-        spent=lease.spent,
-        short=short,
-        needed=max(0, bare.owed + ask.least - _credit(client)),
-        reason=_reason(bare, ask, client) if short else "",
-    )
-    return _with(state, replace(lease, granted=granted, number=ask.number)), grant
+    after, grant = _granted(state, lease, ask, max(lease.granted, kept + extra))
+    short = max(0, kept + lacking - grant.granted)
+    needed = max(0, bare.owed + lacking - _credit(client))
+    return after, replace(grant, short=short, needed=needed, reason=_reason(bare, lacking, client) if short else "")
 
 
 def elsewhere(state: Receivable, holder: Holder) -> list[Lease]:
     """Leases of other Workers of which something may be had back."""
     return [lease for lease in state.leases if lease.holder != holder and lease.open]
+
+
+def _granted(state: Receivable, lease: Lease, ask: Ask, total: int) -> tuple[Receivable, Grant]:
+    after = replace(lease, granted=total, number=max(ask.number, lease.number))
+    return _with(state, after), Grant(lane=ask.lane, number=ask.number, granted=total, spent=lease.spent)
 
 
 def _share(state: Receivable, holder: Holder, free: int) -> int:
@@ -206,11 +210,11 @@ def _backed(state: Receivable, client: Client) -> int:
     return state.reserved + min(available, unconfirmed)
 
 
-def _reason(state: Receivable, ask: Ask, client: Client) -> Reason:
+def _reason(state: Receivable, lacking: int, client: Client) -> Reason:
     credit = _credit(client)
     if credit < 0:
         return "debt"
-    return "funds" if state.owed + ask.least > _backed(state, client) else "voucher"
+    return "funds" if state.owed + lacking > _backed(state, client) else "voucher"
 
 
 def _spent(state: Receivable, holder: Holder, cost: int) -> Receivable:

@@ -318,18 +318,76 @@ async def test_what_another_worker_needs_is_given_back_but_for_what_is_drawn() -
         assert it.free == 6
 
 
-async def test_a_grant_that_a_recall_has_overtaken_is_not_spent() -> None:
+async def test_who_has_nothing_to_give_back_says_nothing() -> None:
+    async with counter() as it:
+        await it.open(voucher=10)
+        assert it.till.recall([LANE]) == []
+
+
+async def test_a_lane_that_was_forgotten_keeps_what_is_waited_for_beyond_what_it_spent() -> None:
+    async with counter() as it:
+        it.desk.one(Ask(lane=LANE, number=0, used=40))
+        it.desk.states[LANE] = receivable.charged(it.desk.states[LANE], HOLDER, 40)
+        it.desk.there.clear()
+        opening = asyncio.create_task(it.open(voucher=100))
+        await until(lambda: it.desk.calls == 1)
+        (recall,) = it.till.recall([LANE])
+        it.desk.one(recall)
+        it.desk.there.set()
+        await opening
+        assert (it.desk.calls, it.free) == (1, 0)
+        assert it.desk.states[LANE].lease(HOLDER).granted == it.till._slices[LANE].granted == 40 + WINDOW
+
+
+@pytest.mark.parametrize("warm", [True, False])
+async def test_of_an_answer_that_a_recall_has_overtaken_only_what_is_waited_for_is_spent(warm: bool) -> None:
+    async with counter() as it:
+        if warm:
+            await it.open(voucher=10)
+        calls, asks = it.desk.calls, len(it.desk.asks)
+        it.desk.there.clear()
+        opening = asyncio.create_task(it.open(voucher=100))
+        await until(lambda: it.desk.calls == calls + 1)
+        (recall,) = it.till.recall([LANE])
+        it.desk.there.set()
+        await until(lambda: len(it.desk.asks) == asks + 1)  # all is granted already
+        it.desk.one(recall)
+        await opening
+        assert it.free == 0
+        assert it.till._slices[LANE].granted == it.desk.states[LANE].lease(HOLDER).granted == WINDOW * (1 + warm)
+        assert it.desk.calls == calls + 1
+
+
+async def test_an_ask_that_a_recall_has_overtaken_is_heard() -> None:
+    """Else two Workers that both lack would make each other ask without end."""
     async with counter() as it:
         await it.open(voucher=10)
         it.desk.there.clear()
-        opening = asyncio.create_task(it.open(voucher=30))
+        opening = asyncio.create_task(it.open(voucher=15))
         await until(lambda: it.desk.calls == 2)
         (recall,) = it.till.recall([LANE])
+        it.desk.one(recall)
         it.desk.there.set()
-        await until(lambda: len(it.desk.asks) == 2)  # the grant of the first ask is there, and comes too late
+        with pytest.raises(RetryElsewhere, match="a voucher of 20 on its lane, 5 more"):
+            await opening
+        assert it.desk.calls == 2
+
+
+async def test_who_waits_for_more_than_it_has_gives_that_back_and_asks_again() -> None:
+    async with counter() as it:
+        (await it.open(voucher=10)).close(4)
+        it.till.issued([LANE])
+        it.desk.states[LANE] = receivable.charged(it.desk.states[LANE], HOLDER, 4)
+        it.desk.there.clear()
+        opening = asyncio.create_task(it.open(voucher=14))
+        await until(lambda: it.desk.calls == 2)
+        (recall,) = it.till.recall([LANE])
+        assert (recall.used, recall.least, it.free) == (4, 0, 0)
+        it.desk.there.set()
+        await until(lambda: len(it.desk.asks) == 2)
         it.desk.one(recall)
         await opening
-        assert it.till._slices[LANE].granted == it.desk.states[LANE].lease(HOLDER).granted
+        assert (it.desk.calls, it.free) == (3, 0)
 
 
 async def test_a_lane_that_is_not_at_hand_is_given_back_whole() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from lloom.core.payment import receivable
-from lloom.core.payment.receivable import Ask, Client, Holder, Means, Receivable
+from lloom.core.payment.receivable import Ask, Client, Grant, Holder, Means, Receivable
 from lloom.core.receipt import Lane
 
 CREDIT = 50
@@ -106,6 +106,40 @@ def test_an_ask_that_was_overtaken_changes_nothing() -> None:
     assert grant.number == 4
 
 
+def test_an_ask_that_was_overtaken_is_told_what_it_takes() -> None:
+    """Both Workers lack: each is asked to give back while it asks itself."""
+    state, _ = receivable.lend(lane(vouched=100), A, ask(least=60), alone())
+    state, _ = receivable.lend(state, A, ask(2, used=60, back=True), alone())
+    state, _ = receivable.lend(state, B, ask(least=40), alone())
+    state, _ = receivable.lend(state, A, ask(4, used=60, back=True), alone())
+    after, grant = receivable.lend(state, A, ask(3, used=60, least=10), alone())
+    assert (grant.granted, grant.short, grant.needed, grant.reason) == (60, 10, 110, "voucher")
+    assert after.lease(A) == state.lease(A)
+
+
+def test_an_ask_that_was_overtaken_gets_what_it_lacks_and_no_more_if_it_is_repeated() -> None:
+    state, _ = receivable.lend(lane(vouched=100), A, ask(2, used=20, back=True), alone())
+    for _ in range(2):
+        state, grant = receivable.lend(state, A, ask(1, used=20, least=30), alone())
+        assert (grant.granted, grant.short) == (50, 0)
+    assert state.lease(A).number == 2
+
+
+def test_an_ask_that_was_overtaken_is_not_granted_what_was_used_then() -> None:
+    state, _ = receivable.lend(lane(vouched=100), A, ask(2, used=40, back=True), alone())
+    state, _ = receivable.lend(state, B, ask(least=60), alone())
+    state, grant = receivable.lend(state, A, ask(1, used=70, least=5), alone())
+    assert (grant.granted, grant.short, state.owed) == (40, 35, 100)
+
+
+def test_who_gives_back_may_keep_what_it_waits_for_but_is_granted_nothing_for_it() -> None:
+    state, _ = receivable.lend(lane(vouched=100), A, ask(), alone())
+    state, grant = receivable.lend(state, A, ask(2, used=30, least=20, back=True), alone())
+    assert grant.granted == 50
+    _, grant = receivable.lend(state, A, ask(3, used=30, least=40, back=True), alone())
+    assert grant.granted == 50
+
+
 def test_nothing_that_was_granted_is_taken_back_when_the_deposit_shrinks() -> None:
     state, _ = receivable.lend(lane(vouched=100), A, ask(least=10), alone())
     state, grant = receivable.lend(state, A, ask(2, used=10, least=95), alone(means=Means(0, 0)))
@@ -143,7 +177,10 @@ class Worker:
     """What a Worker believes of one lane."""
 
     holder: Holder
-    number: int = 0
+    asked: int = 0
+    """Number of the ask whose answer it waits for."""
+    most: int = 1 << 128
+    """All that this answer may grant: it was recalled since."""
     granted: int = 0
     spent: int = 0
     drawn: list[int] = field(default_factory=list)
@@ -163,6 +200,7 @@ class Ledger(RuleBasedStateMachine):
         self.states = {lane: Receivable(lane=lane) for lane in LANES[:2]}
         self.workers = {(name, lane): Worker(Holder(name, b"1")) for name in "ab" for lane in LANES[:2]}
         self.under_way: list[tuple[str, Ask]] = []
+        self.answers: list[tuple[str, Grant]] = []
         self.issued: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self.best: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self.numbers = 0
@@ -180,22 +218,30 @@ class Ledger(RuleBasedStateMachine):
         self.best[lane] = max(self.best[lane], cumulative)
         self.states[lane] = receivable.vouched(self.states[lane], cumulative)
 
-    @rule(name=names, lane=lanes, least=amounts, back=st.booleans())
-    def a_worker_asks(self, name: str, lane: Lane, least: int, back: bool) -> None:
+    @rule(name=names, lane=lanes, least=amounts, back=st.booleans(), gives_up=st.booleans())
+    def a_worker_asks(self, name: str, lane: Lane, least: int, back: bool, gives_up: bool) -> None:
         worker = self.workers[name, lane]
+        if worker.asked and not gives_up:
+            return
         back = back and not worker.fresh
-        self.numbers += 1
-        worker.number = self.numbers
+        worker.asked, worker.most = 0 if back else self.numbers + 1, 1 << 128
         if back:
             worker.granted = worker.used
-        wish = Ask(
-            lane=lane,
-            number=self.numbers,
-            used=worker.used,
-            least=0 if back else least,
-            fresh=worker.fresh,
-            back=back,
-        )
+        self.send(worker, name, lane, least=0 if back else least, back=back)
+
+    @rule(which=st.integers(0, 1000), keep=amounts)
+    def a_worker_is_recalled(self, which: int, keep: int) -> None:
+        """While it waits for an answer, too: then it may keep some of what that brings."""
+        waiting = [key for key, worker in self.workers.items() if worker.asked]
+        name, lane = (waiting or list(self.workers))[which % len(waiting or self.workers)]
+        worker = self.workers[name, lane]
+        worker.most = min(worker.most, worker.used + keep)
+        worker.granted = min(worker.granted, worker.used)
+        self.send(worker, name, lane, least=keep if worker.asked else 0, back=True)
+
+    def send(self, worker: Worker, name: str, lane: Lane, *, least: int, back: bool) -> None:
+        self.numbers += 1
+        wish = Ask(lane=lane, number=self.numbers, used=worker.used, least=least, fresh=worker.fresh, back=back)
         self.under_way.append((name, wish))
 
     @rule(which=st.integers(0, 1000), lost=st.booleans(), again=st.booleans())
@@ -205,14 +251,33 @@ class Ledger(RuleBasedStateMachine):
         name, wish = self.under_way[which % len(self.under_way)]
         if not again:
             self.under_way.remove((name, wish))
-        worker = self.workers[name, wish.lane]
-        state, grant = receivable.lend(self.states[wish.lane], worker.holder, wish, self.client(wish.lane))
+        holder = self.workers[name, wish.lane].holder
+        state, grant = receivable.lend(self.states[wish.lane], holder, wish, self.client(wish.lane))
         self.states[wish.lane] = state
-        if not lost and not wish.back and grant.number == worker.number:
-            worker.number = -1  # it hears one answer
-            worker.granted = grant.granted
+        self.check(wish, grant)
+        if not lost:
+            self.answers.append((name, grant))
+
+    @rule()
+    def an_answer_arrives(self) -> None:
+        if not self.answers:
+            return
+        name, grant = self.answers.pop(0)
+        worker = self.workers[name, grant.lane]
+        if grant.number == worker.asked:
+            worker.asked = 0  # it hears one answer
+            most = worker.most + (grant.spent if worker.fresh else 0)
+            worker.granted = min(grant.granted, most)
             if worker.fresh:
                 worker.fresh, worker.spent = False, grant.spent
+
+    def check(self, wish: Ask, grant: Grant) -> None:
+        """However late: an ask is granted, or told what is missing and what it takes. Else a Worker would ask without end."""
+        used = grant.spent if wish.fresh else wish.used
+        if not wish.back:
+            assert grant.granted + grant.short >= used + wish.least
+            assert bool(grant.reason) == bool(grant.short)
+            assert grant.reason != "voucher" or grant.needed > self.best[wish.lane]
 
     @rule(name=names, lane=lanes, amount=amounts)
     def a_request_draws(self, name: str, lane: Lane, amount: int) -> None:
@@ -244,6 +309,7 @@ class Ledger(RuleBasedStateMachine):
             self.workers[name, lane] = Worker(Holder(name, life))
             self.states[lane] = receivable.ended(self.states[lane], Holder(name, life))
         self.under_way = [item for item in self.under_way if item[0] != name]
+        self.answers = [item for item in self.answers if item[0] != name]
 
     @rule(lane=lanes, paid=amounts, final=st.booleans())
     def a_voucher_is_redeemed(self, lane: Lane, paid: int, final: bool) -> None:
@@ -270,5 +336,5 @@ class Ledger(RuleBasedStateMachine):
             assert state.vouched == self.best[lane]
 
 
-Ledger.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Ledger.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestLedger = Ledger.TestCase
