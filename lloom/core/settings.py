@@ -322,7 +322,7 @@ class PrepaySettings(Group, frozen=True):
     newcomers: Money
     """To all executors together that have not delivered anything yet."""
     ahead: Annotated[float, Meta(ge=0, le=100)]
-    """Requests like the present one that are paid for in advance, so that the next one waits for nothing."""
+    """Requests like the present one that are paid for in advance, so that the next ones wait for nothing."""
 
 
 class SettlementSettings(Group, frozen=True):

@@ -108,7 +108,7 @@ class Lane:
         payable, prepay = self.payable, self._wallet.settings.prepay
         allowed = {purchase.order.digest: purchase.allowance() for purchase in moved}
         window = max((purchase.window for purchase in self.purchases.values()), default=0)
-        due = payable.answer(self._wanted, allowed, int(prepay.ahead * window), prepay)
+        due = payable.answer(self._wanted, allowed, payable.ahead(window, prepay), prepay)
         if due < self._wanted and due - payable.signed <= window // STEPS:
             return
         if due > payable.ceiling:

@@ -113,14 +113,19 @@ class Payable:
         """The most that may be promised now."""
         return max(self.signed, self.accepted + sum(self.delivered.values()) + prepay.per_executor)
 
+    def ahead(self, draw: int, prepay: PrepaySettings) -> int:
+        """What is promised beyond need, for requests that cost `draw`: as many as were accepted, and one, up to the limit."""
+        accepted = sum(usage.requests for usage in self.usages.values())
+        return int(min(prepay.ahead, 1 + accepted) * draw)
+
     def reach(self, draw: int, prepay: PrepaySettings) -> int | None:
-        """What a voucher comes to that covers one more request with `draw`, and the next one like it as far as that is allowed.
+        """What a voucher comes to that covers one more request with `draw`, and some like it as far as that is allowed.
 
         None: the request alone is more than may be prepaid.
         """
         bare = self.accepted + self.open + draw
         limit = self.limit(prepay)
-        return None if bare > limit else max(self.signed, min(bare + int(prepay.ahead * draw), limit))
+        return None if bare > limit else max(self.signed, min(bare + self.ahead(draw, prepay), limit))
 
     def answer(self, need: int, allowed: Mapping[bytes, int], ahead: int, prepay: PrepaySettings) -> int:
         """What a voucher comes to where an executor needs one over `need`: never more than that, or than it has delivered

@@ -37,6 +37,15 @@ def test_a_request_is_paid_for_with_the_next_one_like_it_ahead() -> None:
     assert ledger.reach(9_601, PREPAY) is None
 
 
+def test_more_is_promised_ahead_to_whom_has_delivered_more() -> None:
+    ledger, generous = payable(), PrepaySettings(per_executor=10_000, newcomers=20_000, ahead=3.0)
+    promised = []
+    for number in range(4):
+        promised.append(ledger.ahead(100, generous))
+        ledger.accept(bytes(32), receipt(number, 0))
+    assert promised == [100, 200, 300, 300]
+
+
 def test_what_was_promised_and_not_used_is_used_up_first() -> None:
     ledger = payable()
     ledger.sign(5_000)
