@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from lloom.core.identity import Identity
 from lloom.core.messages import LaneCall, amount
 from lloom.core.payment.events import Block, Deposited, Seen
 from lloom.core.payment.funds import Funds, LaneFunds
-from lloom.core.payment.receivable import Holder, Receivable
+from lloom.core.payment.receivable import Ask, Grant, Holder, Receivable
 from lloom.core.receipt import RECEIPT, Lane, read_receipt
 
 
@@ -110,6 +111,23 @@ async def test_a_worker_that_gives_nothing_back_costs_the_other_its_request_only
         assert len(ledger.recalled) == 1
         await ledger.lend(B, least=150)  # more than A has: it is not asked
         assert len(ledger.recalled) == 1
+
+
+async def test_what_is_given_back_is_for_whom_it_was_asked_not_for_who_asks_next(path: Path) -> None:
+    async with books(path) as ledger:
+        await ledger.lend(A, voucher=checked(100))
+        again: list[asyncio.Task[Grant]] = []
+
+        async def recall(holder: Holder, _lanes: list[Lane]) -> list[Ask]:
+            if again:
+                return []
+            back = ledger.ask(used=30, back=True)
+            again.append(asyncio.create_task(ledger.lend(holder, used=30, least=60)))
+            return [back]
+
+        ledger.recall = recall  # type: ignore[method-assign]
+        assert (await ledger.lend(B, least=50)).granted == 50
+        assert (await again[0]).short == 40
 
 
 async def test_two_workers_that_both_lack_are_both_told(path: Path) -> None:
@@ -232,8 +250,6 @@ async def test_a_lane_that_was_paid_before_the_journal_was_lost_is_charged_for_t
 
 
 async def test_the_chain_is_asked_once_for_all_who_wait(path: Path) -> None:
-    import asyncio
-
     async with books(path) as ledger:
         asks = [ledger.ask(voucher=checked(100)) for _ in range(20)]
         await asyncio.gather(*(ledger.receivables.lend(A, [ask]) for ask in asks))

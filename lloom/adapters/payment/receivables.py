@@ -77,8 +77,8 @@ class Receivables:
             known = await self._look_up(asks)
             answers |= {ask.lane: answer for ask, answer in await self._lend(holder, poor, known)}
         lacking = [ask for ask in asks if answers[ask.lane].others]
-        if await self._have_back([(ask.lane, answers[ask.lane].others) for ask in lacking], known):
-            answers |= {ask.lane: answer for ask, answer in await self._lend(holder, lacking, known)}
+        if back := await self._have_back([(ask.lane, answers[ask.lane].others) for ask in lacking]):
+            answers |= {ask.lane: answer for ask, answer in await self._lend(holder, lacking, known, back)}
         return [answers[ask.lane].grant for ask in asks]
 
     async def issue(self, holder: Holder, drafts: list[Draft]) -> list[SignedReceipt]:
@@ -115,11 +115,18 @@ class Receivables:
         lanes = {ask.lane: known for ask in asks if (known := self._treasury.known(ask.lane)) is not None}
         return _Known(means, lanes, frozenset(strange))
 
-    async def _lend(self, holder: Holder, asks: Sequence[Ask], known: _Known) -> list[tuple[Ask, _Answer]]:
+    async def _lend(
+        self, holder: Holder, asks: Sequence[Ask], known: _Known, back: Sequence[tuple[Holder, Ask]] = ()
+    ) -> list[tuple[Ask, _Answer]]:
+        """In one commit with what others give `back` for it: else whoever comes in between would take that, mostly they again."""
         now = time.time()
-        return await self._writer.write(
-            lambda db: [(ask, self._one(db, holder, ask, known, now)) for ask in asks], ROWS_PER_ASK * len(asks)
-        )
+
+        def write(db: sqlite3.Connection) -> list[tuple[Ask, _Answer]]:
+            for other, ask in back:
+                self._one(db, other, ask, known, now)
+            return [(ask, self._one(db, holder, ask, known, now)) for ask in asks]
+
+        return await self._writer.write(write, ROWS_PER_ASK * (len(asks) + len(back)))
 
     def _one(self, db: sqlite3.Connection, holder: Holder, ask: Ask, known: _Known, now: float) -> _Answer:
         """In the journal's thread."""
@@ -152,23 +159,19 @@ class Receivables:
         if ask.voucher is not None:
             lanes.keep(db, ask.voucher, now)
 
-    async def _have_back(self, lacking: Sequence[tuple[Lane, Sequence[Holder]]], known: _Known) -> bool:
-        """Asks other Workers for what they do not use of these lanes; whether they gave any back."""
+    async def _have_back(self, lacking: Sequence[tuple[Lane, Sequence[Holder]]]) -> list[tuple[Holder, Ask]]:
+        """What other Workers do not use of these lanes."""
         wanted: dict[Holder, list[Lane]] = {}
         for lane, holders in lacking:
             for holder in holders:
                 wanted.setdefault(holder, []).append(lane)
-        some = False
+        back: list[tuple[Holder, Ask]] = []
         for holder, which in wanted.items():
             try:
-                back = await self._recall(holder, which)
+                back += [(holder, ask) for ask in await self._recall(holder, which)]
             except RetryElsewhere as error:
                 logger.debug("{} gave nothing back: {}", holder.name, error)
-                continue
-            if back:
-                some = True
-                await self._lend(holder, back, known)
-        return some
+        return back
 
 
 def _opened(lane: Lane, chain: LaneFunds | None) -> Receivable:

@@ -36,8 +36,12 @@ class Slice:
     open: int = 0
     unbilled: int = 0
     """Requests whose receipts are not issued yet."""
+    asked: int = 0
+    """What was missing to those on whose behalf the ledger was asked last."""
     most: int | None = None
     """All that the answer under way may grant: the rest was given back since it was asked for."""
+    unsure: bool = False
+    """The ledger may have granted more than is spent here: an answer came that a recall had overtaken."""
     fresh: bool = True
     """The ledger was not heard yet."""
     in_flight: bool = False
@@ -75,7 +79,7 @@ class Slice:
 
     def ask(self, number: int) -> Ask:
         """What to ask the ledger for now."""
-        self.most = None
+        self.asked, self.most, self.unsure = self.wanted, None, False
         for each in self.waiting:
             each.asked = True
         if self.leaving:
@@ -93,9 +97,10 @@ class Slice:
     def give_back(self, number: int) -> Ask | None:
         """Stops spending what nobody has drawn, and what an answer under way may bring beyond what is waited for. None: that is
         nothing, and so nobody who asks for it makes this Worker ask again."""
-        if self.free <= 0 and not self.in_flight:
+        if self.free <= 0 and not (self.in_flight or self.unsure):
             return None
-        kept = self.wanted if self.free <= 0 else 0
+        kept = min(self.wanted, self.asked) if self.in_flight and self.free <= 0 else 0
+        self.unsure = False
         if self.in_flight:
             self.most = self.used + kept if self.most is None else min(self.most, self.used + kept)
         self.granted = min(self.granted, self.used)
@@ -109,6 +114,7 @@ class Slice:
         else:
             most = self.most
         self.granted = grant.granted if most is None else min(grant.granted, most)
+        self.unsure = self.granted < grant.granted
         self.serve()
 
     def serve(self) -> None:

@@ -356,6 +356,22 @@ async def test_of_an_answer_that_a_recall_has_overtaken_only_what_is_waited_for_
         assert it.free == 0
         assert it.till._slices[LANE].granted == it.desk.states[LANE].lease(HOLDER).granted == WINDOW * (1 + warm)
         assert it.desk.calls == calls + 1
+        assert [ask.back for ask in it.till.recall([LANE])] == [True]  # what was given back may have got lost
+        assert it.till.recall([LANE]) == []
+
+
+async def test_what_came_to_wait_after_the_ledger_was_asked_keeps_nothing_from_others() -> None:
+    async with counter() as it:
+        await it.open(voucher=10)
+        it.desk.there.clear()
+        first = asyncio.create_task(it.open(voucher=30))
+        await until(lambda: it.desk.calls == 2)
+        second = asyncio.create_task(it.open())
+        await turns()
+        (recall,) = it.till.recall([LANE])
+        assert recall.least == WINDOW
+        it.desk.there.set()
+        await asyncio.gather(first, second)
 
 
 async def test_an_ask_that_a_recall_has_overtaken_is_heard() -> None:
