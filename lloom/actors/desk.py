@@ -31,7 +31,7 @@ Bill = tuple[Connection, Draft]
 
 
 class ChainDesk:
-    """A `serving.till.Desk`, and the till that uses it. `run` enlists this life of the Worker, then talks for the till."""
+    """A `serving.desk.Desk`, and the till that uses it. `run` enlists this life of the Worker, then talks for the till."""
 
     def __init__(self, place: Place, chain: str, holder: Holder) -> None:
         settings = place.settings

@@ -159,7 +159,7 @@ class Worker:
 
     @property
     def slices(self) -> dict[Lane, Any]:
-        return self.desk.till._slices
+        return self.desk.till._shelf.slices
 
 
 @dataclass

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lloom.core.errors import RetryElsewhere
 from lloom.core.payment.receivable import Ask, Grant
 from lloom.core.payment.voucher import CheckedVoucher
 from lloom.core.receipt import Lane
@@ -131,3 +133,10 @@ class Slice:
             if not first.done.done():  # else it has given up
                 self.open += first.amount
                 first.done.set_result(None)
+
+    def refuse(self, error: RetryElsewhere) -> None:
+        """Sends those away on whose behalf the ledger was asked."""
+        for each in [each for each in self.waiting if each.asked]:
+            self.waiting.remove(each)
+            if not each.done.done():
+                each.done.set_exception(copy(error))

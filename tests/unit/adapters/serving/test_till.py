@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from till_support import CLIENT, EXECUTOR, HOLDER, LANE, TOKEN, WINDOW, FakeConnection, counter, price, signed
 
+from lloom.adapters.serving import reports, shelf
 from lloom.adapters.serving import tab as tabs
 from lloom.adapters.serving import till as tills
 from lloom.adapters.serving.tab import Price, Unpaid
@@ -21,7 +22,7 @@ from tests.unit.actors.actor_support import turns, until
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tills, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(reports, "RETRY_SECONDS", 0)
 
 
 async def test_a_lanes_first_request_waits_for_its_voucher_to_be_on_the_disk() -> None:
@@ -63,7 +64,7 @@ async def test_who_has_not_paid_is_told_what_it_takes() -> None:
             await it.open(voucher=25, inputs=20)
         assert (refused.value.status, refused.value.code) == (402, "payment_required")
         assert type(refused.value) is RetryElsewhere
-        assert it.till._slices[LANE].used == 0
+        assert it.till._shelf.slices[LANE].used == 0
 
 
 async def test_without_a_voucher_nothing_begins_and_nothing_is_kept() -> None:
@@ -71,8 +72,8 @@ async def test_without_a_voucher_nothing_begins_and_nothing_is_kept() -> None:
         for _ in range(3):
             with pytest.raises(RetryElsewhere, match="needs a voucher of 10"):
                 await it.open()
-        assert it.till._slices == {}
-        assert not it.till._lanes
+        assert it.till._shelf.slices == {}
+        assert not it.till._shelf._lanes
 
 
 @pytest.mark.parametrize("means", [Means(5, 100), Means(100, 5)])
@@ -106,9 +107,9 @@ async def test_what_a_request_did_not_cost_is_there_for_others_and_what_it_did_i
         tab = await it.open(voucher=100, inputs=20)
         tab.close(25)
         tab.close()  # the first one counts
-        assert (it.free, it.till._slices[LANE].unbilled) == (75, 1)
+        assert (it.free, it.till._shelf.slices[LANE].unbilled) == (75, 1)
         it.till.issued([LANE])
-        assert it.till._slices[LANE].unbilled == 0
+        assert it.till._shelf.slices[LANE].unbilled == 0
         (await it.open(inputs=5)).close()
         assert it.free == 75
 
@@ -185,7 +186,7 @@ async def test_an_answer_that_nobody_pays_is_ended() -> None:
             await tab.credit(11)
         assert (ended.value.status, ended.value.code) == (402, "payment_required")
         tab.close(30)
-        assert not it.till._slices[LANE].short
+        assert not it.till._shelf.slices[LANE].short
 
 
 async def test_an_answer_that_waits_asks_again_for_what_others_gave_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +244,7 @@ async def test_a_voucher_that_is_no_better_is_not_even_looked_at(lower: int, mon
         await it.open(voucher=50)
         monkeypatch.setattr(tills, "check", None)
         it.till.take(CLIENT.address, signed(lower))
-        assert it.till._slices[LANE].voucher is None
+        assert it.till._shelf.slices[LANE].voucher is None
 
 
 async def test_of_equal_vouchers_the_one_with_more_usage_goes_to_the_ledger() -> None:
@@ -273,15 +274,15 @@ async def test_garbage_is_the_peers_fault_and_leaves_nothing(voucher: SignedVouc
     async with counter() as it:
         with pytest.raises(PeerFault):
             it.till.take(CLIENT.address, voucher)
-        assert it.till._slices == {}
+        assert it.till._shelf.slices == {}
 
 
 async def test_nobody_takes_all_the_room_with_lanes() -> None:
     async with counter() as it:
-        for number in range(tills.MAX_LANES):
+        for number in range(shelf.MAX_LANES):
             await it.open(voucher=10, lane=Lane(CLIENT.address, TOKEN, number))
         with pytest.raises(RetryElsewhere) as refused:
-            await it.open(voucher=10, lane=Lane(CLIENT.address, TOKEN, tills.MAX_LANES))
+            await it.open(voucher=10, lane=Lane(CLIENT.address, TOKEN, shelf.MAX_LANES))
         assert (refused.value.status, refused.value.code) == (429, "too_many_lanes")
 
 
@@ -293,14 +294,14 @@ async def test_a_lane_that_nobody_uses_is_given_back_and_can_be_used_again() -> 
         assert it.free == 90  # it is in use
         tab.close(5)
         it.till.tidy(float("inf"))
-        it.till._urgent.set()
+        it.till._reports._urgent.set()
         await turns()
         assert it.free == 95  # its receipt is not issued
         it.desk.states[LANE] = receivable.charged(it.desk.states[LANE], HOLDER, 5)
         it.till.issued([LANE])
         it.till.tidy(float("inf"))
-        it.till._urgent.set()
-        await until(lambda: not it.till._slices)
+        it.till._reports._urgent.set()
+        await until(lambda: not it.till._shelf.slices)
         assert it.desk.states[LANE].lease(HOLDER).open == 0
         await it.open()
         assert it.free == 85
@@ -336,7 +337,7 @@ async def test_a_lane_that_was_forgotten_keeps_what_is_waited_for_beyond_what_it
         it.desk.there.set()
         await opening
         assert (it.desk.calls, it.free) == (1, 0)
-        assert it.desk.states[LANE].lease(HOLDER).granted == it.till._slices[LANE].granted == 40 + WINDOW
+        assert it.desk.states[LANE].lease(HOLDER).granted == it.till._shelf.slices[LANE].granted == 40 + WINDOW
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -354,7 +355,7 @@ async def test_of_an_answer_that_a_recall_has_overtaken_only_what_is_waited_for_
         it.desk.one(recall)
         await opening
         assert it.free == 0
-        assert it.till._slices[LANE].granted == it.desk.states[LANE].lease(HOLDER).granted == WINDOW * (1 + warm)
+        assert it.till._shelf.slices[LANE].granted == it.desk.states[LANE].lease(HOLDER).granted == WINDOW * (1 + warm)
         assert it.desk.calls == calls + 1
         assert [ask.back for ask in it.till.recall([LANE])] == [True]  # what was given back may have got lost
         assert it.till.recall([LANE]) == []
@@ -428,7 +429,7 @@ async def test_they_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> Non
             await it.open(voucher=50)
         assert refused.value.code == "accounting_away"
         it.desk.there.set()
-        await until(lambda: not it.till._slices[LANE].in_flight)
+        await until(lambda: not it.till._shelf.slices[LANE].in_flight)
         assert it.free == 50
 
 
@@ -465,7 +466,7 @@ async def test_who_gives_up_in_the_moment_it_gets_it_leaves_it(after: int) -> No
         one.cancel()
         await asyncio.gather(one, return_exceptions=True)
         await turns()
-        found = it.till._slices.get(LANE)
+        found = it.till._shelf.slices.get(LANE)
         assert found is None or found.open == (0 if one.cancelled() else 10)
 
 

@@ -129,7 +129,7 @@ class Counter:
 
     @property
     def free(self) -> int:
-        return self.till._slices[LANE].free
+        return self.till._shelf.slices[LANE].free
 
 
 @asynccontextmanager
