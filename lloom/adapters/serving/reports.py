@@ -139,9 +139,13 @@ class Reports:
         slice_.refused = grant.short > 0
         if not slice_.refused:
             return
-        slice_.refuse(refusal(grant))
-        if slice_.short and grant.reason == "voucher" and grant.needed <= MAX_AMOUNT:
+        helps = grant.reason == "voucher" and grant.needed <= MAX_AMOUNT
+        if helps and slice_.open:
+            slice_.excuse(refusal(grant))
+        else:
+            slice_.refuse(refusal(grant))
+        if helps:
             lane = slice_.lane
             need = Need(self._chain, lane.token, lane.number, wei(grant.needed))
-            for connection in {tab.connection for tab in slice_.short}:
+            for connection in slice_.thirsty:
                 connection.send_control(need)

@@ -14,6 +14,7 @@ from lloom.core.payment.voucher import CheckedVoucher
 from lloom.core.receipt import Lane
 
 if TYPE_CHECKING:
+    from lloom.adapters.bridge import Connection
     from lloom.adapters.serving.tab import Tab
 
 
@@ -22,9 +23,12 @@ class Waiting:
     """A request that has not begun, for want of `amount`."""
 
     amount: int
+    connection: Connection
     done: asyncio.Future[None]
     asked: bool = False
     """Whether the ledger was asked on its behalf."""
+    excuse: RetryElsewhere | None = None
+    """Why the ledger had nothing for it, though it may have soon."""
 
 
 @dataclass(slots=True, eq=False)
@@ -133,6 +137,17 @@ class Slice:
             if not first.done.done():  # else it has given up
                 self.open += first.amount
                 first.done.set_result(None)
+
+    @property
+    def thirsty(self) -> set[Connection]:
+        """Whose answers, or requests, wait for money."""
+        return {tab.connection for tab in self.short} | {each.connection for each in self.waiting}
+
+    def excuse(self, error: RetryElsewhere) -> None:
+        """Has those wait on that the ledger was asked for: answers that run may have drawn what their voucher promised."""
+        for each in self.waiting:
+            if each.asked:
+                each.excuse = error
 
     def refuse(self, error: RetryElsewhere) -> None:
         """Sends those away on whose behalf the ledger was asked."""

@@ -56,7 +56,7 @@ class Till:
         """A tab for a request, once its first draw is covered. RetryElsewhere (402 `payment_required`, mostly) if it is not."""
         found, draw = self._shelf.take(lane), price.first
         if found.fresh or found.waiting or found.free < draw:
-            await self._wait(found, draw)
+            await self._wait(found, draw, connection)
         else:
             found.open += draw
         if found.voucher is not None and found.free < draw:  # the next one like it should not have to wait
@@ -114,6 +114,8 @@ class Till:
             slice_.unbilled += 1
             self._forgiven.reduce(slice_.lane.client, billed // PAID_FOR_GRACE)
         slice_.serve()
+        if slice_.waiting and not slice_.open:  # there is nothing left to wait for
+            self.insist(slice_)
 
     def forgive(self, client: bytes, lost: int, most: int) -> bool:
         """Whether a client is not charged for `lost`, as long as that is at most `most` in all; what it pays makes up for it."""
@@ -164,9 +166,9 @@ class Till:
             else:
                 self._reports.soon(each, urgent=False)
 
-    async def _wait(self, slice_: Slice, amount: int) -> None:
+    async def _wait(self, slice_: Slice, amount: int, connection: Connection) -> None:
         """Draws `amount` once it is there."""
-        waiting = Waiting(amount, self._loop.create_future())
+        waiting = Waiting(amount, connection, self._loop.create_future())
         slice_.waiting.append(waiting)
         self._reports.soon(slice_, urgent=True)
         try:
@@ -175,7 +177,7 @@ class Till:
         except BaseException as error:
             self._leave(slice_, waiting)
             if isinstance(error, TimeoutError):
-                raise RetryElsewhere(
+                raise waiting.excuse or RetryElsewhere(
                     "This executor's ledger does not answer.", status=503, code="accounting_away", retry_after=1.0
                 ) from None
             raise

@@ -12,7 +12,7 @@ from lloom.adapters.serving import tab as tabs
 from lloom.adapters.serving import till as tills
 from lloom.adapters.serving.tab import Price, Unpaid
 from lloom.core.errors import PeerFault, RetryElsewhere
-from lloom.core.identity import Identity
+from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import Need, SignedVoucher, amount
 from lloom.core.payment import receivable
 from lloom.core.payment.receivable import Ask, Holder, Means
@@ -23,6 +23,12 @@ from tests.unit.actors.actor_support import turns, until
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "RETRY_SECONDS", 0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that wait for money which does not come give up soon."""
+    monkeypatch.setattr(tills, "LEDGER_SECONDS", 0.05)
 
 
 async def test_a_lanes_first_request_waits_for_its_voucher_to_be_on_the_disk() -> None:
@@ -96,10 +102,33 @@ async def test_sixty_four_requests_on_one_lane_share_calls_and_all_begin() -> No
         assert it.free == 64 * (5 + WINDOW - 7)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_of_many_those_begin_that_are_covered() -> None:
     async with counter() as it:
         opened = await asyncio.gather(*(it.open(voucher=35) for _ in range(10)), return_exceptions=True)
         assert [isinstance(each, RetryElsewhere) for each in opened] == [False] * 3 + [True] * 7
+
+
+async def test_a_request_that_running_answers_have_overtaken_waits_for_the_voucher_it_needs() -> None:
+    async with counter() as it:
+        running = await it.open(voucher=10)
+        assert not running.covers(200), "it takes all there is"
+        late = asyncio.create_task(it.open(voucher=30, inputs=10))
+        await until(lambda: any(isinstance(told, Need) for told in it.connection.told))
+        assert not late.done()
+        it.till.take(NodeId(CLIENT.address), signed(500))
+        (await late).close()
+        running.close()
+
+
+async def test_who_waits_in_vain_is_told_what_it_takes_when_nothing_runs_any_more() -> None:
+    async with counter() as it:
+        running = await it.open(voucher=10)
+        late = asyncio.create_task(it.open(inputs=20))
+        await until(lambda: any(isinstance(told, Need) for told in it.connection.told))
+        running.close(10)
+        with pytest.raises(RetryElsewhere, match="needs a voucher of 40"):
+            await late
 
 
 async def test_what_a_request_did_not_cost_is_there_for_others_and_what_it_did_is_gone() -> None:
@@ -213,6 +242,7 @@ async def test_what_one_answer_leaves_another_that_waits_gets_at_once() -> None:
         await waiting
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_small_request_does_not_overtake_a_large_one_that_waits() -> None:
     async with counter() as it:
         await it.open(voucher=40)
@@ -228,6 +258,7 @@ async def test_a_small_request_does_not_overtake_a_large_one_that_waits() -> Non
             await small
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_answers_that_run_come_before_those_that_have_not_begun() -> None:
     async with counter() as it:
         running = await it.open(voucher=10)
@@ -375,6 +406,7 @@ async def test_what_came_to_wait_after_the_ledger_was_asked_keeps_nothing_from_o
         await asyncio.gather(first, second)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_an_ask_that_a_recall_has_overtaken_is_heard() -> None:
     """Else two Workers that both lack would make each other ask without end."""
     async with counter() as it:
