@@ -121,7 +121,10 @@ async def test_a_request_that_running_answers_have_overtaken_waits_for_the_vouch
         running.close()
 
 
-async def test_who_waits_in_vain_is_told_what_it_takes_when_nothing_runs_any_more() -> None:
+async def test_who_waits_in_vain_is_told_what_it_takes_when_nothing_runs_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tills, "LEDGER_SECONDS", 3600)
     async with counter() as it:
         running = await it.open(voucher=10)
         late = asyncio.create_task(it.open(inputs=20))
