@@ -46,10 +46,14 @@ class Accounting(Earning, Paying):
             self._writer = writer
             self._sign = partial(sign_receipt, identity=identity, domain=domain(settings.chain.get(self._chain)))
             self._opened.set()
-            self.up(_summary(self._chain))
             logger.debug("the journal is {}", path)
-            earning = self.earning(self._chain, identity, writer, self._sign)
-            await self._work_on(writer.run(), *earning, *self.paying(self._chain, identity, writer))
+            works = (
+                *self.earning(self._chain, identity, writer, self._sign),
+                *self.paying(self._chain, identity, writer),
+            )
+            if not works:
+                self.up("keeps signed receipts of what nobody pays")
+            await self._work_on(writer.run(), *works)
         finally:
             self._opened.clear()
             await writer.close()
@@ -97,12 +101,6 @@ class Accounting(Earning, Paying):
         """Notes models by name: receipts hold hashes. Errors as for `issue`."""
         await self._ready()
         await self._writer.write(lambda db: names.learn(db, models), len(models))
-
-
-def _summary(chain: str) -> str:
-    if chain:
-        return f"keeps vouchers and receipts of {chain}"
-    return "keeps signed receipts of what nobody pays"
 
 
 def journal_path(settings: Settings, chain: str, owner: NodeId) -> Path:

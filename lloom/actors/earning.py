@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from loguru import logger
-
 from lloom.actors.base import Actor
 from lloom.actors.place import worker_name
 from lloom.adapters.journal import lanes
@@ -85,7 +83,7 @@ class Earning(Actor):
                 return await self._recall(chain, holder, wanted)
 
             self._receivables = Receivables(writer, treasury, sign, limits.credit_limit, recall)
-            logger.debug("vouchers on {} are taken", chain)
+            self.up(f"takes vouchers on {chain}")
             async with asyncio.TaskGroup() as group:
                 group.create_task(bank.run())
                 group.create_task(self._settling.run())

@@ -59,6 +59,7 @@ class Paying(Actor):
         try:
             opened.on_events = payables.heard
             payables.contract = opened
+            self.up(f"pays on {chain}")
             await opened.run()
         finally:
             payables.contract = self._payables = None

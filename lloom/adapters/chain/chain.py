@@ -78,7 +78,7 @@ class Chain:
         except ChainAway as error:
             if not await writer.write(sightings.facts, 1):
                 await rpc.close()
-                raise ConfigError(f"chain.{name}: {error}") from error
+                raise ConfigError(f"chain.{name}: {error} Name one that does: chain.{name}.rpc=[https://…]") from error
             logger.warning("{} Money is not looked after until one does.", error)
         except BaseException:
             await rpc.close()
