@@ -32,12 +32,12 @@ from lloom.adapters.routing.router import Router
 from lloom.adapters.routing.wallet import Wallet
 from lloom.adapters.routing.witness import Witness
 from lloom.core.eip712 import Domain
-from lloom.core.identity import ADDRESS_BYTES, Identity, NodeId, checksum, parse_address
+from lloom.core.identity import Identity, NodeId, checksum, parse_address
 from lloom.core.messages import SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
 from lloom.core.outcomes import Failure, Outcomes, Place
-from lloom.core.payment.domain import domain
+from lloom.core.payment.domain import active, domain, token_of
 from lloom.core.selection import Selection, Spending
 from lloom.core.trust import Trust
 
@@ -129,11 +129,10 @@ class ClientNode(Actor):
             outcomes.failed(place, asyncio.get_running_loop().time(), Failure.LIED, None)
 
         opened = []
-        for name, chain in settings.chain.items() if settings.accounting.mode == "batched" else ():
+        for name, chain in active(settings).items():
             bank = Bank(self.place, name)
             stack.push_async_callback(bank.close)
-            token = bytes(ADDRESS_BYTES) if chain.token is None else parse_address(chain.token)
-            wallet = Wallet(name, identity, domain(chain), token, settings.accounting, bank, lied)
+            wallet = Wallet(name, identity, domain(chain), token_of(chain), settings.accounting, bank, lied)
             purse = Purse(wallet, bank, deliveries.take)
             opened.append(purse)
         purses = Purses(opened)

@@ -9,7 +9,8 @@ from lloom.actors.base import Actor
 from lloom.adapters.journal.writer import Writer
 from lloom.adapters.payment.payables import Payables, Purchasing
 from lloom.core.errors import RetryElsewhere
-from lloom.core.identity import ADDRESS_BYTES, Identity, NodeId, parse_address
+from lloom.core.identity import Identity, NodeId
+from lloom.core.payment.domain import active, token_of
 from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
 
@@ -22,10 +23,9 @@ class Paying(Actor):
     def paying(self, chain: str, identity: Identity, writer: Writer) -> Sequence[Coroutine[Any, Any, None]]:
         """What is to be done, beside running `writer`, for a client that pays on `chain` (empty: it does not)."""
         settings = self.place.settings
-        if settings.role != "client" or not chain:
+        if settings.role != "client" or chain not in active(settings):
             return ()
-        token = settings.chain[chain].token
-        paid_in = bytes(ADDRESS_BYTES) if token is None else parse_address(token)
+        paid_in = token_of(settings.chain[chain])
         self._payables = Payables(identity.address, paid_in, writer, settings.accounting)
         return self._follow(chain, writer, self._payables), self._payables.follow()
 

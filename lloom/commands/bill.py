@@ -22,6 +22,7 @@ from lloom.adapters.journal.reading import reading
 from lloom.core.identity import Identity, NodeId, checksum, parse_address
 from lloom.core.messages import SignedVoucher
 from lloom.core.payment import units
+from lloom.core.payment.domain import token_of
 from lloom.core.payment.usage import Row, rows
 from lloom.core.payment.voucher import CheckedVoucher, read
 from lloom.core.settings import Chain
@@ -61,7 +62,7 @@ class Teller:
         self._chain = chain
         self._rpc = rpc
         self._client = client
-        self._token = banking.token_of(chain.token)
+        self._token = token_of(chain)
         self._contract = Contract(rpc, parse_address(chain.contract))
 
     async def pay_in(self, amount: int, nodes: Sequence[Identity]) -> None:

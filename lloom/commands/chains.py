@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from lloom.adapters.chain import banking, deployment, rpc
+from lloom.adapters.chain import deployment, rpc
 from lloom.adapters.chain.contract import Contract, text
 from lloom.adapters.chain.head import newest
 from lloom.adapters.chain.rpc import ChainAway, Refused, Rpc
@@ -23,6 +23,7 @@ from lloom.adapters.machine.terminal import show
 from lloom.core.errors import LloomError
 from lloom.core.identity import Identity, NodeId, checksum, parse_address
 from lloom.core.payment import units
+from lloom.core.payment.domain import token_of
 from lloom.core.payment.funds import Funds
 from lloom.core.settings import Chain, Settings
 
@@ -54,7 +55,7 @@ class Counter(Struct, frozen=True):
     @property
     def token(self) -> NodeId:
         """What is paid in."""
-        return banking.token_of(self.chain.token)
+        return token_of(self.chain)
 
     async def funds(self) -> Funds:
         """The person's account as a client."""

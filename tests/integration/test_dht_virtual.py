@@ -15,6 +15,7 @@ from lloom.adapters.dht.addresses import pack
 from lloom.adapters.dht.wire import Found
 from lloom.core.errors import PeerFault
 from lloom.core.identity import Identity, NodeId
+from lloom.core.offer import Endpoint
 from lloom.core.records import index_key
 from tests.integration.dht_support import endpoint, fingerprint, tuned
 from tests.integration.virtual_support import ANCHORS, LOOPBACK, NAME, PORT, Simulation, in_virtual_time, simulation
@@ -85,7 +86,7 @@ HOSTILE: list[Callable[[Simulation, Dht], None]] = [silent, hiding, ghostly, mis
 async def announced(nodes: Simulation, executors: list[Dht], model: str = MODEL) -> set[NodeId]:
     """Who serves `model` now."""
     for number, node in enumerate(executors):
-        await node.announce([model], [endpoint(number)], fingerprint(number))
+        await node.announce([model], [Endpoint(f"20.0.0.{number + 1}", 9001)], fingerprint(number))
     return {nodes.identities[node].address for node in executors}
 
 
@@ -149,6 +150,10 @@ async def test_twenty_four_ids_ground_around_a_key_hide_nothing_while_there_are_
         for _ in range(8):
             _, found = await timed(client, model)
             assert found == served
+        for executor in served:
+            contact = await client.contact(executor)
+            assert contact is not None, "and it is told where each of them listens"
+            assert contact.endpoints[0].host.startswith("20.0.0.")
         assert client.status.crowded > 0, "and it is noticed"
 
 

@@ -11,7 +11,7 @@ from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.rpc import Refused
 from lloom.adapters.chain.wallet import Mined, Wallet
 from lloom.core.errors import LloomError
-from lloom.core.identity import NodeId, checksum, keccak, parse_address
+from lloom.core.identity import checksum, keccak, parse_address
 from lloom.core.payment import units
 
 COIN: Final = bytes(20)
@@ -99,8 +99,3 @@ def _call(signature: str, *values: bytes | int) -> bytes:
     """Calldata of one word each."""
     encoded = (value.to_bytes(32, "big") if isinstance(value, int) else value.rjust(32, b"\0") for value in values)
     return keccak(signature.encode())[:4] + b"".join(encoded)
-
-
-def token_of(address: str | None) -> NodeId:
-    """The token of a chain's settings."""
-    return NodeId(COIN) if address is None else parse_address(address)

@@ -21,11 +21,11 @@ def active(settings: Settings) -> dict[str, Chain]:
     return settings.chain if settings.accounting.mode == "batched" else {}
 
 
-def token_of(chain: Chain) -> bytes:
+def token_of(chain: Chain) -> NodeId:
     """What is paid in; zeros: the chain's own coin."""
-    return bytes(ADDRESS_BYTES) if chain.token is None else parse_address(chain.token)
+    return NodeId(bytes(ADDRESS_BYTES)) if chain.token is None else parse_address(chain.token)
 
 
 def payment(chain: Chain) -> Payment:
     """The way to pay an executor on `chain`."""
-    return Payment(chain.id, domain(chain).contract, NodeId(token_of(chain)), chain.rate)
+    return Payment(chain.id, domain(chain).contract, token_of(chain), chain.rate)
