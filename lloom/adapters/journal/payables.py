@@ -125,7 +125,7 @@ def raise_ceiling(
         key = _key(db, ask.executor, token, ask.number)
     row = db.execute("SELECT ceiling, accepted, claimed FROM payable WHERE id = ?", (key,)).fetchone()
     ceiling, accepted, paid = map(number, row)
-    raised = allow(ask, ceiling, accepted == 0, totals(db, token, now), available, settings)
+    raised = allow(ask, ceiling, accepted == 0, totals(db, token, now, key), available, settings)
     if raised.ceiling > ceiling:
         db.execute("UPDATE payable SET ceiling = ?, raised = ? WHERE id = ?", (amount(raised.ceiling), now, key))
         _promise(db, token, raised.ceiling - ceiling, now)
@@ -133,10 +133,11 @@ def raise_ceiling(
     return raised
 
 
-def totals(db: sqlite3.Connection, token: bytes, now: int) -> Totals:
-    """What is promised in `token` over all lanes."""
+def totals(db: sqlite3.Connection, token: bytes, now: int, key: int | None = None) -> Totals:
+    """What is promised in `token` over all lanes. `key`: one that is about to be raised, so that all of it is of today."""
     newcomers = db.execute(
-        "SELECT ceiling FROM payable WHERE token = ? AND accepted = ? AND raised > ?", (token, _NOTHING, now - DAY)
+        "SELECT ceiling FROM payable WHERE token = ? AND accepted = ? AND (raised > ? OR id = ?)",
+        (token, _NOTHING, now - DAY, key),
     )
     recent = db.execute("SELECT amount FROM promised WHERE token = ? AND hour > ?", (token, (now - DAY) // HOUR - 1))
     return Totals(_sum(newcomers), _sum(recent), _owing(db, token))

@@ -126,3 +126,15 @@ class Lanes(RuleBasedStateMachine):
 
 TestLanes = Lanes.TestCase
 TestLanes.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+
+
+def test_what_a_stranger_was_promised_yesterday_counts_when_it_wants_more() -> None:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.executescript(receipts.TABLES + payables.TABLES)
+    wants = [Ask(EXECUTORS[0].address, 0, 751, 751), Ask(EXECUTORS[0].address, 0, 1_501, 1_501)]
+    ceilings = [
+        payables.raise_ceiling(db, TOKENS[0], ask, 9_999, SETTINGS, now).ceiling
+        for ask, now in zip(wants, (0, payables.DAY), strict=True)
+    ]
+    assert ceilings == [751, 751]
+    db.close()
