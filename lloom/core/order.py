@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lloom.core.chat import ChatRequest
+from lloom.core.api.request import ApiRequest
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
-from lloom.core.messages import ChatCall
+from lloom.core.messages import ModelCall
 from lloom.core.receipt import PRICE_UNIT, Quote, Request, cost, request_digest, request_hash, sign_request
 from lloom.core.selection import Candidate
 
@@ -25,7 +25,7 @@ class Nonce:
 class Order:
     """A signed request, ready to be sent, and what a receipt of it is checked against."""
 
-    call: ChatCall
+    call: ModelCall
     request: Request
     digest: bytes
     quote: Quote
@@ -51,7 +51,7 @@ class Client:
     domain: Domain
 
     def order(
-        self, chat: ChatRequest, candidate: Candidate, nonce: Nonce, deadline: int, paying: Paying | None = None
+        self, chat: ApiRequest, candidate: Candidate, nonce: Nonce, deadline: int, paying: Paying | None = None
     ) -> Order:
         """The order of `chat` at `candidate`, to be done before `deadline` (Unix seconds). `paying`: None where nobody pays.
 
@@ -70,14 +70,14 @@ class Client:
             client=self.identity.address,
             lane=paying.lane,
             request_id=nonce.request_id,
-            request_hash=request_hash(nonce.salt, terms.id, chat.body),
+            request_hash=request_hash(nonce.salt, chat.operation, terms.id, chat.body),
             max_input_tokens=inputs,
             max_output_tokens=outputs,
             max_cost=max_cost,
             deadline=deadline,
         )
         encoded, signature = sign_request(request, self.identity, paying.domain)
-        call = ChatCall(encoded, signature, nonce.salt, terms.id, paying.domain.chain_id)
+        call = ModelCall(encoded, signature, nonce.salt, terms.id, chat.operation, paying.domain.chain_id)
         return Order(call, request, request_digest(encoded, paying.domain), candidate.quote, paying.domain)
 
 

@@ -1,7 +1,7 @@
 """Quotes, requests and receipts: what is signed about a request, and the checks of what a peer signed. It never settles anything.
 
-What arrives is bytes and a signature (`ChatCall.request`, `SignedReceipt`); only the check functions make a `CheckedRequest` or a
-`CheckedReceipt` of it, and only those may be acted on. Both are signed as EIP-712 typed data and travel as their encoded words.
+What arrives is bytes and a signature (`ModelCall.request`, `SignedReceipt`); only the check functions make a `CheckedRequest` or
+a `CheckedReceipt` of it, and only those may be acted on. Both are signed as EIP-712 typed data and travel as their encoded words.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from lloom.core.api.request import Operation
 from lloom.core.eip712 import Domain, StructType, signer
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import ADDRESS_BYTES, Identity, NodeId, checksum, keccak
@@ -217,9 +218,9 @@ def model_hash(model: str) -> bytes:
     return keccak(model.encode())
 
 
-def request_hash(salt: bytes, model: str, body: bytes) -> bytes:
-    """SHA-256 over a request's salt (16 bytes), model and body: the client signs it, and it tells nobody else anything."""
-    name = model.encode()
+def request_hash(salt: bytes, operation: Operation, model: str, body: bytes) -> bytes:
+    """SHA-256 over a request's salt (16 bytes), operation, model and body: the client signs it; it tells nobody else anything."""
+    name = f"{operation} {model}".encode()
     return hashlib.sha256(salt + len(name).to_bytes(2, "big") + name + body).digest()
 
 

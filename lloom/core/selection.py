@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-from lloom.core.chat import ChatRequest
+from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Payment
 from lloom.core.outcomes import Outcomes, Place
@@ -105,7 +105,7 @@ class Selection:
     def choose(
         self,
         candidates: Sequence[Candidate],
-        request: ChatRequest,
+        request: ApiRequest,
         tried: Collection[Place],
         now: float,
         rng: Random,
@@ -120,7 +120,7 @@ class Selection:
             return self._pick(self._best_tier(self._worth_asking(awake, tried, now, rng), tried, now), now, rng)
         return self._last_resort(left, now) or self._all_shut(fit, now)
 
-    def _fit(self, candidates: Sequence[Candidate], request: ChatRequest) -> list[Candidate] | Nobody:
+    def _fit(self, candidates: Sequence[Candidate], request: ApiRequest) -> list[Candidate] | Nobody:
         allowed = [each for each in candidates if self.policy != "pinned" or each.executor in self.pinned]
         if not allowed:
             return Nobody(f"None of the executors that routing.executors names offers {request.model}.")
@@ -218,7 +218,7 @@ class _Misfit:
     limit: int = 0
 
 
-def _misfit(terms: ModelOffer, request: ChatRequest) -> _Misfit | None:
+def _misfit(terms: ModelOffer, request: ApiRequest) -> _Misfit | None:
     lacking = sorted(request.features - set(terms.features))
     if lacking:
         return _Misfit("features", f"without {', '.join(lacking)}")
@@ -229,7 +229,7 @@ def _misfit(terms: ModelOffer, request: ChatRequest) -> _Misfit | None:
     return None
 
 
-def _nobody_fits(misfits: Mapping[NodeId, _Misfit], request: ChatRequest) -> Nobody:
+def _nobody_fits(misfits: Mapping[NodeId, _Misfit], request: ApiRequest) -> Nobody:
     kinds = {misfit.kind for misfit in misfits.values()}
     limit = max(misfit.limit for misfit in misfits.values())
     if kinds == {"context"}:

@@ -65,7 +65,7 @@ def steps() -> dict[str, Callable[[], object]]:
     answer = ResponseHash(bytes(16), 256 * 1024)
     return {
         "keccak of 320 bytes": lambda: keccak(bytes(320)),
-        "client: hash a body of 2 kB": lambda: request_hash(bytes(16), "model", bytes(2000)),
+        "client: hash a body of 2 kB": lambda: request_hash(bytes(16), "chat", "model", bytes(2000)),
         "client: sign a request": lambda: sign_request(request, CLIENT, DOMAIN),
         "executor: check a request": lambda: check_request(encoded, signature, DOMAIN, 0),
         "either: hash one chunk of 200 bytes": lambda: answer.update(token),

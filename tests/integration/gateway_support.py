@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lloom.adapters.gateway import Gateway, Health, Server
-from lloom.core.chat import ChatRequest
+from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
 from lloom.core.offer import ModelOffer
@@ -76,12 +76,12 @@ class ScriptedAnswer:
 class ScriptedRouter:
     """Answers with what `script` gives for a request; an exception is raised, an event waited for."""
 
-    script: Callable[[ChatRequest], Any] = lambda _: ScriptedAnswer()
-    requests: list[ChatRequest] = field(default_factory=list)
+    script: Callable[[ApiRequest], Any] = lambda _: ScriptedAnswer()
+    requests: list[ApiRequest] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def chat(self, request: ChatRequest) -> ScriptedAnswer:
+    async def ask(self, request: ApiRequest) -> ScriptedAnswer:
         self.requests.append(request)
         self.arrived.set()
         found = self.script(request)

@@ -32,11 +32,11 @@ from lloom.adapters.routing.wallet import Wallet
 from lloom.core.eip712 import Domain
 from lloom.core.identity import NodeId
 from lloom.core.messages import (
-    ChatCall,
     Control,
     Done,
     LaneCall,
     LaneState,
+    ModelCall,
     Need,
     OfferCall,
     Receipts,
@@ -89,7 +89,7 @@ class Sale:
 
     seller: Seller
     stream: Stream
-    call: ChatCall
+    call: ModelCall
     request: Request
     digest: bytes
     quote: Quote
@@ -202,7 +202,7 @@ class Seller(FakeExecutor):
                 self.lane_calls += 1
                 await stream.send(encode(self.state(call)))
                 await stream.finish()
-            case ChatCall() as call:
+            case ModelCall() as call:
                 while await stream.receive() is not None:
                     pass
                 if call.voucher is not None:

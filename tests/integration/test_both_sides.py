@@ -74,7 +74,7 @@ async def both(tmp_path: Path, words: int, workers: int = 2, **changes: Any) -> 
 
 
 async def ask(buyer: Buyer, **fields: Any) -> bytes:
-    answer = await buyer.router.chat(request(**fields))
+    answer = await buyer.router.ask(request(**fields))
     return b"".join([data async for data in answer])
 
 
@@ -144,7 +144,7 @@ async def test_a_client_without_money_left_gets_what_it_paid_for(tmp_path: Path)
     ):
         for worker in it.workers:
             worker.desk.till._limits = replace(worker.desk.till._limits, credit_seconds=0.2)
-        answer = await buyer.router.chat(request(max_tokens=words))
+        answer = await buyer.router.ask(request(max_tokens=words))
         parts = [answer.first]
         with pytest.raises(RetryElsewhere) as ended:
             await read_on(answer, parts)
@@ -163,7 +163,7 @@ async def test_a_client_without_money_left_gets_what_it_paid_for(tmp_path: Path)
 async def test_an_answer_that_nobody_reads_is_paid_as_it_arrives(tmp_path: Path) -> None:
     words = 50 * WINDOW
     async with both(tmp_path, words=words, workers=1) as (it, buyer):
-        answer = await buyer.router.chat(request(max_tokens=words))
+        answer = await buyer.router.ask(request(max_tokens=words))
         while not it.workers[0].serving.served:  # noqa: ASYNC110 - bounded by the buyer's own timeout
             await asyncio.sleep(0.001)
         assert answer.first.count(WORD) < words
@@ -177,7 +177,7 @@ async def test_a_cancelled_answer_is_paid_as_far_as_it_arrived(tmp_path: Path) -
     async with market(tmp_path / "executor.sqlite", *[WORD] * 7, HANG) as it:
         shop: Any = opened(it)
         async with buying(tmp_path / "client.sqlite", shop, prepay=PREPAY, slack=64) as buyer:
-            answer = await buyer.router.chat(request())
+            answer = await buyer.router.ask(request())
             await it.workers[0].engine.hung.wait()
             await answer.close()
             await buyer.bank.settled(1)

@@ -57,7 +57,7 @@ async def main():
     seller.seal()
     async with buying(path, seller, banking=Bank, closing_seconds=30) as buyer:
         for number in (1, 2, 3):
-            answer = await buyer.router.chat(request())
+            answer = await buyer.router.ask(request())
             die("while an answer arrives", 3)
             async for _ in answer:
                 pass
@@ -79,7 +79,7 @@ POINTS = [
 
 
 async def ask(buyer: Buyer) -> None:
-    answer = await buyer.router.chat(request())
+    answer = await buyer.router.ask(request())
     async for _ in answer:
         pass
 
@@ -192,7 +192,7 @@ async def test_two_processes_with_one_key_end_up_on_lanes_of_their_own(tmp_path:
         while first.lane(seller).payable.number == 0:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.001)
         await ask(first)
-        await second.router.chat(request())
+        await second.router.ask(request())
         assert len(seller.books) == 2
         mine = await first.bank.payables.lane(seller.address)
         assert mine is not None

@@ -37,7 +37,7 @@ OUTPUTS = 50
 
 
 async def ask(buyer: Buyer, **fields: Any) -> bytes:
-    answer = await buyer.router.chat(request(max_tokens=OUTPUTS, **fields))
+    answer = await buyer.router.ask(request(max_tokens=OUTPUTS, **fields))
     return b"".join([data async for data in answer])
 
 

@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
 
 
 async def ask(buyer: Buyer, **fields: object) -> bytes:
-    answer = await buyer.router.chat(request(**fields))
+    answer = await buyer.router.ask(request(**fields))
     return b"".join([data async for data in answer])
 
 

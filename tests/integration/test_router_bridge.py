@@ -20,7 +20,7 @@ from lloom.adapters.routing.router import Router
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId, checksum
-from lloom.core.messages import ChatCall, Done, OfferCall, Receipts, SignedReceipt
+from lloom.core.messages import Done, ModelCall, OfferCall, Receipts, SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
 from lloom.core.outcomes import Outcomes
@@ -66,7 +66,7 @@ class Worker(FakeExecutor):
 
     def bill(self, stream: Stream, delivered: bytes, status: Status) -> None:
         """Sends the receipt of `delivered`."""
-        assert isinstance(stream.call, ChatCall)
+        assert isinstance(stream.call, ModelCall)
         checked = check_request(stream.call.request, stream.call.signature, DOMAIN, 0)
         receipt = Receipt(
             request_digest=checked.digest,

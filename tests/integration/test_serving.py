@@ -23,7 +23,7 @@ from lloom.core import tokens
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, LloomError, RetryElsewhere
 from lloom.core.identity import Identity
-from lloom.core.messages import ChatCall, Done, OfferCall
+from lloom.core.messages import Done, ModelCall, OfferCall
 from lloom.core.offer import Endpoint, ModelOffer, Offer, seal, unseal
 from lloom.core.receipt import Draft, Quote, Request, Status, cost, quote_hash, quote_of, request_hash, sign_request
 from lloom.core.settings import ExecutorSettings, Resources
@@ -143,7 +143,7 @@ class Counter:
         seconds: float = 60,
         signer: Identity | None = None,
         **changes: Any,
-    ) -> ChatCall:
+    ) -> ModelCall:
         """A signed order of `body`."""
         signer = signer or self.client
         salt = os.urandom(16)
@@ -152,35 +152,35 @@ class Counter:
             client=signer.address,
             lane=0,
             request_id=os.urandom(32),
-            request_hash=request_hash(salt, model, body),
+            request_hash=request_hash(salt, "chat", model, body),
             max_input_tokens=2048,
             max_output_tokens=512,
             max_cost=cost(quote, 2048, 0, 512),
             deadline=int(time.time() + seconds),
         )
         encoded, signature = sign_request(replace(request, **changes), signer, Domain())
-        return ChatCall(encoded, signature, salt, model)
+        return ModelCall(encoded, signature, salt, model)
 
-    async def occupy(self, call: ChatCall) -> Stream:
+    async def occupy(self, call: ModelCall) -> Stream:
         """A call that holds the one place: the engine's script has to HANG."""
         stream = await self.open(call)
         await self.engine.hung.wait()
         self.others += 1
         return stream
 
-    async def open(self, call: ChatCall, body: bytes = BODY) -> Stream:
+    async def open(self, call: ModelCall, body: bytes = BODY) -> Stream:
         stream = await self.connection.open(call)
         await stream.send(body)
         await stream.finish()
         return stream
 
-    async def ask(self, call: ChatCall, body: bytes = BODY) -> tuple[bytes, Done]:
+    async def ask(self, call: ModelCall, body: bytes = BODY) -> tuple[bytes, Done]:
         stream = await self.open(call, body)
         answer = await read_all(stream)
         assert stream.done is not None
         return answer, stream.done
 
-    async def refusal(self, call: ChatCall, body: bytes = BODY) -> LloomError:
+    async def refusal(self, call: ModelCall, body: bytes = BODY) -> LloomError:
         """What a call is refused with, while another stream of the connection lives on."""
         bystander = await self.connection.open(self.call(self.quote(self.publish())))
         with pytest.raises(LloomError) as refused:

@@ -28,10 +28,10 @@ from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import (
-    ChatCall,
     Control,
     LaneCall,
     LaneState,
+    ModelCall,
     Need,
     Receipts,
     SignedReceipt,
@@ -126,16 +126,16 @@ class Worker:
     connection: Connection
     told: Told
 
-    async def open(self, call: ChatCall, body: bytes = BODY) -> Stream:
+    async def open(self, call: ModelCall, body: bytes = BODY) -> Stream:
         stream = await self.connection.open(call)
         await stream.send(body)
         await stream.finish()
         return stream
 
-    async def ask(self, call: ChatCall, body: bytes = BODY) -> bytes:
+    async def ask(self, call: ModelCall, body: bytes = BODY) -> bytes:
         return await read_all(await self.open(call, body))
 
-    async def refusal(self, call: ChatCall, body: bytes = BODY) -> RetryElsewhere:
+    async def refusal(self, call: ModelCall, body: bytes = BODY) -> RetryElsewhere:
         with pytest.raises(RetryElsewhere) as refused:
             await self.ask(call, body)
         return refused.value
@@ -171,16 +171,16 @@ class Market:
     client: Identity
     workers: list[Worker]
     quote: Quote
-    orders: dict[bytes, tuple[ChatCall, Request]] = field(default_factory=dict)
+    orders: dict[bytes, tuple[ModelCall, Request]] = field(default_factory=dict)
 
-    def call(self, cumulative: int | None, *, lane: int = 0, body: bytes = BODY, **changes: Any) -> ChatCall:
+    def call(self, cumulative: int | None, *, lane: int = 0, body: bytes = BODY, **changes: Any) -> ModelCall:
         salt = os.urandom(16)
         request = Request(
             quote_hash=quote_hash(self.quote),
             client=self.client.address,
             lane=lane,
             request_id=os.urandom(32),
-            request_hash=request_hash(salt, "m", body),
+            request_hash=request_hash(salt, "chat", "m", body),
             max_input_tokens=INPUTS + 10,
             max_output_tokens=512,
             max_cost=cost(self.quote, INPUTS + 10, 0, 512),
@@ -189,7 +189,7 @@ class Market:
         request = replace(request, **changes)
         encoded, signature = sign_request(request, self.client, DOMAIN)
         promised = None if cumulative is None else self.voucher(cumulative, lane)
-        call = ChatCall(encoded, signature, salt, "m", DOMAIN.chain_id, promised)
+        call = ModelCall(encoded, signature, salt, "m", "chat", DOMAIN.chain_id, promised)
         self.orders[request_digest(encoded, DOMAIN)] = call, request
         return call
 

@@ -28,9 +28,9 @@ from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import (
     CatalogueCall,
-    ChatCall,
     GossipCall,
     Listing,
+    ModelCall,
     Models,
     ModelsPage,
     News,
@@ -81,7 +81,7 @@ class Validator:
     async def start(self) -> None:
         self.catalogue = Catalogue(100, int(time.time() * 1000) + self.me.address[0])
         self.counter = Counter(
-            self.catalogue, NETWORK, SETTINGS, lambda: {who for who, _ in self.fellows}, {ChatCall: self.chat}
+            self.catalogue, NETWORK, SETTINGS, lambda: {who for who, _ in self.fellows}, {ModelCall: self.chat}
         )
         service = Service(self.me.address, NETWORK, settings(), self.handle, lambda _, __: None)
         self.listener = await Listener.start("127.0.0.1", self.port, certificate(self.me), service)
@@ -199,7 +199,7 @@ async def test_news_is_for_fellows_and_calls_of_others_go_to_who_answers_them() 
         with pytest.raises(RetryElsewhere, match="fellow"):
             await told(pool, validator.where, GossipCall(), 5)
         await ask(fellow.pool, validator.where, GossipCall(), decoder(News), 5)
-        call = ChatCall(b"", bytes(65), bytes(16), "m")
+        call = ModelCall(b"", bytes(65), bytes(16), "m")
         with pytest.raises(RetryElsewhere, match="handed on"):
             await told(pool, validator.where, call, 5)
 

@@ -13,7 +13,8 @@ import msgspec
 from lloom.adapters.gateway.envelope import Headers
 from lloom.adapters.gateway.exchange import Exchange
 from lloom.adapters.gateway.metrics import Metrics
-from lloom.core.chat import ChatRequest, parse
+from lloom.core.api.chat import parse
+from lloom.core.api.request import ApiRequest
 from lloom.core.completion import Fold, usage_event
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
@@ -40,7 +41,7 @@ class Answer(Protocol):
 class Router(Protocol):
     """What is needed of `lloom.adapters.routing.router.Router`."""
 
-    async def chat(self, request: ChatRequest) -> Answer: ...
+    async def ask(self, request: ApiRequest) -> Answer: ...
 
 
 class Chat:
@@ -59,10 +60,10 @@ class Chat:
         with self._metrics.running():
             await exchange.unless_gone(work)
 
-    async def _plain(self, exchange: Exchange, request: ChatRequest) -> None:
+    async def _plain(self, exchange: Exchange, request: ApiRequest) -> None:
         began = asyncio.get_running_loop().time()
         async with contextlib.AsyncExitStack() as stack:
-            answer = await self._router.chat(request)
+            answer = await self._router.ask(request)
             stack.push_async_callback(answer.close)
             self._metrics.first_token(asyncio.get_running_loop().time() - began)
             fold = Fold()
@@ -73,7 +74,7 @@ class Chat:
         self._metrics.tokens(done)
         await exchange.reply(200, fold.completion(done), _served_by(answer))
 
-    async def _stream(self, exchange: Exchange, request: ChatRequest) -> None:
+    async def _stream(self, exchange: Exchange, request: ApiRequest) -> None:
         began = asyncio.get_running_loop().time()
         async with self._first_content(exchange, request) as answer:
             self._metrics.first_token(asyncio.get_running_loop().time() - began)
@@ -91,12 +92,12 @@ class Chat:
         await exchange.end(_last_events(request, answer, done))
 
     @contextlib.asynccontextmanager
-    async def _first_content(self, exchange: Exchange, request: ChatRequest) -> AsyncIterator[Answer]:
+    async def _first_content(self, exchange: Exchange, request: ApiRequest) -> AsyncIterator[Answer]:
         """The answer once its first content is here; closed at the end, whatever happens.
 
         The status line waits for it, but not for ever: proxies give up on silent servers.
         """
-        chat = asyncio.ensure_future(self._router.chat(request))
+        chat = asyncio.ensure_future(self._router.ask(request))
         try:
             await asyncio.wait({chat}, timeout=self._settings.hold_headers_seconds)
             if not chat.done():
@@ -143,7 +144,7 @@ def _served_by(answer: Answer) -> Headers:
     ]
 
 
-def _last_events(request: ChatRequest, answer: Answer, done: Done) -> bytes:
+def _last_events(request: ApiRequest, answer: Answer, done: Done) -> bytes:
     """Usage if it was asked for, who served the answer (a comment), and the end mark."""
     usage = usage_event(_first_chunk(answer.first), done) if request.include_usage else b""
     served: dict[str, Any] = {

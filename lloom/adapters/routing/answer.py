@@ -10,7 +10,7 @@ from typing import Final
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.routing.deliveries import Deliveries, Expected
 from lloom.adapters.routing.purse import Paid
-from lloom.core.chat import ChatRequest
+from lloom.core.api.request import ApiRequest
 from lloom.core.completion import finishes, has_content
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
@@ -61,7 +61,7 @@ class Answer:
         self._loop = asyncio.get_running_loop()
         keeping.outcomes.began(self._place)
 
-    async def begin(self, connection: Connection, order: Order, chat: ChatRequest, paid: Paid | None = None) -> None:
+    async def begin(self, connection: Connection, order: Order, chat: ApiRequest, paid: Paid | None = None) -> None:
         """Sends the order and waits for the first content. Leaves nothing behind when it raises. `paid`: None if nobody pays."""
         began = self._loop.time()
         limit = began + self._keeping.settings.first_token_seconds

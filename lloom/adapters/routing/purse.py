@@ -17,7 +17,7 @@ from lloom.adapters.routing.lanes import Lanes
 from lloom.adapters.routing.purchase import Purchase, Tab
 from lloom.adapters.routing.wallet import Ledger, Wallet
 from lloom.core import receipt, tokens
-from lloom.core.chat import ChatRequest
+from lloom.core.api.request import ApiRequest
 from lloom.core.errors import LloomError
 from lloom.core.identity import NodeId
 from lloom.core.messages import SignedReceipt
@@ -96,7 +96,7 @@ class Purse:
         return None
 
     async def order(
-        self, candidate: Candidate, chat: ChatRequest, tab: Tab, connection: Connection, ending: tuple[Nonce, int]
+        self, candidate: Candidate, chat: ApiRequest, tab: Tab, connection: Connection, ending: tuple[Nonce, int]
     ) -> tuple[Order, Paid]:
         """The order of `chat` with a voucher that covers it. `ending`: its nonce and its deadline (Unix seconds).
 
@@ -149,7 +149,7 @@ class Purse:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
 
-    async def _prompt(self, chat: ChatRequest, encoding: str, tab: Tab) -> int:
+    async def _prompt(self, chat: ApiRequest, encoding: str, tab: Tab) -> int:
         """Tokens of the prompt; only a long one, or an encoding that is not loaded yet, makes anybody wait."""
         encoding = counting.known(encoding)
         if encoding not in self._encodings:

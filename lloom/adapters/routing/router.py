@@ -21,7 +21,7 @@ from lloom.adapters.routing.purse import Paid
 from lloom.adapters.routing.purses import NONE, Purses
 from lloom.adapters.routing.revival import Revival
 from lloom.adapters.routing.statement import LANE_TIMEOUT
-from lloom.core.chat import ChatRequest
+from lloom.core.api.request import ApiRequest
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.offer import ModelOffer
@@ -54,7 +54,7 @@ class Router:
         self._revival = Revival(pool, keeping.outcomes)
         self._rng = Random()  # noqa: S311 (it spreads load, it hides nothing)
 
-    async def chat(self, request: ChatRequest) -> Answer:
+    async def ask(self, request: ApiRequest) -> Answer:
         """An answer whose first content has come.
 
         CallerFault if the request would fail anywhere (404 `model_not_found` names models with a similar name), RetryElsewhere
@@ -100,7 +100,7 @@ class Router:
         """Every model of every executor that could be asked."""
         return await self._directory.models()
 
-    async def _candidates(self, request: ChatRequest) -> tuple[Candidate, ...]:
+    async def _candidates(self, request: ApiRequest) -> tuple[Candidate, ...]:
         found = await self._directory.candidates(request.model)
         if found.candidates:
             return found.candidates
@@ -125,7 +125,7 @@ class Router:
         return CallerFault(message, status=404, code="model_not_found", param="model")
 
     async def _attempt(
-        self, candidate: Candidate, request: ChatRequest, tab: Tab, number: int, deadline: float
+        self, candidate: Candidate, request: ApiRequest, tab: Tab, number: int, deadline: float
     ) -> Answer:
         answer = Answer(candidate, number, deadline, self._keeping)
         try:
@@ -151,7 +151,7 @@ class Router:
         return answer
 
     async def _buy(
-        self, answer: Answer, candidate: Candidate, request: ChatRequest, tab: Tab, connection: Connection
+        self, answer: Answer, candidate: Candidate, request: ApiRequest, tab: Tab, connection: Connection
     ) -> tuple[Order, Paid]:
         """The order with the voucher that pays for it. Leaves nothing behind when it raises."""
         assert candidate.payment is not None

@@ -20,7 +20,7 @@ from lloom.adapters.serving.till import Till
 from lloom.adapters.serving.tills import NO_TILLS, Tills
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
-from lloom.core.messages import ChatCall, LaneCall, OfferCall, encode
+from lloom.core.messages import LaneCall, ModelCall, OfferCall, encode
 from lloom.core.offer import ModelOffer
 from lloom.core.once import Once
 from lloom.core.receipt import CheckedRequest, Draft, Lane, Request, check_request, request_hash
@@ -67,7 +67,7 @@ class Serving:
                 async with _deadline(self._settings.request_seconds):
                     await stream.send(self.book.sealed(time.time()))
                     await stream.finish()
-            case ChatCall() as call:
+            case ModelCall() as call:
                 await self._chat(stream, call)
             case LaneCall() as call:
                 async with self._client_share(stream.connection.peer), _deadline(self._settings.request_seconds):
@@ -77,11 +77,11 @@ class Serving:
             case _:
                 raise RetryElsewhere("An executor does not answer this.", status=501, code="wrong_role")
 
-    async def _chat(self, stream: Stream, call: ChatCall) -> None:
+    async def _chat(self, stream: Stream, call: ModelCall) -> None:
         checked, terms = self._check(stream, call)
         async with self._client_share(stream.connection.peer), _deadline(self._seconds(checked)):
             body = await self._body(stream)
-            if checked.request.request_hash != request_hash(call.salt, call.model, body):
+            if checked.request.request_hash != request_hash(call.salt, call.operation, call.model, body):
                 raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
             if terms.payment is None:
                 engine, _ = self.engines[call.model]
@@ -91,7 +91,7 @@ class Serving:
                 await self._paid(stream, call, checked, terms, body)
         self.served += 1
 
-    async def _paid(self, stream: Stream, call: ChatCall, checked: CheckedRequest, terms: Terms, body: bytes) -> None:
+    async def _paid(self, stream: Stream, call: ModelCall, checked: CheckedRequest, terms: Terms, body: bytes) -> None:
         """An answer that goes as far as it is paid for. Whatever happens, what it did not cost is given back."""
         engine, _ = self.engines[call.model]
         till = self._tills.at(call.chain)
@@ -105,13 +105,13 @@ class Serving:
     async def _tab(self, till: Till, stream: Stream, request: Request, terms: Terms, body: bytes) -> Tab:
         """Draws what the request's beginning may cost. RetryElsewhere (402) if its client has not paid for that."""
         call = stream.call
-        if isinstance(call, ChatCall) and call.voucher is not None:
+        if isinstance(call, ModelCall) and call.voucher is not None:
             till.take(stream.connection.peer, call.voucher)
         tokens = await prompt.counted(body, terms.model.encoding)
         lane = Lane(request.client, terms.quote.token, request.lane)
         return await till.open(stream.connection, lane, Price.of(terms.quote, request, tokens), tokens)
 
-    def _check(self, stream: Stream, call: ChatCall) -> tuple[CheckedRequest, Terms]:
+    def _check(self, stream: Stream, call: ModelCall) -> tuple[CheckedRequest, Terms]:
         """The signed request, if it is its sender's, for a model served here, under terms that still bind."""
         now = time.time()
         domain = self._tills.at(call.chain).domain if call.chain else self._domain

@@ -17,7 +17,7 @@ from lloom.adapters.serving.tab import Tab, Unpaid
 from lloom.core import tokens
 from lloom.core.bridge.frames import MAX_DATA
 from lloom.core.errors import PeerFault, RetryElsewhere
-from lloom.core.messages import ChatCall, Done
+from lloom.core.messages import Done, ModelCall
 from lloom.core.metering import Meter
 from lloom.core.receipt import CheckedRequest, Draft, Lane, ResponseHash, Status, cost
 from lloom.core.sse import END
@@ -29,7 +29,7 @@ _LARGE: Final = 1024
 class Run:
     """One answer: engine → meter → stream, and the draft of its receipt, whatever way it ends."""
 
-    def __init__(self, stream: Stream, call: ChatCall, checked: CheckedRequest, terms: Terms, window: int) -> None:
+    def __init__(self, stream: Stream, call: ModelCall, checked: CheckedRequest, terms: Terms, window: int) -> None:
         """`window`: bytes that may be under way to the client."""
         self._stream = stream
         self._call = call

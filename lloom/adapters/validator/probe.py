@@ -15,7 +15,8 @@ import msgspec
 
 from lloom.adapters.bridge import Connection
 from lloom.adapters.routing.answer import Answer, Keeping
-from lloom.core import chat, completion, questions, tokens
+from lloom.core import completion, questions, tokens
+from lloom.core.api import chat
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.order import Client, Nonce
 from lloom.core.selection import Candidate

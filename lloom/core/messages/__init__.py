@@ -33,8 +33,8 @@ from lloom.core.messages.base import (
 )
 from lloom.core.messages.chat import (
     Cancel,
-    ChatCall,
     Done,
+    ModelCall,
     OfferCall,
     Refusal,
 )
@@ -76,7 +76,7 @@ from lloom.core.messages.validators import (
 )
 
 Call = (
-    ChatCall
+    ModelCall
     | LaneCall
     | OfferCall
     | RegisterCall
@@ -100,7 +100,6 @@ __all__ = [
     "Cancel",
     "CatalogueCall",
     "ChainId",
-    "ChatCall",
     "Control",
     "Done",
     "GossipCall",
@@ -113,6 +112,7 @@ __all__ = [
     "Listing",
     "Message",
     "Milliseconds",
+    "ModelCall",
     "ModelSummary",
     "Models",
     "ModelsPage",

@@ -7,19 +7,21 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from lloom.core.api.request import Operation
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.messages.base import ChainId, Message, Signature, Text, Tokens, Word
 from lloom.core.messages.money import SignedVoucher
 
 
-class ChatCall(Message, frozen=True):
-    """OPEN: a chat completion. `request` is an encoded, signed `receipt.Request`; the body follows as DATA."""
+class ModelCall(Message, frozen=True):
+    """OPEN: work for a model. `request` is an encoded, signed `receipt.Request`; the body follows as DATA."""
 
     request: Annotated[bytes, Meta(max_length=1024)]
     signature: Signature
     salt: Annotated[bytes, Meta(min_length=16, max_length=16)]
     """Mixed into the hashes of request and response, so that a published hash gives nothing away."""
     model: Annotated[str, Meta(min_length=1, max_length=128)]
+    operation: Operation = "chat"
     chain: ChainId = 0
     """The chain (EIP-155) of the domain that the request is signed in; 0: nobody pays."""
     voucher: SignedVoucher | None = None

@@ -16,11 +16,12 @@ from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.offers import Scope
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.router import Router
-from lloom.core.chat import ChatRequest, parse
+from lloom.core.api.chat import parse
+from lloom.core.api.request import ApiRequest
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
-from lloom.core.messages import ChatCall, Done, OfferCall, SignedReceipt
+from lloom.core.messages import Done, ModelCall, OfferCall, SignedReceipt
 from lloom.core.offer import Endpoint, ModelOffer, Offer, fingerprint, seal
 from lloom.core.order import Client
 from lloom.core.outcomes import Outcomes
@@ -154,7 +155,7 @@ class FakeExecutor:
 
     @property
     def chats(self) -> list[FakeStream]:
-        return [stream for stream in self.streams if isinstance(stream.call, ChatCall)]
+        return [stream for stream in self.streams if isinstance(stream.call, ModelCall)]
 
     @property
     def offer_calls(self) -> int:
@@ -256,7 +257,7 @@ class Net:
         await self.pool.close()
 
 
-def request(**fields: Any) -> ChatRequest:
+def request(**fields: Any) -> ApiRequest:
     return parse(msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}))
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lloom.core.eip712 import Domain, StructType
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import Identity
-from lloom.core.messages import ChatCall, Receipts, SignedReceipt, decode, decoder, encode
+from lloom.core.messages import ModelCall, Receipts, SignedReceipt, decode, decoder, encode
 from lloom.core.offer import ModelOffer, Offer
 from lloom.core.receipt import (
     QUOTE,
@@ -66,7 +66,7 @@ REQUESTED = Request(
     client=CLIENT.address,
     lane=3,
     request_id=bytes(32),
-    request_hash=request_hash(SALT, MODEL.id, b"{}"),
+    request_hash=request_hash(SALT, "chat", MODEL.id, b"{}"),
     max_input_tokens=100,
     max_output_tokens=50,
     max_cost=cost(TERMS, 100, 0, 50),
@@ -121,8 +121,8 @@ def test_fields_stand_in_the_order_of_the_type_string(kind: type[msgspec.Struct]
 
 
 def test_a_signed_request_arrives_as_it_was() -> None:
-    call = ChatCall(request=ENCODED, signature=SIGNATURE, salt=SALT, model=MODEL.id)
-    received = decode(encode(call), decoder(ChatCall))
+    call = ModelCall(request=ENCODED, signature=SIGNATURE, salt=SALT, model=MODEL.id)
+    received = decode(encode(call), decoder(ModelCall))
     checked = check_request(received.request, received.signature, OFF, NOW)
     assert checked.request == REQUESTED
     assert checked.digest == DELIVERY.request_digest
@@ -285,11 +285,15 @@ def test_another_offer_makes_other_quotes(changes: dict[str, Any]) -> None:
 @given(st.text(st.characters(codec="ascii"), max_size=20), st.integers(0, 20), st.integers(0, 20))
 def test_model_and_body_cannot_be_shifted_into_each_other(text: str, one: int, two: int) -> None:
     first, second = ((text[:cut], text[cut:].encode()) for cut in (one, two))
-    assert (request_hash(SALT, *first) == request_hash(SALT, *second)) is (first == second)
+    assert (request_hash(SALT, "chat", *first) == request_hash(SALT, "chat", *second)) is (first == second)
 
 
 def test_equal_requests_hash_differently_under_another_salt() -> None:
-    assert request_hash(SALT, "m", b"x") != request_hash(bytes(16), "m", b"x")
+    assert request_hash(SALT, "chat", "m", b"x") != request_hash(bytes(16), "chat", "m", b"x")
+
+
+def test_what_is_done_with_a_body_is_part_of_what_is_signed() -> None:
+    assert request_hash(SALT, "chat", "m", b"x") != request_hash(SALT, "completions", "m", b"x")
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20), st.integers(0, 100), st.data())

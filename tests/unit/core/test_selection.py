@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from lloom.core.chat import ChatRequest, parse
+from lloom.core.api.chat import parse
+from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Offer
 from lloom.core.outcomes import Failure, Outcomes
@@ -31,7 +32,7 @@ def candidate(name: int, port: int = 1, **terms: Any) -> Candidate:
     return Candidate(executor, endpoint, model, quote, quote_hash(quote))
 
 
-def request(**fields: Any) -> ChatRequest:
+def request(**fields: Any) -> ApiRequest:
     return parse(msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}))
 
 

@@ -37,7 +37,7 @@ async def ask(net: Net) -> tuple[float, Any]:
     """How long it took until the first content came, and from whom."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    answer = await net.router.chat(request())
+    answer = await net.router.ask(request())
     took = loop.time() - began
     async for _ in answer:
         pass

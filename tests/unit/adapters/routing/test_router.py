@@ -43,7 +43,7 @@ async def read(answer: Answer) -> bytes:
 
 async def failing(net: Net, **fields: Any) -> RetryElsewhere:
     with pytest.raises(RetryElsewhere) as caught:
-        await net.router.chat(request(**fields))
+        await net.router.ask(request(**fields))
     return caught.value
 
 
@@ -53,7 +53,7 @@ async def failing(net: Net, **fields: Any) -> RetryElsewhere:
 async def test_an_answer_is_handed_out_at_its_first_content_with_all_that_came_before() -> None:
     executor = FakeExecutor(1)
     async with Net(executor) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         assert (answer.first, answer.executor, answer.attempts, answer.done) == (ROLE + HEL, executor.address, 1, None)
         assert await read(answer) == ROLE + HEL + LO + END
         assert answer.done == DONE
@@ -64,13 +64,13 @@ async def test_what_is_sent_is_the_callers_body_under_a_signed_order() -> None:
     executor = FakeExecutor(1, price=7)
     async with Net(executor) as net:
         asked = request(max_tokens=100, n=2)
-        await read(await net.router.chat(asked))
+        await read(await net.router.ask(asked))
         [stream] = executor.chats
         assert (stream.body, stream.finished) == (asked.body, True)
         order = check_request(stream.call.request, stream.call.signature, DOMAIN, 0).request
         assert order.client == net.client.identity.address
         assert order.quote_hash == quote_hash(quote_of(executor.offer, executor.offer.models[0]))
-        assert order.request_hash == request_hash(stream.call.salt, "m", asked.body)
+        assert order.request_hash == request_hash(stream.call.salt, "chat", "m", asked.body)
         assert (order.max_input_tokens, order.max_output_tokens, order.max_cost) == (2048, 200, 1)
 
 
@@ -78,7 +78,7 @@ async def test_no_two_orders_are_alike() -> None:
     executor = FakeExecutor(1)
     async with Net(executor) as net:
         for _ in range(2):
-            await read(await net.router.chat(request()))
+            await read(await net.router.ask(request()))
         first, second = (check_request(s.call.request, s.call.signature, DOMAIN, 0).request for s in executor.chats)
         assert first.request_id != second.request_id
         assert executor.chats[0].call.salt != executor.chats[1].call.salt
@@ -86,7 +86,7 @@ async def test_no_two_orders_are_alike() -> None:
 
 async def test_an_empty_answer_with_an_end_is_an_answer() -> None:
     async with Net(FakeExecutor(1, script=[ROLE + END, DONE])) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         assert (answer.first, answer.done) == (ROLE + END, DONE)
         assert await read(answer) == ROLE + END
 
@@ -110,7 +110,7 @@ async def test_an_empty_answer_with_an_end_is_an_answer() -> None:
 async def test_until_the_first_content_another_executor_takes_over(script: list[Any]) -> None:
     bad, good = FakeExecutor(1, script=script), FakeExecutor(2)
     async with Net(bad, good) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         assert (answer.executor, answer.attempts) == (good.address, 2)
         assert await read(answer) == ROLE + HEL + LO + END
         assert bad.chats[0].cancelled or bad.chats[0].done
@@ -122,15 +122,15 @@ async def test_an_executor_that_cannot_be_reached_is_passed_over() -> None:
         await net.directory.candidates("m")
         bad.connections[0].break_off()
         bad.reach = RetryElsewhere("connection refused", code="unreachable")
-        assert (await net.router.chat(request())).executor == good.address
+        assert (await net.router.ask(request())).executor == good.address
         bad.reach = None
-        assert (await net.router.chat(request())).executor == good.address  # it rests
+        assert (await net.router.ask(request())).executor == good.address  # it rests
 
 
 async def test_one_that_stays_silent_is_given_up() -> None:
     bad, good = FakeExecutor(1, script=[ROLE, HANG]), FakeExecutor(2)
     async with Net(bad, good, first_token_seconds=0.01) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         assert (answer.executor, answer.attempts) == (good.address, 2)
         assert bad.chats[0].cancelled
 
@@ -139,7 +139,7 @@ async def test_the_callers_fault_is_not_tried_elsewhere() -> None:
     bad, good = FakeExecutor(1, script=[CallerFault("no such tool", param="tools")]), FakeExecutor(2)
     async with Net(bad, good) as net:
         with pytest.raises(CallerFault, match="no such tool"):
-            await net.router.chat(request())
+            await net.router.ask(request())
         assert good.chats == []
         assert net.outcomes.rests((bad.address, bad.endpoint, "m"), asyncio.get_running_loop().time()) == 0
 
@@ -166,7 +166,7 @@ async def test_a_quote_that_is_no_longer_known_makes_us_ask_for_the_offer_again(
     async with Net(executor) as net:
         await failing(net)
         executor.script = list(ANSWER)
-        await read(await net.router.chat(request()))
+        await read(await net.router.ask(request()))
         assert executor.offer_calls == 2
 
 
@@ -176,18 +176,18 @@ async def test_a_quote_that_is_no_longer_known_makes_us_ask_for_the_offer_again(
 async def test_after_the_first_content_nothing_is_tried_again() -> None:
     bad, good = FakeExecutor(1, script=[ROLE, HEL, RetryElsewhere("broke")]), FakeExecutor(2)
     async with Net(bad, good) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         with pytest.raises(RetryElsewhere, match="broke"):
             await read(answer)
         assert good.chats == []
-        assert (await net.router.chat(request())).executor == good.address  # but it is remembered
+        assert (await net.router.ask(request())).executor == good.address  # but it is remembered
 
 
 async def test_a_stall_within_an_answer_ends_it() -> None:
     executor = FakeExecutor(1, script=[HEL, HANG])
     async with Net(executor, between_tokens_seconds=0.01) as net:
         with pytest.raises(RetryElsewhere) as caught:
-            await read(await net.router.chat(request()))
+            await read(await net.router.ask(request()))
         assert (caught.value.status, caught.value.code) == (504, "stalled")
         assert executor.chats[0].cancelled
 
@@ -195,7 +195,7 @@ async def test_a_stall_within_an_answer_ends_it() -> None:
 async def test_a_slow_reader_is_no_stall() -> None:
     executor = FakeExecutor(1)
     async with Net(executor, between_tokens_seconds=0.01) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         await asyncio.sleep(0.03)
         assert await read(answer) == ROLE + HEL + LO + END
 
@@ -204,7 +204,7 @@ async def test_the_whole_has_a_deadline_too() -> None:
     executor = FakeExecutor(1, script=[HEL, HANG])
     async with Net(executor, total_seconds=0.02) as net:
         with pytest.raises(RetryElsewhere) as caught:
-            await read(await net.router.chat(request()))
+            await read(await net.router.ask(request()))
         assert caught.value.status == 504
 
 
@@ -216,7 +216,7 @@ async def test_a_network_that_names_nobody_in_time_is_a_504() -> None:
 async def test_closing_an_answer_cancels_the_work() -> None:
     executor = FakeExecutor(1)
     async with Net(executor) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         await answer.close()
         assert executor.chats[0].cancelled
         assert await answer.read() is None
@@ -225,7 +225,7 @@ async def test_closing_an_answer_cancels_the_work() -> None:
 async def test_a_caller_that_leaves_before_the_first_content_cancels_the_work() -> None:
     executor = FakeExecutor(1, script=[HANG])
     async with Net(executor) as net:
-        asking = asyncio.create_task(net.router.chat(request()))
+        asking = asyncio.create_task(net.router.ask(request()))
         await executor.hung.wait()
         place = executor.address, executor.endpoint, "m"
         assert net.outcomes.load(place) == 1
@@ -243,7 +243,7 @@ async def test_a_caller_that_leaves_before_the_first_content_cancels_the_work() 
 async def test_a_model_that_nobody_announces_does_not_exist_and_near_names_are_told() -> None:
     async with Net(FakeExecutor(1, models=("smollm2-135m",))) as net:
         with pytest.raises(CallerFault, match=r"Did you mean smollm2-135m\?") as caught:
-            await net.router.chat(request(model="smollm-135m"))
+            await net.router.ask(request(model="smollm-135m"))
         assert (caught.value.status, caught.value.code) == (404, "model_not_found")
 
 
@@ -275,7 +275,7 @@ async def test_executors_that_rest_are_the_reason_and_when_they_are_back() -> No
 async def test_a_prompt_that_is_too_long_for_everybody_is_the_callers_fault() -> None:
     async with Net(FakeExecutor(1)) as net:
         with pytest.raises(CallerFault) as caught:
-            await net.router.chat(request(messages=[{"role": "user", "content": "x" * 100_000}]))
+            await net.router.ask(request(messages=[{"role": "user", "content": "x" * 100_000}]))
         assert (caught.value.status, caught.value.code) == (400, "context_length_exceeded")
 
 
@@ -306,7 +306,7 @@ def receipt(executor: FakeExecutor, stream: FakeStream, delivered: bytes, **fiel
 async def test_a_receipt_true_to_what_arrived_is_handed_on_once() -> None:
     executor = FakeExecutor(1)
     async with Net(executor) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         signed = receipt(executor, executor.chats[0], await read(answer))
         for _ in range(2):
             net.deliveries.on_control(executor.connections[0], Receipts([signed]))
@@ -316,7 +316,7 @@ async def test_a_receipt_true_to_what_arrived_is_handed_on_once() -> None:
 async def test_a_receipt_that_overtakes_the_end_waits_for_it() -> None:
     executor = FakeExecutor(1)
     async with Net(executor) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         signed = receipt(executor, executor.chats[0], ROLE + HEL + LO + END)
         net.deliveries.on_control(executor.connections[0], Receipts([signed]))
         assert net.receipts == []
@@ -327,7 +327,7 @@ async def test_a_receipt_that_overtakes_the_end_waits_for_it() -> None:
 async def test_a_cancelled_answer_is_receipted_up_to_what_arrived() -> None:
     executor = FakeExecutor(1, script=[ROLE, HEL, LO, HANG])
     async with Net(executor) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         executor.chats[0].received += len(LO)  # it is here, but nobody has read it
         await answer.close()
         signed = receipt(executor, executor.chats[0], ROLE + HEL + LO, status=Status.CANCELLED)
@@ -341,7 +341,7 @@ async def test_a_cancelled_answer_is_receipted_up_to_what_arrived() -> None:
 async def test_a_receipt_that_lies_is_dropped(lie: dict[str, Any]) -> None:
     executor = FakeExecutor(1)
     async with Net(executor) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         signed = receipt(executor, executor.chats[0], await read(answer), **lie)
         net.deliveries.on_control(executor.connections[0], Receipts([signed]))
         assert net.receipts == []
@@ -350,7 +350,7 @@ async def test_a_receipt_that_lies_is_dropped(lie: dict[str, Any]) -> None:
 async def test_nobody_sends_receipts_for_others() -> None:
     executor, other = FakeExecutor(1), FakeExecutor(2)
     async with Net(executor, other) as net:
-        answer = await net.router.chat(request())
+        answer = await net.router.ask(request())
         signed = receipt(executor, executor.chats[0], await read(answer))
         net.deliveries.on_control(other.connections[0], Receipts([signed, SignedReceipt(b"rubbish", bytes(65))]))
         assert net.receipts == []

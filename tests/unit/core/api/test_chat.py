@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lloom.core.chat import ChatRequest, parse
+from lloom.core.api.chat import parse
+from lloom.core.api.request import ApiRequest
 from lloom.core.errors import CallerFault
 
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-def ask(**fields: Any) -> ChatRequest:
+def ask(**fields: Any) -> ApiRequest:
     return parse(msgspec.json.encode({"model": "m", "messages": HELLO, **fields}))
 
 
@@ -26,7 +27,8 @@ def fault(**fields: Any) -> CallerFault:
 
 def test_a_minimal_request_asks_for_a_plain_answer_and_nothing_special() -> None:
     body = b'{"model":"SmolLM2-135M","messages":[{"role":"user","content":"h\xc3\xa9"}]}'
-    assert parse(body) == ChatRequest(
+    assert parse(body) == ApiRequest(
+        operation="chat",
         body=body,
         model="smollm2-135m",
         stream=False,

@@ -1,35 +1,15 @@
-"""A chat request as far as routing must understand it; the body itself travels on as it came. It never changes a byte of it."""
+"""OpenAI's chat completions as callers write them: what routing needs, what contradicts itself. It never reads an answer."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from lloom.core.errors import CallerFault
-from lloom.core.offer import canonical
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """What routing knows of one chat request.
-
-    `text_bytes` counts the UTF-8 bytes of the prompt's text, `features` are what an offer must have (see settings.Model).
-    """
-
-    body: bytes
-    model: str
-    stream: bool
-    include_usage: bool
-    choices: int
-    max_output: int | None
-    text_bytes: int
-    features: frozenset[str]
-
+from lloom.core.api.reading import contradiction, decode, missing, model_id
+from lloom.core.api.request import ApiRequest
 
 _Positive = Annotated[int, Meta(ge=1, lt=1 << 32)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -103,13 +83,14 @@ class _Body(Struct):
 _decoder = msgspec.json.Decoder(_Body)
 
 
-def parse(body: bytes) -> ChatRequest:
+def parse(body: bytes) -> ApiRequest:
     """The request in `body` (JSON); CallerFault names the field that is wrong."""
-    asked = _decode(body)
+    asked = decode(body, _decoder)
     _check(asked)
-    return ChatRequest(
+    return ApiRequest(
+        operation="chat",
         body=body,
-        model=_model(asked.model),
+        model=model_id(asked.model),
         stream=bool(asked.stream),
         include_usage=asked.stream_options is not None and bool(asked.stream_options.include_usage),
         choices=asked.n or 1,
@@ -119,75 +100,26 @@ def parse(body: bytes) -> ChatRequest:
     )
 
 
-def _decode(body: bytes) -> _Body:
-    try:
-        if not body.isascii():
-            body.decode()  # msgspec does not look into the strings that it skips
-        return _decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _fault(str(error)) from error
-    except UnicodeDecodeError as error:
-        raise CallerFault("The body of the request is not valid UTF-8.", code="invalid_json") from error
-    except RecursionError as error:
-        raise CallerFault("The JSON of the request is nested too deeply.", code="invalid_json") from error
-    except msgspec.DecodeError as error:
-        raise CallerFault(f"The body of the request is not valid JSON: {error}.", code="invalid_json") from error
-
-
-def _fault(message: str) -> CallerFault:
-    """msgspec's "Expected `int | null`, got `str` - at `$.n`" as OpenAI would put it."""
-    found = re.fullmatch(r"(?s)(.*?)(?: - at `(?:key in )?\$\.?(.*?)`)?", message)
-    assert found is not None
-    what, param = found[1].replace(" | null", "").replace("`", ""), found[2]
-    if missing := re.fullmatch(r"Object missing required field (\w+)", what):
-        param = f"{param}.{missing[1]}" if param else missing[1]
-        return CallerFault(f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
-    code = "invalid_type" if ", got " in what else "invalid_value"
-    if not param:
-        return CallerFault(f"The body of the request is wrong: {_lower(what)}.", code=code)
-    return CallerFault(f"Invalid value for '{param}': {_lower(what)}.", code=code, param=param)
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
 def _check(asked: _Body) -> None:
     """CallerFault for what contradicts itself, field by field right."""
     for number, message in enumerate(asked.messages):
         if message.content is None and message.role != "assistant":
-            raise _missing(f"messages[{number}].content")
+            raise missing(f"messages[{number}].content")
     for number, tool in enumerate(asked.tools or ()):
         if tool.type == "function" and tool.function is None:
-            raise _missing(f"tools[{number}].function")
+            raise missing(f"tools[{number}].function")
     form = asked.response_format
     if form is not None and form.type == "json_schema" and form.json_schema is None:
-        raise _missing("response_format.json_schema")
+        raise missing("response_format.json_schema")
     if asked.stream_options is not None and not asked.stream:
-        raise _contradiction("stream_options", "'stream_options' is only allowed when 'stream' is true.")
+        raise contradiction("stream_options", "'stream_options' is only allowed when 'stream' is true.")
     if asked.top_logprobs is not None and not asked.logprobs:
-        raise _contradiction("top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.")
+        raise contradiction("top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.")
     if asked.tool_choice not in (None, "none", "auto") and not asked.tools:
-        raise _contradiction("tool_choice", "'tool_choice' is only allowed when 'tools' are specified.")
+        raise contradiction("tool_choice", "'tool_choice' is only allowed when 'tools' are specified.")
     limits = {asked.max_tokens, asked.max_completion_tokens} - {None}
     if len(limits) > 1:
-        raise _contradiction("max_tokens", "'max_tokens' and 'max_completion_tokens' differ; send one of them.")
-
-
-def _missing(param: str) -> CallerFault:
-    return CallerFault(f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
-
-
-def _contradiction(param: str, message: str) -> CallerFault:
-    return CallerFault(f"Invalid value for '{param}': {message}", code="invalid_value", param=param)
-
-
-def _model(name: str) -> str:
-    try:
-        return canonical(name)
-    except ValueError as error:
-        message = f"The model does not exist: {error}."
-        raise CallerFault(message, status=404, code="model_not_found", param="model") from error
+        raise contradiction("max_tokens", "'max_tokens' and 'max_completion_tokens' differ; send one of them.")
 
 
 def _texts(asked: _Body) -> Iterator[str]:

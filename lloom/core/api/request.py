@@ -1,0 +1,27 @@
+"""A request as far as routing must understand it; the body itself travels on as it came. It never changes a byte of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Operation = Literal["chat", "completions", "embeddings"]
+"""What a model is asked to do: the three of OpenAI's endpoints that all others can be said in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRequest:
+    """What routing knows of one request, whichever endpoint it came in by.
+
+    `text_bytes` counts the UTF-8 bytes of the prompt's text, `features` are what an offer must have (see settings.Model).
+    """
+
+    operation: Operation
+    body: bytes
+    model: str
+    stream: bool
+    include_usage: bool
+    choices: int
+    max_output: int | None
+    text_bytes: int
+    features: frozenset[str]
