@@ -98,11 +98,6 @@ def usage_event(head: bytes, done: Done) -> bytes:
     return event(_encode(chunk))
 
 
-def error_event(error: dict[str, Any]) -> bytes:
-    """The event that says in-band why a stream ends too early; `error` as in OpenAI's error envelope."""
-    return event(_encode({"error": error}))
-
-
 class Fold:
     """Joins the chunks of a stream into one `chat.completion`, however the bytes are cut. Errors as in `has_content`."""
 

@@ -12,12 +12,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lloom.adapters.gateway import chat
-from lloom.adapters.gateway.envelope import failure
+from lloom.adapters.gateway import endpoint
 from lloom.adapters.gateway.exchange import Exchange, Gone
+from lloom.adapters.gateway.failures import failure
 from lloom.adapters.gateway.health import Health
 from lloom.adapters.gateway.metrics import Metrics
 from lloom.adapters.gateway.models import listing
+from lloom.core.api.dialect import Dialect
+from lloom.core.api.openai import ChatCompletions
 from lloom.core.errors import CallerFault, LloomError
 from lloom.core.identity import NodeId
 from lloom.core.messages import FROM_EXECUTOR
@@ -29,10 +31,15 @@ _LOCAL_HOSTS: Final = frozenset({b"127.0.0.1", b"[::1]", b"localhost"})
 _NOBODY: Final = 499
 """Status for the metrics when the caller left before an answer (nginx's number)."""
 
+DIALECTS: Final[dict[str, Dialect]] = {"/v1/chat/completions": ChatCompletions()}
+"""By their paths. Whoever asks for anything else is taken for a user of chat completions."""
+
+_USUAL: Final = DIALECTS["/v1/chat/completions"]
+
 _Handler = Callable[[Exchange], Awaitable[None]]
 
 
-class Backend(chat.Router, Protocol):
+class Backend(endpoint.Router, Protocol):
     """What is needed of `lloom.adapters.routing.router.Router`."""
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]: ...
@@ -49,7 +56,10 @@ class Gateway:
         self._local = settings.host in LOOPBACK
         self._router = Router(
             [
-                _route("/v1/chat/completions", "POST", chat.Chat(backend, settings, self.metrics)),
+                *(
+                    _route(path, "POST", endpoint.Endpoint(dialect, backend, settings, self.metrics))
+                    for path, dialect in DIALECTS.items()
+                ),
                 _route("/v1/models", "GET", self._models),
                 _route("/v1/models/{id:path}", "GET", self._model),
                 _route("/health", "GET", self._tell_health),
@@ -61,7 +71,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP exchange, from its headers to the last byte of its answer."""
         assert scope["type"] == "http", "the server is started for HTTP alone"
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, DIALECTS.get(scope["path"], _USUAL))
         scope["app"], scope["lloom.exchange"] = self, exchange
         began = asyncio.get_running_loop().time()
         with logger.contextualize(request=exchange.request_id.decode()):

@@ -1,18 +1,16 @@
-"""One HTTP exchange over ASGI: its body, its answer, and whether anybody still listens. It knows nothing of chats."""
+"""One HTTP exchange over ASGI: its body, its answer, and whether anybody still listens. It knows nothing of models."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
-from lloom.adapters.gateway.envelope import Failure, Headers
-from lloom.core.completion import error_event
+from lloom.core.api.dialect import Dialect, Failure, Headers
 from lloom.core.errors import CallerFault
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -29,17 +27,20 @@ class Gone(Exception):
 
 
 class Exchange:
-    """A request and the answer to it, which is either one `reply`, or `begin`, `write` …, `end`."""
+    """A request and the answer to it, which is either one `reply`, or `begin`, `write` …, `end`; errors in `dialect`."""
 
-    __slots__ = ("_boundary", "_receive", "_send", "_writing", "request_id", "scope", "status", "written_at")
+    __slots__ = ("_boundary", "_dialect", "_receive", "_send", "_writing", "failed", "request_id", "scope", "status", "written_at")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, dialect: Dialect) -> None:
         self.scope = scope
         self.status = 0
         """Of the answer; 0 until it has begun."""
         self.written_at = 0.0
         """On the loop's clock."""
         self.request_id = self._request_id()
+        self.failed: Callable[[Failure], bytes] = lambda _: b""
+        """How a stream that has begun says that it failed; whoever begins one sets it."""
+        self._dialect = dialect
         self._receive = receive
         self._send = send
         self._boundary = True
@@ -92,17 +93,19 @@ class Exchange:
         await self._start(200, [*_STREAM, *headers])
 
     async def write(self, data: bytes) -> None:
-        """The next bytes of the stream; waits for a slow reader."""
+        """The next bytes of the stream, perhaps none; waits for a slow reader."""
+        if not data:
+            return
         self._writing = True
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self._writing = False
         self._boundary = data.endswith((b"\n\n", b"\r\n\r\n"))
         self.written_at = asyncio.get_running_loop().time()
 
-    async def comment(self, text: bytes) -> None:
-        """A line that clients skip, if this is a place for one."""
+    async def aside(self, event: bytes) -> None:
+        """An event that clients skip, if this is a place for one."""
         if self._boundary and not self._writing:
-            await self.write(b": " + text + b"\n\n")
+            await self.write(event)
 
     async def end(self, data: bytes) -> None:
         """The last events of the stream, whole ones."""
@@ -112,13 +115,14 @@ class Exchange:
     async def fail(self, failure: Failure) -> None:
         """Says what went wrong: as a reply, or as the last event of a stream that has begun."""
         if not self.status:
-            await self.reply(failure.status, msgspec.json.encode({"error": failure.error}), failure.headers)
+            body = self._dialect.refusal(failure, self.request_id.decode())
+            await self.reply(failure.status, body, failure.headers)
         else:
-            await self.end(error_event(failure.error))
+            await self.end(self.failed(failure))
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.status = status
-        named = [*headers, (b"x-request-id", self.request_id)]
+        named = [*headers, (self._dialect.id_header, self.request_id)]
         await self._send({"type": "http.response.start", "status": status, "headers": named})
 
     async def _next(self, seconds: float) -> dict[str, Any]:

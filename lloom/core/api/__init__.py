@@ -1,1 +1,1 @@
-"""What callers ask for, in OpenAI's words and in others: pure reading and writing of JSON, no sockets."""
+"""The languages of callers, OpenAI's and others: pure reading and writing of JSON, no sockets."""
