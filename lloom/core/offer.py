@@ -17,7 +17,7 @@ MAX_OFFER_BYTES: Final = 256 * 1024
 
 ModelId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._:/@+-]{0,127}$")]
 Amount = Annotated[int, Meta(ge=0, le=1 << 62)]
-Feature = Annotated[str, Meta(min_length=1, max_length=64)]
+Word = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class Endpoint(Struct, frozen=True, array_like=True, order=True, forbid_unknown_fields=True):
@@ -63,7 +63,9 @@ class ModelOffer(Struct, frozen=True, kw_only=True):
     max_output: Annotated[int, Meta(ge=1, lt=1 << 32)]
     parallel: Annotated[int, Meta(ge=1, le=1_000_000)]
     encoding: Annotated[str, Meta(max_length=64)]
-    features: Annotated[tuple[Feature, ...], Meta(max_length=32)] = ()
+    operations: Annotated[tuple[Word, ...], Meta(min_length=1, max_length=16)] = ("chat",)
+    """What it can be asked to do (`api.request.Operation`, or what only others know)."""
+    features: Annotated[tuple[Word, ...], Meta(max_length=32)] = ()
     backend: Annotated[str, Meta(max_length=64)]
     input_price: Amount = 0
     output_price: Amount = 0

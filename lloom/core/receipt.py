@@ -231,7 +231,7 @@ def quote_of(offer: Offer, model: ModelOffer, payment: Payment | None = None) ->
     It is valid as long as the offer and bears its number; a new offer makes new quotes, and an executor honours the old ones
     until they expire. An offer names no cached price and no fee: cached input costs as any input.
     """
-    terms = msgspec.msgpack.encode([model.context, model.max_output, model.features])
+    terms = msgspec.msgpack.encode([model.context, model.max_output, model.operations, model.features])
     rate = PRICE_UNIT if payment is None else payment.rate
     input_price, output_price = _scaled(model.input_price, rate), _scaled(model.output_price, rate)
     return Quote(

@@ -15,6 +15,10 @@ from lloom.core.receipt import Quote
 
 Policy = Literal["balanced", "cheapest", "fastest", "pinned"]
 
+Code = Literal[
+    "no_executor", "context_length_exceeded", "invalid_value", "unsupported_operation", "payment_required", "price"
+]
+
 _BYTES_PER_TOKEN: Final = 8
 """Text has at least a token for so many bytes: only what surely exceeds a context is ruled out here."""
 
@@ -56,9 +60,7 @@ class Nobody:
     """Why nobody is left. `param`: the field of the request that no executor can satisfy."""
 
     reason: str
-    code: Literal["no_executor", "context_length_exceeded", "invalid_value", "payment_required", "price"] = (
-        "no_executor"
-    )
+    code: Code = "no_executor"
     param: str | None = None
     retry_after: float | None = None
 
@@ -213,12 +215,14 @@ class Selection:
 class _Misfit:
     """Why one offer cannot take a request. `limit`: the offer's, where the request exceeds one."""
 
-    kind: Literal["features", "context", "output", "payment", "price"]
+    kind: Literal["operation", "features", "context", "output", "payment", "price"]
     text: str
     limit: int = 0
 
 
 def _misfit(terms: ModelOffer, request: ApiRequest) -> _Misfit | None:
+    if request.operation not in terms.operations:
+        return _Misfit("operation", f"that do not do {request.operation}")
     lacking = sorted(request.features - set(terms.features))
     if lacking:
         return _Misfit("features", f"without {', '.join(lacking)}")
@@ -232,6 +236,9 @@ def _misfit(terms: ModelOffer, request: ApiRequest) -> _Misfit | None:
 def _nobody_fits(misfits: Mapping[NodeId, _Misfit], request: ApiRequest) -> Nobody:
     kinds = {misfit.kind for misfit in misfits.values()}
     limit = max(misfit.limit for misfit in misfits.values())
+    if kinds == {"operation"}:
+        reason = f"The model {request.model} does not do {request.operation}: no executor offers it for that."
+        return Nobody(reason, "unsupported_operation", "model")
     if kinds == {"context"}:
         reason = f"The prompt is longer than {request.model} takes: its context is {limit} tokens."
         return Nobody(reason, "context_length_exceeded", "messages")

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from lloom.core.api.request import Operation
+
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -17,7 +19,7 @@ Money = Annotated[int, Meta(ge=0)]
 
 Role = Literal["client", "executor", "validator", "demo"]
 Command = Literal["serve", "ask", "models", "keygen", "doctor", "deploy", "deposit", "withdraw", "settle", "usage"]
-Feature = Literal["tools", "json", "json_schema", "vision", "logprobs", "embeddings", "prefill", "seed"]
+Feature = Literal["tools", "json", "json_schema", "vision", "logprobs", "prefill", "seed"]
 """What a model can do beyond plain chat."""
 
 
@@ -202,6 +204,8 @@ class Model(Group, frozen=True):
     """What the backend calls it; None: as we do."""
     encoding: str = "o200k_base"
     """The tiktoken encoding it is billed by."""
+    operations: Annotated[tuple[Operation, ...], Meta(min_length=1, max_length=3)] = ("chat",)
+    """What it can be asked to do."""
     features: tuple[Feature, ...] = ()
     input_price: Price = 0
     output_price: Price = 0

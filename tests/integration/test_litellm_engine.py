@@ -46,14 +46,14 @@ async def running(server: MockServer, **fields: Any) -> AsyncIterator[LiteLLMEng
 async def failing(fault: str, **fields: Any) -> LloomError:
     async with mock() as server, running(server, models={"mock": model(f"mock@{fault}")}, **fields) as engine:
         with pytest.raises(LloomError) as raised:
-            await read(engine.stream("mock", ask()))
+            await read(engine.stream("chat", "mock", ask()))
         assert server.stats.requests == 1, "it tried again by itself"
         return raised.value
 
 
 async def test_a_stream_is_in_openais_wire_form() -> None:
     async with mock() as server, running(server) as engine:
-        chunks = events(await read(engine.stream("mock", ask())))
+        chunks = events(await read(engine.stream("chat", "mock", ask())))
     assert len(text(chunks).split()) == 20
     assert finish(chunks) == "stop"
     assert usage(chunks)["completion_tokens"] == 20
@@ -67,15 +67,15 @@ async def test_a_stream_is_in_openais_wire_form() -> None:
 
 async def test_it_says_what_the_raw_path_says() -> None:
     async with mock() as server, running(server) as engine:
-        first = events(await read(engine.stream("mock", ask())))
-        second = events(await read(engine.stream("mock", ask())))
+        first = events(await read(engine.stream("chat", "mock", ask())))
+        second = events(await read(engine.stream("chat", "mock", ask())))
     assert text(first) == text(second)
 
 
 async def test_tool_calls_come_through() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"type": "string"}}}}}
     async with mock() as server, running(server) as engine:
-        chunks = events(await read(engine.stream("mock", ask(tools=[tool], tool_choice="required"))))
+        chunks = events(await read(engine.stream("chat", "mock", ask(tools=[tool], tool_choice="required"))))
     calls = [call for chunk in chunks[:-1] for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
     assert calls[0]["function"]["name"] == "f"
     assert list(msgspec.json.decode("".join(call["function"]["arguments"] for call in calls))) == ["a"]
@@ -84,7 +84,7 @@ async def test_tool_calls_come_through() -> None:
 
 async def test_the_wanted_tokens_are_lowered_to_what_the_model_gives() -> None:
     async with mock() as server, running(server, models={"mock": model(max_output=4)}) as engine:
-        chunks = events(await read(engine.stream("mock", ask(max_tokens=9))))
+        chunks = events(await read(engine.stream("chat", "mock", ask(max_tokens=9))))
     assert (usage(chunks)["completion_tokens"], finish(chunks)) == (4, "length")
 
 
@@ -95,7 +95,7 @@ async def test_a_caller_cannot_redirect_the_key_or_anything_else(monkeypatch: py
             "api_base": trap.url, "base_url": trap.url, "extra_headers": {"x-mock-fault": "500"}, "custom_llm_provider": "openai",
             "mock_response": "no", "fallbacks": ["x"], "extra_body": {"model": "mock@500"}, "num_retries": 3, "api_key": "x",
         }  # fmt: skip
-        assert len(text(events(await read(engine.stream("mock", ask(**aims))))).split()) == 20
+        assert len(text(events(await read(engine.stream("chat", "mock", ask(**aims))))).split()) == 20
         assert (server.stats.requests, trap.stats.requests) == (1, 0)
 
 
@@ -105,7 +105,7 @@ async def test_a_caller_cannot_redirect_the_key_or_anything_else(monkeypatch: py
 async def test_a_malformed_request_is_the_callers_fault_and_is_not_sent(body: bytes) -> None:
     async with mock() as server, running(server) as engine:
         with pytest.raises(CallerFault):
-            await read(engine.stream("mock", body))
+            await read(engine.stream("chat", "mock", body))
         assert server.stats.requests == 0
 
 
@@ -153,7 +153,7 @@ async def test_silence_is_given_up_after_a_while(fault: str) -> None:
 
 async def test_an_answer_may_take_longer_than_the_longest_silence() -> None:
     async with mock(tokens=20, token_seconds=0.05) as server, running(server, idle_seconds=0.5) as engine:
-        assert len(text(events(await read(engine.stream("mock", ask())))).split()) == 20
+        assert len(text(events(await read(engine.stream("chat", "mock", ask())))).split()) == 20
 
 
 async def test_a_provider_that_is_not_there_means_trying_elsewhere() -> None:
@@ -161,12 +161,12 @@ async def test_a_provider_that_is_not_there_means_trying_elsewhere() -> None:
         pass
     async with running(server) as engine:
         with pytest.raises(RetryElsewhere):
-            await read(engine.stream("mock", ask()))
+            await read(engine.stream("chat", "mock", ask()))
 
 
 async def test_closing_the_answer_stops_the_generation() -> None:
     async with mock(tokens=100_000, token_seconds=0.001) as server, running(server) as engine:
-        async with aclosing(engine.stream("mock", ask())) as answer:
+        async with aclosing(engine.stream("chat", "mock", ask())) as answer:
             await anext(answer)
         await until(lambda: server.stats.active == 0)
         assert server.stats.cancelled == 1
@@ -175,7 +175,7 @@ async def test_closing_the_answer_stops_the_generation() -> None:
 @pytest.mark.parametrize("fault", ["stall", "pause"])
 async def test_cancelling_the_reader_stops_the_generation(fault: str) -> None:
     async with mock() as server, running(server, models={"mock": model(f"mock@{fault}")}) as engine:
-        reading = asyncio.create_task(read(engine.stream("mock", ask())))
+        reading = asyncio.create_task(read(engine.stream("chat", "mock", ask())))
         await until(lambda: server.stats.active == 1)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -195,9 +195,9 @@ async def test_a_hundred_equal_chunks_are_an_answer_too() -> None:
 async def test_no_prompt_reaches_a_log(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     caplog.set_level(logging.DEBUG)
     async with mock() as server, running(server, models={"mock": model(), "bad": model("mock@500")}) as engine:
-        await read(engine.stream("mock", ask("a-secret-question")))
+        await read(engine.stream("chat", "mock", ask("a-secret-question")))
         with pytest.raises(RetryElsewhere):
-            await read(engine.stream("bad", ask("a-secret-question")))
+            await read(engine.stream("chat", "bad", ask("a-secret-question")))
     out, err = capfd.readouterr()
     assert "a-secret-question" not in caplog.text + out + err
 

@@ -44,7 +44,7 @@ async def failing(fault: str, **fields: Any) -> LloomError:
     """What the engine makes of a fault of the mock."""
     async with mock() as server, running(server, models={"mock": model(f"mock@{fault}")}, **fields) as engine:
         with pytest.raises(LloomError) as raised:
-            await read(engine.stream("mock", ask()))
+            await read(engine.stream("chat", "mock", ask()))
         return raised.value
 
 
@@ -66,7 +66,7 @@ async def backend_that(answers: web.Handler) -> AsyncIterator[Engine]:  # type: 
 
 async def test_an_answer_comes_through_as_the_backend_gave_it() -> None:
     async with mock() as server, running(server) as engine:
-        chunks = events(await read(engine.stream("mock", ask())))
+        chunks = events(await read(engine.stream("chat", "mock", ask())))
     assert len(text(chunks).split()) == 20
     assert usage(chunks)["completion_tokens"] == 20
 
@@ -91,7 +91,7 @@ async def test_the_request_is_rewritten_only_where_it_must_be() -> None:
         b'{"model":"x", "stream":false,"store":true,"service_tier":"priority","messages":[ {"a": 1.50}],"top_k" : 3 }'
     )
     async with backend_that(answer) as engine:
-        await read(engine.stream("mock", body))
+        await read(engine.stream("chat", "mock", body))
     ((key, sent),) = seen
     assert key is None
     assert b'[ {"a": 1.50}]' in sent
@@ -108,7 +108,7 @@ async def test_the_request_is_rewritten_only_where_it_must_be() -> None:
 async def test_the_wanted_tokens_are_lowered_to_what_the_model_gives() -> None:
     async with mock() as server, running(server, models={"mock": model(max_output=4)}) as engine:
         for limit, expected in ((9, 4), (2, 2), (None, 20)):
-            chunks = events(await read(engine.stream("mock", ask(max_tokens=limit))))
+            chunks = events(await read(engine.stream("chat", "mock", ask(max_tokens=limit))))
             assert usage(chunks)["completion_tokens"] == expected
 
 
@@ -116,7 +116,7 @@ async def test_the_wanted_tokens_are_lowered_to_what_the_model_gives() -> None:
 async def test_a_malformed_request_is_the_callers_fault_and_is_not_sent(body: bytes) -> None:
     async with mock() as server, running(server, models={"mock": model(max_output=4)}) as engine:
         with pytest.raises(CallerFault):
-            await read(engine.stream("mock", body))
+            await read(engine.stream("chat", "mock", body))
         assert server.stats.requests == 0
 
 
@@ -168,7 +168,7 @@ async def test_a_400_that_is_about_the_account_is_not_the_callers_fault(message:
 
     async with backend_that(answer) as engine:
         with pytest.raises(RetryElsewhere) as raised:
-            await read(engine.stream("mock", ask()))
+            await read(engine.stream("chat", "mock", ask()))
     assert message not in str(raised.value)
 
 
@@ -185,7 +185,7 @@ async def test_what_came_before_a_cut_is_delivered() -> None:
 
         async def reading() -> None:
             nonlocal got
-            async for data in engine.stream("mock", ask()):
+            async for data in engine.stream("chat", "mock", ask()):
                 got += data
 
         with pytest.raises(RetryElsewhere):
@@ -199,7 +199,7 @@ async def test_an_answer_without_an_end_was_cut() -> None:
 
     async with backend_that(answer) as engine:
         with pytest.raises(RetryElsewhere, match="no end"):
-            await read(engine.stream("mock", ask()))
+            await read(engine.stream("chat", "mock", ask()))
 
 
 @pytest.mark.parametrize("status", [200, 301, 400])
@@ -209,7 +209,7 @@ async def test_nonsense_is_no_answer(status: int) -> None:
 
     async with backend_that(answer) as engine:
         with pytest.raises(CallerFault if status == 400 else RetryElsewhere) as raised:
-            await read(engine.stream("mock", ask()))
+            await read(engine.stream("chat", "mock", ask()))
     assert "<html>" not in str(raised.value)
 
 
@@ -218,13 +218,13 @@ async def test_a_backend_that_is_not_there_is_unreachable() -> None:
         url = server.url
     async with started(OpenAIEngine("vllm", backend(f"{url}/v1"))) as engine:
         with pytest.raises(RetryElsewhere) as raised:
-            await read(engine.stream("mock", ask()))
+            await read(engine.stream("chat", "mock", ask()))
     assert (raised.value.status, raised.value.code) == (503, "backend_unreachable")
 
 
 async def test_closing_the_answer_stops_the_generation() -> None:
     async with mock(tokens=100_000, token_seconds=0.001) as server, running(server) as engine:
-        async with aclosing(engine.stream("mock", ask())) as answer:
+        async with aclosing(engine.stream("chat", "mock", ask())) as answer:
             await anext(answer)
             assert server.stats.active == 1
         await until(lambda: server.stats.active == 0)
@@ -234,7 +234,7 @@ async def test_closing_the_answer_stops_the_generation() -> None:
 @pytest.mark.parametrize("fault", ["stall", "pause"])
 async def test_cancelling_the_reader_stops_the_generation(fault: str) -> None:
     async with mock() as server, running(server, models={"mock": model(f"mock@{fault}")}) as engine:
-        reading = asyncio.create_task(read(engine.stream("mock", ask())))
+        reading = asyncio.create_task(read(engine.stream("chat", "mock", ask())))
         await until(lambda: server.stats.active == 1)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -246,11 +246,11 @@ async def test_cancelling_the_reader_stops_the_generation(fault: str) -> None:
 async def test_a_connection_serves_again_after_a_whole_answer_and_never_after_a_broken_one() -> None:
     async with mock() as server, running(server, models={"mock": model(), "cut": model("mock@pause")}) as engine:
         for _ in range(3):
-            await read(engine.stream("mock", ask()))
+            await read(engine.stream("chat", "mock", ask()))
         assert len(server.connections) == 1
-        async with aclosing(engine.stream("cut", ask())) as answer:
+        async with aclosing(engine.stream("chat", "cut", ask())) as answer:
             await anext(answer)
-        await read(engine.stream("mock", ask()))
+        await read(engine.stream("chat", "mock", ask()))
         assert server.stats.cancelled == 1
 
 
@@ -272,7 +272,7 @@ async def test_the_key_is_sent_to_the_backend(monkeypatch: pytest.MonkeyPatch) -
         assert isinstance(other, OpenAIEngine)
         settings = msgspec.structs.replace(other._backend, key_env="TEST_KEY")
         async with started(OpenAIEngine("vllm", settings)) as engine:
-            await read(engine.stream("mock", ask()))
+            await read(engine.stream("chat", "mock", ask()))
     assert seen == [f"Bearer {KEY}"]
 
 
@@ -282,6 +282,7 @@ async def test_the_key_is_sent_to_the_backend(monkeypatch: pytest.MonkeyPatch) -
         ({"base_url": "localhost:1"}, "base_url"),
         ({"models": {"a": Model(context=1, encoding="gpt2")}}, "gpt2"),
         ({"models": {"A": model(), "a": model()}}, "twice"),
+        ({"models": {"a": model(operations=("chat", "embeddings"))}}, "does not do embeddings"),
         ({"models": {"no model": model()}}, "no model"),
     ],
 )
@@ -305,7 +306,7 @@ async def test_the_mock_serves_as_a_backend_of_its_own() -> None:
     (offer,) = await engine.start()
     assert (offer.id, offer.parallel, offer.backend) == ("lloom-mock", 4, "mock")
     for _ in range(2):
-        assert usage(events(await read(engine.stream("lloom-mock", ask()))))["completion_tokens"] == 6
+        assert usage(events(await read(engine.stream("chat", "lloom-mock", ask()))))["completion_tokens"] == 6
     await engine.close()
 
 
@@ -317,5 +318,5 @@ async def test_a_redirect_does_not_carry_the_prompt_elsewhere() -> None:
 
         async with backend_that(answer) as engine:
             with pytest.raises(RetryElsewhere):
-                await read(engine.stream("mock", ask()))
+                await read(engine.stream("chat", "mock", ask()))
         assert trap.stats.requests == 0

@@ -20,6 +20,7 @@ from lloom.adapters.bridge import Connection, Link, Stream, dial
 from lloom.adapters.serving import Serving
 from lloom.adapters.serving.gate import Gate
 from lloom.core import tokens
+from lloom.core.api.request import Operation
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, LloomError, RetryElsewhere
 from lloom.core.identity import Identity
@@ -69,7 +70,7 @@ class ScriptedEngine:
     async def start(self) -> tuple[ModelOffer, ...]:
         return (model("m"),)
 
-    async def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    async def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         self.asked.append((model, body))
         self.open += 1
         try:
@@ -359,6 +360,13 @@ async def test_an_unknown_model_is_refused() -> None:
     async with opened() as counter:
         call = counter.call(counter.quote(counter.publish()), model="unheard-of")
         assert kind(await counter.refusal(call)) == (RetryElsewhere, 404, "model_not_found")
+
+
+async def test_what_a_model_is_not_offered_for_is_refused() -> None:
+    async with opened() as counter:
+        call = replace(counter.call(counter.quote(counter.publish())), operation="embeddings")
+        assert kind(await counter.refusal(call)) == (RetryElsewhere, 404, "operation")
+        assert not counter.engine.asked
 
 
 async def test_a_request_that_somebody_else_signed_is_refused() -> None:

@@ -35,7 +35,7 @@ async def engine() -> AsyncIterator[SmolLM2Engine]:
 
 
 async def test_it_answers_and_says_what_it_used(engine: SmolLM2Engine) -> None:
-    chunks = events(await read(engine.stream(NAME, ask("What is the capital of France?", temperature=0))))
+    chunks = events(await read(engine.stream("chat", NAME, ask("What is the capital of France?", temperature=0))))
     assert len(text(chunks).split()) > 3
     assert usage(chunks)["prompt_tokens"] > 10
     assert {chunk["model"] for chunk in chunks} == {NAME}
@@ -43,23 +43,25 @@ async def test_it_answers_and_says_what_it_used(engine: SmolLM2Engine) -> None:
 
 async def test_equal_questions_get_equal_answers_in_parallel_too(engine: SmolLM2Engine) -> None:
     question = ask("Tell me a story", temperature=0, seed=1, max_tokens=16)
-    answers = await asyncio.gather(*(read(engine.stream(NAME, question)) for _ in range(3)))
+    answers = await asyncio.gather(*(read(engine.stream("chat", NAME, question)) for _ in range(3)))
     assert len({text(events(answer)) for answer in answers}) == 1
 
 
 async def test_a_limit_ends_the_answer(engine: SmolLM2Engine) -> None:
-    chunks = events(await read(engine.stream(NAME, ask("Count to a hundred", max_completion_tokens=3))))
+    chunks = events(await read(engine.stream("chat", NAME, ask("Count to a hundred", max_completion_tokens=3))))
     assert (usage(chunks)["completion_tokens"], finish(chunks)) == (3, "length")
 
 
 async def test_an_answer_without_a_limit_ends_at_the_models(engine: SmolLM2Engine) -> None:
-    chunks = events(await read(engine.stream(NAME, ask("Write a very long story", temperature=0, n_predict=-1))))
+    chunks = events(
+        await read(engine.stream("chat", NAME, ask("Write a very long story", temperature=0, n_predict=-1)))
+    )
     assert usage(chunks)["completion_tokens"] <= 64
 
 
 async def test_a_prompt_that_is_too_long_is_the_callers_fault(engine: SmolLM2Engine) -> None:
     with pytest.raises(CallerFault) as raised:
-        await read(engine.stream(NAME, ask("word " * 4000)))
+        await read(engine.stream("chat", NAME, ask("word " * 4000)))
     assert raised.value.code == "context_length_exceeded"
 
 
@@ -68,7 +70,10 @@ async def test_closing_the_answer_stops_the_generation() -> None:
     await engine.start()
     question = ask("Write a very long story", temperature=0)
     # Left alone, both would go on for half a minute.
-    async with aclosing(engine.stream(NAME, question)) as one, aclosing(engine.stream(NAME, question)) as two:
+    async with (
+        aclosing(engine.stream("chat", NAME, question)) as one,
+        aclosing(engine.stream("chat", NAME, question)) as two,
+    ):
         await asyncio.gather(anext(one), anext(two))
         assert await busy(engine) == 2
     async with asyncio.timeout(5):

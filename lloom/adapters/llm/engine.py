@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import Protocol
 
 from lloom.core import tokens
+from lloom.core.api.request import Operation
 from lloom.core.errors import ConfigError
 from lloom.core.offer import ModelOffer, canonical
 from lloom.core.settings import Model
@@ -21,11 +22,12 @@ class Engine(Protocol):
         """Makes ready and tells what is served. ConfigError when the backend cannot work as configured."""
         ...
 
-    def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
-        """The answer to the chat request `body` (JSON) as SSE bytes, cut anywhere, the usage chunk and `[DONE]` included.
+    def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        """The answer to `body` (JSON) as SSE bytes, cut anywhere, the usage chunk and `[DONE]` included.
 
-        `model` is one of the offered ids. `aclose()`, or cancelling the task that waits for the next bytes, stops the
-        generation. Raises RetryElsewhere when this backend failed, CallerFault when the request would fail anywhere.
+        `model` is one of the offered ids, `operation` one that it is offered for. `aclose()`, or cancelling the task that
+        waits for the next bytes, stops the generation. Raises RetryElsewhere when this backend failed, CallerFault when the
+        request would fail anywhere.
         """
         ...
 
@@ -34,8 +36,8 @@ class Engine(Protocol):
         ...
 
 
-def catalogue(backend: str, models: Mapping[str, Model]) -> dict[str, Model]:
-    """The configured models by canonical id, checked; ConfigError names what is wrong."""
+def catalogue(backend: str, models: Mapping[str, Model], able: Collection[Operation]) -> dict[str, Model]:
+    """The configured models by canonical id, checked; ConfigError names what is wrong. `able`: what the backend can do."""
     if not models:
         raise ConfigError(f"llm.{backend}.models is empty: name at least one model")
     found: dict[str, Model] = {}
@@ -49,6 +51,8 @@ def catalogue(backend: str, models: Mapping[str, Model]) -> dict[str, Model]:
             raise ConfigError(f"{where}: listed twice (upper and lower case are the same model)")
         if model.encoding not in tokens.ENCODINGS:
             raise ConfigError(f"{where}.encoding: {model.encoding!r} is none of {', '.join(sorted(tokens.ENCODINGS))}")
+        if unable := [each for each in model.operations if each not in able]:
+            raise ConfigError(f"{where}.operations: this backend does not do {' or '.join(unable)}")
         found[key] = model
     return found
 
@@ -62,6 +66,7 @@ def offers(backend: str, models: Mapping[str, Model], parallel: int) -> tuple[Mo
             max_output=min(model.max_output or model.context, model.context),
             parallel=parallel,
             encoding=model.encoding,
+            operations=model.operations,
             features=model.features,
             backend=backend,
             input_price=model.input_price,

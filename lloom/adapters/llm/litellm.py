@@ -22,6 +22,7 @@ from lloom.adapters.llm import body as bodies
 from lloom.adapters.llm.engine import catalogue, offers, secret
 from lloom.adapters.llm.failure import cut, failure, stalled
 from lloom.core import sse
+from lloom.core.api.request import Operation
 from lloom.core.errors import CallerFault, ConfigError, LloomError, RetryElsewhere
 from lloom.core.offer import ModelOffer
 from lloom.core.settings import LiteLLMBackend, Model
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 # Read while it is imported: else it downloads its price list, and loads a .env file from wherever it was started.
 ENVIRONMENT: Final = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+
+OPERATIONS: Final = frozenset[Operation]({"chat"})
 
 LOGGERS: Final = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 
@@ -45,15 +48,16 @@ class LiteLLMEngine:
         self._litellm: Any = None
 
     async def start(self) -> tuple[ModelOffer, ...]:
-        self._models = catalogue(self.name, self._backend.models)
+        self._models = catalogue(self.name, self._backend.models, OPERATIONS)
         self._key = secret(self.name, self._backend.key_env)
         self._litellm = await asyncio.to_thread(_import)
         if self._backend.provider not in {str(getattr(p, "value", p)) for p in self._litellm.provider_list}:
             raise ConfigError(f"llm.{self.name}.provider: LiteLLM knows no provider {self._backend.provider!r}")
         return offers(self.name, self._models, self._backend.parallel)
 
-    async def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    async def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._litellm is not None, "start() comes first"
+        assert operation in OPERATIONS, "it is offered for nothing else"
         answer = await self._wait(self._litellm.acompletion(**self._arguments(model, body)))
         async with aclosing(answer):
             created: int | None = None

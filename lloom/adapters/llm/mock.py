@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, Mapping
 
 from lloom.adapters.llm.engine import catalogue, offers
 from lloom.adapters.llm.mock_server import Behaviour, MockServer
-from lloom.adapters.llm.openai import rewrite
+from lloom.adapters.llm.openai import OPERATIONS, rewrite
 from lloom.adapters.llm.upstream import Target, Upstream
+from lloom.core.api.request import Operation
 from lloom.core.offer import ModelOffer
 from lloom.core.settings import MockBackend, Model
 
@@ -24,7 +25,7 @@ class MockEngine:
 
     async def start(self) -> tuple[ModelOffer, ...]:
         backend = self._backend
-        self._models = catalogue(self.name, backend.models)
+        self._models = catalogue(self.name, backend.models, OPERATIONS)
         pauses = (backend.first_token_seconds, backend.token_seconds)
         self._server = MockServer(Behaviour(tuple(self._models), backend.tokens, *pauses, backend.faults))
         await self._server.start("127.0.0.1", 0)
@@ -39,9 +40,9 @@ class MockEngine:
         self._upstream = Upstream(target)
         return offers(self.name, self._models, backend.parallel)
 
-    def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        return self._upstream.stream(rewrite(body, model, self._models[model]))
+        return self._upstream.stream(operation, rewrite(body, model, self._models[model]))
 
     async def close(self) -> None:
         if self._upstream is not None and self._server is not None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from typing import Final
 
 from lloom.adapters.llm import body as bodies
 from lloom.adapters.llm.engine import catalogue, offers, secret
 from lloom.adapters.llm.upstream import Target, Upstream
+from lloom.core.api.request import Operation
 from lloom.core.errors import ConfigError
 from lloom.core.offer import ModelOffer
 from lloom.core.settings import Model, OpenAIBackend
+
+OPERATIONS: Final = frozenset[Operation]({"chat"})
 
 
 class OpenAIEngine:
@@ -25,7 +29,7 @@ class OpenAIEngine:
         backend = self._backend
         if not backend.base_url.startswith(("http://", "https://")):
             raise ConfigError(f"llm.{self.name}.base_url: {backend.base_url!r} does not start with http:// or https://")
-        self._models = catalogue(self.name, backend.models)
+        self._models = catalogue(self.name, backend.models, OPERATIONS)
         target = Target(
             base_url=backend.base_url,
             key=secret(self.name, backend.key_env),
@@ -37,9 +41,9 @@ class OpenAIEngine:
         self._upstream = Upstream(target)
         return offers(self.name, self._models, backend.parallel)
 
-    def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        return self._upstream.stream(rewrite(body, model, self._models[model]))
+        return self._upstream.stream(operation, rewrite(body, model, self._models[model]))
 
     async def close(self) -> None:
         if self._upstream is not None:

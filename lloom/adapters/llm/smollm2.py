@@ -13,9 +13,12 @@ from typing import Any, Final
 from lloom.adapters.llm import body as bodies
 from lloom.adapters.llm.engine import catalogue, offers
 from lloom.adapters.llm.upstream import Target, Upstream
+from lloom.core.api.request import Operation
 from lloom.core.errors import CallerFault, ConfigError
 from lloom.core.offer import ModelOffer
 from lloom.core.settings import Model, SmolLM2Backend
+
+OPERATIONS: Final = frozenset[Operation]({"chat"})
 
 # llama.cpp takes many more fields than OpenAI names (slots, samplers, raw grammars, `n_predict`, which overrides every
 # limit); a stranger sets none of them.
@@ -34,7 +37,7 @@ class SmolLM2Engine:
 
     async def start(self) -> tuple[ModelOffer, ...]:
         backend = self._backend
-        self._models = catalogue(self.name, backend.models)
+        self._models = catalogue(self.name, backend.models, OPERATIONS)
         key = secrets.token_hex(32)
         self._server = await asyncio.to_thread(_load, weights(self.name), backend, key)
         target = Target(
@@ -48,9 +51,9 @@ class SmolLM2Engine:
         self._upstream = Upstream(target)
         return offers(self.name, self._models, backend.parallel)
 
-    def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        return self._upstream.stream(rewrite(body, model, self._models[model]))
+        return self._upstream.stream(operation, rewrite(body, model, self._models[model]))
 
     async def close(self) -> None:
         if self._upstream is not None:

@@ -10,8 +10,15 @@ from typing import Final
 import aiohttp
 
 from lloom.adapters.llm.failure import MAX_BODY, cut, failure, stalled, unreachable
+from lloom.core.api.request import Operation
 from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import FROM_EXECUTOR
+
+PATHS: Final[dict[Operation, str]] = {
+    "chat": "chat/completions",
+    "completions": "completions",
+    "embeddings": "embeddings",
+}
 
 KEEP_ALIVE_SECONDS: Final = 4.0
 """uvicorn, hence vLLM and many others, drops an idle connection after 5 s: let go earlier, or a request meets the end."""
@@ -39,7 +46,6 @@ class Upstream:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._url = f"{target.base_url.rstrip('/')}/chat/completions"
         headers = {"content-type": "application/json", "accept": "text/event-stream", "accept-encoding": "identity"}
         headers[FROM_EXECUTOR] = "1"
         if target.key is not None:
@@ -57,12 +63,12 @@ class Upstream:
         """Closes every connection."""
         await self._session.close()
 
-    async def stream(self, body: bytes) -> AsyncGenerator[bytes, None]:
+    async def stream(self, operation: Operation, body: bytes) -> AsyncGenerator[bytes, None]:
         """The answer to `body` as SSE bytes; leaving early closes the connection, which stops the generation.
 
         Raises RetryElsewhere or CallerFault by the status (`failure`), and RetryElsewhere for silence and broken connections.
         """
-        response = await self._post(body)
+        response = await self._post(operation, body)
         try:
             await _check(response)
             tail = b""
@@ -78,10 +84,11 @@ class Upstream:
         finally:
             response.close()
 
-    async def _post(self, body: bytes) -> aiohttp.ClientResponse:
+    async def _post(self, operation: Operation, body: bytes) -> aiohttp.ClientResponse:
+        url = f"{self._target.base_url.rstrip('/')}/{PATHS[operation]}"
         try:
             # A redirect would carry prompt and key to somebody else.
-            return await self._session.post(self._url, data=body, allow_redirects=False)
+            return await self._session.post(url, data=body, allow_redirects=False)
         except aiohttp.ConnectionTimeoutError:
             raise unreachable(f"no connection within {self._target.connect_seconds:g} s") from None
         except TimeoutError:

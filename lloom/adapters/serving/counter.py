@@ -123,6 +123,10 @@ class Serving:
         terms = self.book.terms(checked.request.quote_hash, now)
         if terms.model.id != call.model:
             raise PeerFault("The quote is for another model.", code="quote")
+        if call.operation not in terms.model.operations:
+            raise RetryElsewhere(
+                f"The model {call.model} does not do {call.operation} here.", status=404, code="operation"
+            )
         if call.chain != (terms.payment.chain if terms.payment else 0):
             raise PeerFault("The quote is paid on another chain.", code="quote")
         if not self._orders.first(checked.digest, checked.request.deadline, now):

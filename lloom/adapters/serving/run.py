@@ -57,7 +57,7 @@ class Run:
         self._tab = tab
         status, counted = Status.FAILED, (0, 0)
         try:
-            async with contextlib.aclosing(engine.stream(self._call.model, body)) as source:
+            async with contextlib.aclosing(engine.stream(self._call.operation, self._call.model, body)) as source:
                 await self._pump(source)
             counted = await self._count(body, self._hash.length)
             await self._stream.finish(Done(*counted, self._usage(*counted)))

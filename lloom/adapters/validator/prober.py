@@ -27,7 +27,6 @@ _MODELS: Final = 16
 """Models of one executor that are asked in one round; the others have their turn in the next ones."""
 _LOOK_SECONDS: Final = 5.0
 """Longest pause before newcomers are looked for."""
-_EMBEDDINGS: Final = "embeddings"
 
 
 class Listed(Protocol):
@@ -148,7 +147,7 @@ class Prober:
 
 def _is_asked(offer: Offer, model: ModelOffer) -> bool:
     """Whether a question tells anything of a model, and costs nothing: a validator has no money."""
-    return _EMBEDDINGS not in model.features and all(payment is None for payment, _ in quotes_of(offer, model))
+    return "chat" in model.operations and all(payment is None for payment, _ in quotes_of(offer, model))
 
 
 def _words(said: Vouch) -> str:

@@ -269,6 +269,7 @@ def test_both_sides_derive_the_same_quote_from_an_offer() -> None:
         {"max_output": 1},
         {"encoding": "cl100k_base"},
         {"features": ("json",)},
+        {"operations": ("embeddings",)},
         {"input_price": 1},
         {"output_price": 1},
     ],

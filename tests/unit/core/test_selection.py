@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -185,6 +186,17 @@ def test_only_offers_with_the_features_are_asked() -> None:
     nobody = chosen.choose([A, B], wants, (), 0.0, rng)
     assert isinstance(nobody, Nobody)
     assert "2 without json, tools" in nobody.reason
+
+
+def test_only_offers_for_the_operation_are_asked() -> None:
+    able = candidate(2, operations=("chat", "embeddings"))
+    wants = replace(request(), operation="embeddings")
+    chosen, rng = selection(), Random(0)
+    assert {chosen.choose([A, able], wants, (), 0.0, rng) for _ in range(20)} == {able}
+    nobody = chosen.choose([A, B], wants, (), 0.0, rng)
+    assert isinstance(nobody, Nobody)
+    assert (nobody.code, nobody.param) == ("unsupported_operation", "model")
+    assert "does not do embeddings" in nobody.reason
 
 
 @pytest.mark.parametrize(
