@@ -36,9 +36,10 @@ from lloom.core.identity import Identity, NodeId, checksum, parse_address
 from lloom.core.messages import SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
-from lloom.core.outcomes import Failure, Outcomes, Place
 from lloom.core.payment.domain import active, domain, token_of
-from lloom.core.selection import Selection, Spending
+from lloom.core.routing.filters import Spending
+from lloom.core.routing.outcomes import Failure, Outcomes, Place
+from lloom.core.routing.selection import Selection
 from lloom.core.trust import Trust
 
 ASK_SECONDS: Final = 10.0

@@ -33,7 +33,7 @@ from lloom.core.identity import Identity, NodeId, checksum
 from lloom.core.messages import ReachCall, RelayCall, ReserveCall, SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
-from lloom.core.outcomes import Outcomes
+from lloom.core.routing.outcomes import Outcomes
 
 
 class ValidatorNode(Actor):

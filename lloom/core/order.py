@@ -10,7 +10,7 @@ from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import ModelCall
 from lloom.core.receipt import PRICE_UNIT, Quote, Request, cost, request_digest, request_hash, sign_request
-from lloom.core.selection import Candidate
+from lloom.core.routing.candidate import Candidate
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from lloom.core.payment.payable import Standing
 from lloom.core.receipt import Delivery, Receipt, ResponseHash, Status, check_receipt, cost, sign_receipt
 from tests.unit.adapters.routing.test_lane import CLIENT, DOMAIN, EXECUTOR, SETTINGS, TERMS, Subject
 from tests.unit.adapters.routing_support import chunk
-from tests.unit.core.test_selection import request
+from tests.unit.core.routing.test_selection import request
 
 REQUESTS: Final = 1000
 PROMPT: Final = "Explain gravity in one sentence, please, and do so as for a child of eight years. " * 4

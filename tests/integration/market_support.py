@@ -47,12 +47,13 @@ from lloom.core.messages import (
 )
 from lloom.core.offer import Endpoint, ModelOffer, Offer, Payment, fingerprint, seal
 from lloom.core.order import Client
-from lloom.core.outcomes import Failure, Outcomes, Place
 from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
 from lloom.core.payment.voucher import check
 from lloom.core.receipt import Quote, Receipt, Request, Status, check_request, cost, model_hash, quotes_of, sign_receipt
-from lloom.core.selection import Selection, Spending
+from lloom.core.routing.filters import Spending
+from lloom.core.routing.outcomes import Failure, Outcomes, Place
+from lloom.core.routing.selection import Selection
 from lloom.core.settings import PrepaySettings
 from tests.money_support import accounting
 from tests.unit.adapters.routing_support import SETTINGS as ROUTING

@@ -28,7 +28,7 @@ from lloom.core.messages import Done
 from lloom.core.offer import Payment
 from lloom.core.payment.voucher import read
 from lloom.core.receipt import Status
-from lloom.core.selection import Spending
+from lloom.core.routing.filters import Spending
 from lloom.core.settings import PrepaySettings
 from tests.unit.adapters.routing_support import request
 

@@ -26,7 +26,7 @@ from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.offer import Endpoint, Offer, Payment
 from lloom.core.order import Client
-from lloom.core.outcomes import Outcomes
+from lloom.core.routing.outcomes import Outcomes
 from lloom.core.settings import ValidatorSettings
 from lloom.core.sse import event
 from lloom.core.vouch import Probe, Vouch

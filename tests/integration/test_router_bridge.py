@@ -23,9 +23,9 @@ from lloom.core.identity import Identity, NodeId, checksum
 from lloom.core.messages import Done, ModelCall, OfferCall, Receipts, SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
-from lloom.core.outcomes import Outcomes
 from lloom.core.receipt import Receipt, Status, check_request, model_hash, sign_receipt
-from lloom.core.selection import Selection
+from lloom.core.routing.outcomes import Outcomes
+from lloom.core.routing.selection import Selection
 from lloom.core.sse import Splitter, payload
 from tests.integration import gateway_support
 from tests.integration.bridge_support import NETWORK, certificate, settings, until

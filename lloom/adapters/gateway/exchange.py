@@ -29,7 +29,18 @@ class Gone(Exception):
 class Exchange:
     """A request and the answer to it, which is either one `reply`, or `begin`, `write` …, `end`; errors in `dialect`."""
 
-    __slots__ = ("_boundary", "_dialect", "_receive", "_send", "_writing", "failed", "request_id", "scope", "status", "written_at")
+    __slots__ = (
+        "_boundary",
+        "_dialect",
+        "_receive",
+        "_send",
+        "_writing",
+        "failed",
+        "request_id",
+        "scope",
+        "status",
+        "written_at",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, dialect: Dialect) -> None:
         self.scope = scope

@@ -16,9 +16,9 @@ from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
 from lloom.core.order import Order
-from lloom.core.outcomes import Failure, Outcomes
 from lloom.core.receipt import ResponseHash
-from lloom.core.selection import Candidate
+from lloom.core.routing.candidate import Candidate
+from lloom.core.routing.outcomes import Failure, Outcomes
 from lloom.core.settings import RoutingSettings
 from lloom.core.sse import DONE, Splitter, payload
 

@@ -18,7 +18,7 @@ from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.offer import ModelOffer
 from lloom.core.records import ALL
-from lloom.core.selection import Candidate
+from lloom.core.routing.candidate import Candidate
 from lloom.core.settings import RoutingSettings
 
 ANEW_SECONDS: Final = 2.0

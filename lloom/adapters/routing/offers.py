@@ -14,7 +14,7 @@ from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import OfferCall
 from lloom.core.offer import MAX_OFFER_BYTES, Endpoint, ModelOffer, Offer, fingerprint, unseal
 from lloom.core.receipt import quote_hash, quotes_of
-from lloom.core.selection import Candidate
+from lloom.core.routing.candidate import Candidate
 from lloom.core.settings import RoutingSettings
 
 K = TypeVar("K")

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from lloom.core.order import Order
-from lloom.core.outcomes import Place
 from lloom.core.payment.counting import Tally, accepted, known
 from lloom.core.receipt import Receipt, Status, cost
+from lloom.core.routing.outcomes import Place
 from lloom.core.settings import AccountingSettings
 
 LONG_BYTES: Final = 16 * 1024

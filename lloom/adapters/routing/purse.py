@@ -23,7 +23,7 @@ from lloom.core.identity import NodeId
 from lloom.core.messages import SignedReceipt
 from lloom.core.order import Client, Nonce, Order, Paying
 from lloom.core.payment import counting
-from lloom.core.selection import Candidate
+from lloom.core.routing.candidate import Candidate
 
 SHORT: Final = 2048
 """Bytes of a body whose tokens are counted at once; longer ones in a thread."""

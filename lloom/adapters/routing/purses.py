@@ -9,7 +9,7 @@ from lloom.adapters.bridge import Connection
 from lloom.adapters.routing.purse import Purse
 from lloom.core.messages import Need, amount
 from lloom.core.offer import Payment
-from lloom.core.selection import pays_nobody
+from lloom.core.routing.filters import pays_nobody
 
 _Way = tuple[int, bytes, bytes]
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from lloom.adapters.routing.pool import Pool
 from lloom.core.errors import RetryElsewhere
-from lloom.core.outcomes import Failure, Outcomes, Place
-from lloom.core.selection import Candidate
+from lloom.core.routing.candidate import Candidate
+from lloom.core.routing.outcomes import Failure, Outcomes, Place
 
 AT_ONCE: Final = 4
 """Dials that may be under way: they are a courtesy."""

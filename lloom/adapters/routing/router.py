@@ -26,8 +26,9 @@ from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.offer import ModelOffer
 from lloom.core.order import Client, Nonce, Order
-from lloom.core.outcomes import Place
-from lloom.core.selection import Candidate, Nobody, Selection
+from lloom.core.routing.candidate import Candidate, Nobody
+from lloom.core.routing.outcomes import Place
+from lloom.core.routing.selection import Selection
 
 _NEAR: Final = 0.5
 """Likeness (difflib) from which a model's name is worth suggesting."""

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, NodeId
-from lloom.core.outcomes import Place
 from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
+from lloom.core.routing.outcomes import Place
 from lloom.core.settings import AccountingSettings
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from lloom.core.catalogue import well
 from lloom.core.identity import NodeId
-from lloom.core.outcomes import Outcomes
+from lloom.core.routing.outcomes import Outcomes
 from lloom.core.trust import Trust
 from lloom.core.vouch import Vouch
 

@@ -19,7 +19,7 @@ from lloom.core import completion, questions, tokens
 from lloom.core.api import chat
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.order import Client, Nonce
-from lloom.core.selection import Candidate
+from lloom.core.routing.candidate import Candidate
 from lloom.core.settings import ValidatorSettings
 from lloom.core.vouch import Probe
 

@@ -18,7 +18,7 @@ from lloom.core.identity import NodeId, checksum
 from lloom.core.offer import Endpoint, ModelOffer, Offer
 from lloom.core.receipt import quote_hash, quotes_of
 from lloom.core.rounds import Rounds
-from lloom.core.selection import Candidate
+from lloom.core.routing.candidate import Candidate
 from lloom.core.vouch import Probe, Vouch
 
 _ENDPOINTS: Final = 16

@@ -24,8 +24,8 @@ from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import Done, ModelCall, OfferCall, SignedReceipt
 from lloom.core.offer import Endpoint, ModelOffer, Offer, fingerprint, seal
 from lloom.core.order import Client
-from lloom.core.outcomes import Outcomes
-from lloom.core.selection import Selection
+from lloom.core.routing.outcomes import Outcomes
+from lloom.core.routing.selection import Selection
 from lloom.core.settings import RoutingSettings
 from lloom.core.sse import event
 

@@ -11,7 +11,7 @@ from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.order import Client, Nonce, Order, Paying
 from lloom.core.receipt import check_request, cost
-from tests.unit.core.test_selection import candidate, request
+from tests.unit.core.routing.test_selection import candidate, request
 
 CLIENT = Client(Identity(bytes(31) + b"\x01"), Domain())
 CHAIN = Domain(31337, b"\xc0" * 20)

@@ -24,7 +24,7 @@ from lloom.core.receipt import Receipt, Status, sign_receipt
 from lloom.core.settings import PrepaySettings
 from tests.money_support import accounting
 from tests.unit.adapters.routing_support import chunk
-from tests.unit.core.test_selection import candidate, request
+from tests.unit.core.routing.test_selection import candidate, request
 
 CLIENT, EXECUTOR = Identity(bytes(31) + b"\x01"), Identity(bytes(31) + b"\x02")
 DOMAIN = Domain(31337, b"\xc0" * 20)

@@ -9,8 +9,8 @@ from typing import Any, cast
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.revival import AT_ONCE, Revival
 from lloom.core.errors import RetryElsewhere
-from lloom.core.outcomes import Failure, Outcomes
-from lloom.core.selection import Candidate
+from lloom.core.routing.candidate import Candidate
+from lloom.core.routing.outcomes import Failure, Outcomes
 from tests.unit.adapters.routing_support import FakeDht, FakeExecutor
 
 REST = 5.0

@@ -10,7 +10,7 @@ from lloom.adapters.routing import witness
 from lloom.adapters.routing.witness import BLAMED, PRAISED, UNKNOWN, Witness
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
-from lloom.core.outcomes import Outcomes
+from lloom.core.routing.outcomes import Outcomes
 from lloom.core.trust import Trust
 from lloom.core.vouch import Probe, Vouch
 

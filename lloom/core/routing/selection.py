@@ -2,97 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Final, Literal
 
 from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId
-from lloom.core.offer import Endpoint, ModelOffer, Payment
-from lloom.core.outcomes import Outcomes, Place
-from lloom.core.receipt import Quote
+from lloom.core.routing.candidate import Candidate, Nobody
+from lloom.core.routing.filters import Spending, misfit, nobody_fits
+from lloom.core.routing.outcomes import Outcomes, Place
 
 Policy = Literal["balanced", "cheapest", "fastest", "pinned"]
-
-Code = Literal[
-    "no_executor", "context_length_exceeded", "invalid_value", "unsupported_operation", "payment_required", "price"
-]
-
-_BYTES_PER_TOKEN: Final = 8
-"""Text has at least a token for so many bytes: only what surely exceeds a context is ruled out here."""
-
-_INPUT_SHARE: Final = 3
-"""Input tokens for one output token in a price that compares offers."""
-
 
 _STRANGERS: Final = 0.25
 """The share of requests for which those count as well of whom nothing good is known, while there are others."""
 _UNKNOWN: Final = 0.5
 """The success (`Outcomes.success`) of those of whom nothing is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One worker of an executor that offers the model, under terms it signed."""
-
-    executor: NodeId
-    endpoint: Endpoint
-    terms: ModelOffer
-    quote: Quote
-    quote_hash: bytes
-    payment: Payment | None = None
-    """How it is paid; None: nothing is to be paid."""
-
-    @property
-    def place(self) -> Place:
-        """What outcomes are remembered under."""
-        return self.executor, self.endpoint, self.terms.id
-
-    @property
-    def price(self) -> int:
-        """One number to compare prices by."""
-        return _INPUT_SHARE * self.terms.input_price + self.terms.output_price
-
-
-@dataclass(frozen=True, slots=True)
-class Nobody:
-    """Why nobody is left. `param`: the field of the request that no executor can satisfy."""
-
-    reason: str
-    code: Code = "no_executor"
-    param: str | None = None
-    retry_after: float | None = None
-
-
-def pays_nobody(_payment: Payment) -> str | None:
-    """The answer of a node without money."""
-    return "costs money, and this node has no chain: give it one (chain=…, accounting=batched)"
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """What may be paid: prices as in quotes, None: any. `problem`: why nothing can be paid in this way, None if it can."""
-
-    max_input: int | None = None
-    max_output: int | None = None
-    problem: Callable[[Payment], str | None] = pays_nobody
-
-    def misfit(self, candidate: Candidate) -> _Misfit | None:
-        """Why the candidate is too dear, or cannot be paid."""
-        if candidate.payment is None:
-            return None
-        problem = self.problem(candidate.payment)
-        if problem is not None:
-            return _Misfit("payment", f"that {problem}")
-        quote = candidate.quote
-        for price, limit, name in (
-            (quote.input_price, self.max_input, "input"),
-            (quote.output_price, self.max_output, "output"),
-        ):
-            if limit is not None and price > limit:
-                return _Misfit("price", f"that takes more than routing.max_{name}_price ({limit})")
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +28,7 @@ class Selection:
     policy: Policy
     pinned: tuple[NodeId, ...]
     outcomes: Outcomes
-    spending: Spending = Spending()
+    spending: Spending = field(default_factory=Spending)
 
     def choose(
         self,
@@ -126,9 +52,9 @@ class Selection:
         allowed = [each for each in candidates if self.policy != "pinned" or each.executor in self.pinned]
         if not allowed:
             return Nobody(f"None of the executors that routing.executors names offers {request.model}.")
-        misfits = [(each, _misfit(each.terms, request) or self.spending.misfit(each)) for each in allowed]
+        misfits = [(each, misfit(each, request, self.spending)) for each in allowed]
         fit = [each for each, misfit in misfits if misfit is None]
-        return fit or _nobody_fits({each.executor: misfit for each, misfit in misfits if misfit}, request)
+        return fit or nobody_fits({each.executor: misfit for each, misfit in misfits if misfit}, request)
 
     def _last_resort(self, shut: Sequence[Candidate], now: float) -> Candidate | None:
         """Of those that should rest the one with the least rest left: it may be back, and the caller has nobody else.
@@ -209,47 +135,6 @@ class Selection:
             return outcomes.success(each.place, now) / ((1 + each.price / price) * (1 + wait) * (1 + load))
 
         return score
-
-
-@dataclass(frozen=True, slots=True)
-class _Misfit:
-    """Why one offer cannot take a request. `limit`: the offer's, where the request exceeds one."""
-
-    kind: Literal["operation", "features", "context", "output", "payment", "price"]
-    text: str
-    limit: int = 0
-
-
-def _misfit(terms: ModelOffer, request: ApiRequest) -> _Misfit | None:
-    if request.operation not in terms.operations:
-        return _Misfit("operation", f"that do not do {request.operation}")
-    lacking = sorted(request.features - set(terms.features))
-    if lacking:
-        return _Misfit("features", f"without {', '.join(lacking)}")
-    if request.text_bytes // _BYTES_PER_TOKEN >= terms.context:
-        return _Misfit("context", f"with a context of {terms.context} tokens", terms.context)
-    if request.max_output is not None and request.max_output > terms.max_output:
-        return _Misfit("output", f"with at most {terms.max_output} output tokens", terms.max_output)
-    return None
-
-
-def _nobody_fits(misfits: Mapping[NodeId, _Misfit], request: ApiRequest) -> Nobody:
-    kinds = {misfit.kind for misfit in misfits.values()}
-    limit = max(misfit.limit for misfit in misfits.values())
-    if kinds == {"operation"}:
-        reason = f"The model {request.model} does not do {request.operation}: no executor offers it for that."
-        return Nobody(reason, "unsupported_operation", "model")
-    if kinds == {"context"}:
-        reason = f"The prompt is longer than {request.model} takes: its context is {limit} tokens."
-        return Nobody(reason, "context_length_exceeded", "messages")
-    if kinds == {"output"}:
-        return Nobody(f"{request.model} writes at most {limit} tokens in one answer.", "invalid_value", "max_tokens")
-    texts = [misfit.text for misfit in misfits.values()]
-    parts = [f"{texts.count(text)} {text}" for text in dict.fromkeys(texts)]
-    reason = f"No executor of {request.model} can take this request: {'; '.join(parts)}."
-    if kinds == {"price"}:
-        return Nobody(reason, "price")
-    return Nobody(reason, "payment_required" if kinds <= {"price", "payment"} else "no_executor")
 
 
 def _count(number: int) -> str:

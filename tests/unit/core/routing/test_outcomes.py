@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
-from lloom.core.outcomes import Failure, Outcomes
+from lloom.core.routing.outcomes import Failure, Outcomes
 
 HERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 1), "m")
 THERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 2), "m")

@@ -7,10 +7,12 @@ from random import Random
 import pytest
 
 from lloom.core.offer import Offer, Payment
-from lloom.core.outcomes import Outcomes
 from lloom.core.receipt import quote_hash, quotes_of
-from lloom.core.selection import Candidate, Nobody, Selection, Spending
-from tests.unit.core.test_selection import candidate, request
+from lloom.core.routing.candidate import Candidate, Nobody
+from lloom.core.routing.filters import Spending
+from lloom.core.routing.outcomes import Outcomes
+from lloom.core.routing.selection import Selection
+from tests.unit.core.routing.test_selection import candidate, request
 
 WAY = Payment(1, bytes(20), bytes(20), 2 * 10**6)
 """Prices count double in its token."""

@@ -12,9 +12,10 @@ from lloom.core.api.chat import parse
 from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Offer
-from lloom.core.outcomes import Failure, Outcomes
 from lloom.core.receipt import quote_hash, quote_of
-from lloom.core.selection import Candidate, Nobody, Policy, Selection
+from lloom.core.routing.candidate import Candidate, Nobody
+from lloom.core.routing.outcomes import Failure, Outcomes
+from lloom.core.routing.selection import Policy, Selection
 
 
 def candidate(name: int, port: int = 1, **terms: Any) -> Candidate:

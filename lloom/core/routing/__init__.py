@@ -1,0 +1,1 @@
+"""The client's choice of executor: who can take a request, who is well, who is best. Values in, values out."""

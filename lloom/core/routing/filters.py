@@ -1,0 +1,92 @@
+"""Who cannot take a request, and why. It never says who is better, nor who is well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from lloom.core.api.request import ApiRequest
+from lloom.core.identity import NodeId
+from lloom.core.offer import ModelOffer, Payment
+from lloom.core.routing.candidate import Candidate, Nobody
+
+_BYTES_PER_TOKEN: Final = 8
+"""Text has at least a token for so many bytes: only what surely exceeds a context is ruled out here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Why one offer cannot take a request. `limit`: the offer's, where the request exceeds one."""
+
+    kind: Literal["operation", "features", "context", "output", "payment", "price"]
+    text: str
+    limit: int = 0
+
+
+def pays_nobody(_payment: Payment) -> str | None:
+    """The answer of a node without money."""
+    return "costs money, and this node has no chain: give it one (chain=…, accounting=batched)"
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What may be paid: prices as in quotes, None: any. `problem`: why nothing can be paid in this way, None if it can."""
+
+    max_input: int | None = None
+    max_output: int | None = None
+    problem: Callable[[Payment], str | None] = pays_nobody
+
+    def misfit(self, candidate: Candidate) -> Misfit | None:
+        """Why the candidate is too dear, or cannot be paid."""
+        if candidate.payment is None:
+            return None
+        problem = self.problem(candidate.payment)
+        if problem is not None:
+            return Misfit("payment", f"that {problem}")
+        quote = candidate.quote
+        for price, limit, name in (
+            (quote.input_price, self.max_input, "input"),
+            (quote.output_price, self.max_output, "output"),
+        ):
+            if limit is not None and price > limit:
+                return Misfit("price", f"that takes more than routing.max_{name}_price ({limit})")
+        return None
+
+
+def misfit(candidate: Candidate, request: ApiRequest, spending: Spending) -> Misfit | None:
+    """The first reason for which `candidate` cannot take `request`; None if it can."""
+    return _unfit(candidate.terms, request) or spending.misfit(candidate)
+
+
+def nobody_fits(misfits: Mapping[NodeId, Misfit], request: ApiRequest) -> Nobody:
+    """What the caller is told: `misfits` has a reason for every executor there is."""
+    kinds = {misfit.kind for misfit in misfits.values()}
+    limit = max(misfit.limit for misfit in misfits.values())
+    if kinds == {"operation"}:
+        reason = f"The model {request.model} does not do {request.operation}: no executor offers it for that."
+        return Nobody(reason, "unsupported_operation", "model")
+    if kinds == {"context"}:
+        reason = f"The prompt is longer than {request.model} takes: its context is {limit} tokens."
+        return Nobody(reason, "context_length_exceeded", "messages")
+    if kinds == {"output"}:
+        return Nobody(f"{request.model} writes at most {limit} tokens in one answer.", "invalid_value", "max_tokens")
+    texts = [misfit.text for misfit in misfits.values()]
+    parts = [f"{texts.count(text)} {text}" for text in dict.fromkeys(texts)]
+    reason = f"No executor of {request.model} can take this request: {'; '.join(parts)}."
+    if kinds == {"price"}:
+        return Nobody(reason, "price")
+    return Nobody(reason, "payment_required" if kinds <= {"price", "payment"} else "no_executor")
+
+
+def _unfit(terms: ModelOffer, request: ApiRequest) -> Misfit | None:
+    if request.operation not in terms.operations:
+        return Misfit("operation", f"that do not do {request.operation}")
+    lacking = sorted(request.features - set(terms.features))
+    if lacking:
+        return Misfit("features", f"without {', '.join(lacking)}")
+    if request.text_bytes // _BYTES_PER_TOKEN >= terms.context:
+        return Misfit("context", f"with a context of {terms.context} tokens", terms.context)
+    if request.max_output is not None and request.max_output > terms.max_output:
+        return Misfit("output", f"with at most {terms.max_output} output tokens", terms.max_output)
+    return None
