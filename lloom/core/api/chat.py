@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from lloom.core.api import messages as talk
+from lloom.core.api.messages import Message, TextPart
 from lloom.core.api.reading import contradiction, decode, missing, model_id
 from lloom.core.api.request import ApiRequest
+from lloom.core.api.tools import (
+    Function,
+    FunctionChoice,
+    Identifier,
+    Tool,
+    ToolChoice,
+    check_choice,
+    check_function_choice,
+)
 
 _Positive = Annotated[int, Meta(ge=1, lt=1 << 32)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_Bias = Annotated[int, Meta(ge=-100, le=100)]
+_MetadataKey = Annotated[str, Meta(max_length=64)]
+_MetadataValue = Annotated[str, Meta(max_length=512)]
 
-_PART_FEATURES: Final = {"image_url": "vision", "input_audio": "audio", "video_url": "video", "file": "file"}
+_MAX_METADATA: Final = 16
 _FORMAT_FEATURES: Final = {"json_object": "json", "json_schema": "json_schema"}
 
 
-class _Part(Struct):
-    type: Literal["text", "refusal", "image_url", "input_audio", "video_url", "file"]
-    text: str = ""
-
-
-class _Message(Struct):
-    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
-    content: str | list[_Part] | None = None
-
-
-class _Function(Struct):
-    name: Annotated[str, Meta(min_length=1)]
-
-
-class _Tool(Struct):
-    type: Literal["function", "custom"]
-    function: _Function | None = None
-
-
-class _ToolChoice(Struct):
-    type: str
-
-
 class _Schema(Struct):
-    name: Annotated[str, Meta(min_length=1)]
+    name: Identifier
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class _Format(Struct):
@@ -52,13 +46,67 @@ class _Format(Struct):
 
 class _StreamOptions(Struct):
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class _Voice(Struct, forbid_unknown_fields=True):
+    id: str
+
+
+class _Audio(Struct):
+    voice: str | _Voice
+    format: Literal["wav", "aac", "mp3", "flac", "opus", "pcm16"]
+
+
+class _Prediction(Struct):
+    type: Literal["content"]
+    content: str | Annotated[list[TextPart], Meta(min_length=1)]
+
+
+class _Place(Struct):
+    country: str | None = None
+    region: str | None = None
+    city: str | None = None
+    timezone: str | None = None
+
+
+class _Location(Struct):
+    type: Literal["approximate"]
+    approximate: _Place
+
+
+class _WebSearch(Struct):
+    user_location: _Location | None = None
+    search_context_size: Literal["low", "medium", "high"] | None = None
+
+
+class _ModerationMode(Struct):
+    mode: Literal["score", "block"]
+
+
+class _ModerationPolicy(Struct):
+    input: _ModerationMode | None = None
+    output: _ModerationMode | None = None
+
+
+class _Moderation(Struct):
+    model: str
+    policy: _ModerationPolicy | None = None
+
+
+class _CacheOptions(Struct):
+    ttl: Literal["30m"] | None = None
+    mode: Literal["implicit", "explicit"] | None = None
 
 
 class _Body(Struct):
-    """The fields of OpenAI's chat completions that routing needs or whose form it vouches for; others pass unseen."""
+    """All fields of OpenAI's chat completions (its OpenAPI description, version 2.3.0). null stands for a field left out.
+
+    Fields that are not OpenAI's pass unseen: `top_k`, `min_p`, `repetition_penalty` and the like are a backend's to judge.
+    """
 
     model: str
-    messages: Annotated[list[_Message], Meta(min_length=1)]
+    messages: Annotated[list[Message], Meta(min_length=1)]
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     max_tokens: _Positive | None = None
@@ -70,14 +118,30 @@ class _Body(Struct):
     presence_penalty: _Penalty | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
-    seed: int | None = None
-    stop: str | Annotated[list[str], Meta(max_length=4)] | None = None
-    tools: Annotated[list[_Tool], Meta(max_length=1024)] | None = None
-    functions: Annotated[list[_Function], Meta(max_length=1024)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | _ToolChoice | None = None
+    logit_bias: dict[Annotated[int, Meta(ge=0)], _Bias] | None = None
+    seed: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
+    stop: str | Annotated[list[str], Meta(min_length=1, max_length=4)] | None = None
+    tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    functions: Annotated[list[Function], Meta(min_length=1, max_length=128)] | None = None
+    function_call: FunctionChoice | None = None
     response_format: _Format | None = None
+    modalities: Annotated[list[Literal["text", "audio"]], Meta(min_length=1)] | None = None
+    audio: _Audio | None = None
+    prediction: _Prediction | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    store: bool | None = None
+    metadata: dict[_MetadataKey, _MetadataValue] | None = None
+    user: str | None = None
+    safety_identifier: Annotated[str, Meta(max_length=64)] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    prompt_cache_options: _CacheOptions | None = None
+    web_search_options: _WebSearch | None = None
+    moderation: _Moderation | None = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -95,19 +159,16 @@ def parse(body: bytes) -> ApiRequest:
         include_usage=asked.stream_options is not None and bool(asked.stream_options.include_usage),
         choices=asked.n or 1,
         max_output=asked.max_completion_tokens or asked.max_tokens,
-        text_bytes=sum(len(text.encode()) for text in _texts(asked)),
+        text_bytes=sum(len(text.encode()) for text in talk.texts(asked.messages)),
         features=frozenset(_features(asked)),
     )
 
 
 def _check(asked: _Body) -> None:
     """CallerFault for what contradicts itself, field by field right."""
-    for number, message in enumerate(asked.messages):
-        if message.content is None and message.role != "assistant":
-            raise missing(f"messages[{number}].content")
-    for number, tool in enumerate(asked.tools or ()):
-        if tool.type == "function" and tool.function is None:
-            raise missing(f"tools[{number}].function")
+    talk.check(asked.messages)
+    check_choice(asked.tool_choice, asked.tools)
+    check_function_choice(asked.function_call, asked.functions)
     form = asked.response_format
     if form is not None and form.type == "json_schema" and form.json_schema is None:
         raise missing("response_format.json_schema")
@@ -115,19 +176,15 @@ def _check(asked: _Body) -> None:
         raise contradiction("stream_options", "'stream_options' is only allowed when 'stream' is true.")
     if asked.top_logprobs is not None and not asked.logprobs:
         raise contradiction("top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.")
-    if asked.tool_choice not in (None, "none", "auto") and not asked.tools:
-        raise contradiction("tool_choice", "'tool_choice' is only allowed when 'tools' are specified.")
+    if asked.parallel_tool_calls is not None and not asked.tools:
+        raise contradiction("parallel_tool_calls", "'parallel_tool_calls' is only allowed when 'tools' are specified.")
     limits = {asked.max_tokens, asked.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise contradiction("max_tokens", "'max_tokens' and 'max_completion_tokens' differ; send one of them.")
-
-
-def _texts(asked: _Body) -> Iterator[str]:
-    for message in asked.messages:
-        if isinstance(message.content, str):
-            yield message.content
-        else:
-            yield from (part.text for part in message.content or ())
+    if "audio" in (asked.modalities or ()) and asked.audio is None:
+        raise missing("audio")
+    if len(asked.metadata or ()) > _MAX_METADATA:
+        raise contradiction("metadata", f"there are more than {_MAX_METADATA} pairs.")
 
 
 def _features(asked: _Body) -> Iterator[str]:
@@ -137,6 +194,6 @@ def _features(asked: _Body) -> Iterator[str]:
         yield "logprobs"
     if asked.response_format is not None and asked.response_format.type in _FORMAT_FEATURES:
         yield _FORMAT_FEATURES[asked.response_format.type]
-    for message in asked.messages:
-        if isinstance(message.content, list):
-            yield from (_PART_FEATURES[part.type] for part in message.content if part.type in _PART_FEATURES)
+    if "audio" in (asked.modalities or ()):
+        yield "audio"
+    yield from talk.features(asked.messages)

@@ -50,7 +50,7 @@ def model_id(name: str) -> str:
 
 def _fault(message: str) -> CallerFault:
     """msgspec's "Expected `int | null`, got `str` - at `$.n`" as OpenAI would put it."""
-    found = re.fullmatch(r"(?s)(.*?)(?: - at `(?:key in )?\$\.?(.*?)`)?", message)
+    found = re.fullmatch(r"(?s)(.*?)(?: - at `(?:key` in `)?\$\.?(.*?)(?:\[\.\.\.\])*`)?", message)
     assert found is not None
     what, param = found[1].replace(" | null", "").replace("`", ""), found[2]
     if absent := re.fullmatch(r"Object missing required field (\w+)", what):

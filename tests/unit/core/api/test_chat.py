@@ -73,9 +73,17 @@ def test_usage_is_included_in_a_stream_that_asks_for_it() -> None:
         ({"response_format": {"type": "text"}}, set()),
         ({"response_format": {"type": "json_object"}}, {"json"}),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}}, {"json_schema"}),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, {"vision"}),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "HTTPS://x/y.png"}}]}
+                ]
+            },
+            {"vision"},
+        ),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}, set()),
-        ({"messages": [{"role": "assistant", "tool_calls": []}, *HELLO]}, set()),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": []}, *HELLO]}, set()),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}, {"audio"}),
     ],
 )
 def test_the_features_that_an_offer_must_have(fields: dict[str, Any], features: set[str]) -> None:
