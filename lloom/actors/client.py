@@ -21,7 +21,7 @@ from lloom.adapters.bridge import Connection, Link, dial
 from lloom.adapters.dht import Dht
 from lloom.adapters.gateway import Gateway, Health, Server
 from lloom.adapters.machine import home
-from lloom.adapters.routing.answer import Keeping
+from lloom.adapters.routing.attempt import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.offers import Scope

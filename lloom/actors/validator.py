@@ -14,7 +14,7 @@ from lloom.adapters import figures
 from lloom.adapters.bridge import Connection, Link, Listener, dial
 from lloom.adapters.dht import Dht
 from lloom.adapters.machine import home
-from lloom.adapters.routing.answer import Keeping
+from lloom.adapters.routing.attempt import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.validator.dialback import DialBack

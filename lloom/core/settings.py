@@ -154,6 +154,8 @@ class RoutingSettings(Group, frozen=True):
     executors: tuple[str, ...]
     """Only these addresses (policy=pinned)."""
     attempts: Annotated[int, Meta(ge=1, le=32)]
+    continuations: Annotated[int, Meta(ge=0, le=32)]
+    """How often an answer that broke off is taken up by another executor."""
     first_token_seconds: Seconds
     """From the request to an executor to its first content."""
     between_tokens_seconds: Seconds

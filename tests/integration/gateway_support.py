@@ -68,6 +68,13 @@ class ScriptedAnswer:
         self.done = self._last
         return None
 
+    async def folded(self, make: Callable[[], Any]) -> Any:
+        whole = make()
+        whole.feed(self.first)
+        while (data := await self.read()) is not None:
+            whole.feed(data)
+        return whole
+
     async def close(self) -> None:
         self.closed.set()
 

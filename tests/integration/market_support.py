@@ -19,7 +19,7 @@ from payables_support import CLIENT, TOKEN, FakeContract, opened
 
 from lloom.adapters.bridge import Connection, Link, Listener, Service, Stream, dial
 from lloom.adapters.payment.payables import Payables, Purchasing
-from lloom.adapters.routing.answer import Keeping
+from lloom.adapters.routing.attempt import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.lane import Lane

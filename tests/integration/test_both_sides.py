@@ -27,6 +27,7 @@ from lloom.core.payment.receivable import Receivable
 from lloom.core.receipt import Lane, Status, read_receipt
 from lloom.core.settings import PrepaySettings
 from tests.integration.bridge_support import NETWORK
+from tests.unit.adapters.routing_support import END as STOP
 from tests.unit.adapters.routing_support import request
 
 PREPAY = PrepaySettings(per_executor=100_000, newcomers=200_000, ahead=1.0)
@@ -65,7 +66,7 @@ def opened(it: Market, **changes: Any) -> Shop:
 
 @asynccontextmanager
 async def both(tmp_path: Path, words: int, workers: int = 2, **changes: Any) -> AsyncIterator[tuple[Market, Buyer]]:
-    script = (*[WORD] * words, END)
+    script = (*[WORD] * words, STOP, END)
     async with market(tmp_path / "executor.sqlite", *script, workers=workers) as it:
         shop: Any = opened(it)
         limits = {"prepay": PREPAY, "slack": 64, **changes}
@@ -97,7 +98,7 @@ def lane(buyer: Buyer, it: Market) -> Any:
 async def test_what_one_side_charges_the_other_accepts_and_promises(tmp_path: Path) -> None:
     async with both(tmp_path, words=20) as (it, buyer):
         for number in range(1, 31):
-            assert await ask(buyer) == WORD * 20
+            assert await ask(buyer) == WORD * 20 + STOP
             await buyer.bank.settled(number)
         payable, books = lane(buyer, it), await owed(it)
         assert set(buyer.problems) == {""}
@@ -114,7 +115,7 @@ async def test_long_answers_in_parallel_are_paid_as_they_come(tmp_path: Path, wo
     async with both(tmp_path, words=words, workers=workers) as (it, buyer):
         for _ in range(3):
             answers = await asyncio.gather(*(ask(buyer, max_tokens=words) for _ in range(streams)))
-            assert set(answers) == {WORD * words}
+            assert set(answers) == {WORD * words + STOP}
         await buyer.bank.settled(3 * streams)
         payable, books = lane(buyer, it), await owed(it)
         assert set(buyer.problems) == {""}
@@ -127,11 +128,11 @@ async def test_long_answers_in_parallel_are_paid_as_they_come(tmp_path: Path, wo
 async def test_a_backend_that_counts_half_as_much_again_is_paid_to_the_end(tmp_path: Path) -> None:
     """Its pieces are smaller than our tokens: the till counts pieces while an answer runs."""
     words = 250
-    async with market(tmp_path / "executor.sqlite", *[chunk(" t"), chunk("o")] * words, END) as it:
+    async with market(tmp_path / "executor.sqlite", *[chunk(" t"), chunk("o")] * words, STOP, END) as it:
         shop: Any = opened(it)
         async with buying(tmp_path / "client.sqlite", shop, prepay=PREPAY, slack=64) as buyer:
             answer = await ask(buyer, max_tokens=512)
-            assert answer.count(b"data:") == 2 * words
+            assert answer.count(b"data:") == 2 * words + 1
             await buyer.bank.settled(1)
             assert buyer.problems == [""]
 
@@ -168,7 +169,7 @@ async def test_an_answer_that_nobody_reads_is_paid_as_it_arrives(tmp_path: Path)
             await asyncio.sleep(0.001)
         assert answer.first.count(WORD) < words
         rest = [data async for data in answer]
-        assert b"".join(rest) == WORD * words
+        assert b"".join(rest) == WORD * words + STOP
         await buyer.bank.settled(1)
         assert buyer.problems == [""]
 

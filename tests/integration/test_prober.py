@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from lloom.adapters.bridge import Connection, Link, dial
-from lloom.adapters.routing.answer import Keeping
+from lloom.adapters.routing.attempt import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.validator.probe import Asker

@@ -11,7 +11,7 @@ import msgspec
 
 from lloom.adapters.bridge import Connection, Link, Listener, Service, Stream, dial
 from lloom.adapters.gateway import Gateway, Health, Server
-from lloom.adapters.routing.answer import Keeping
+from lloom.adapters.routing.attempt import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.offers import Scope

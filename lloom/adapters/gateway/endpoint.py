@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from typing import Protocol
 
 from lloom.adapters.gateway.exchange import Exchange
 from lloom.adapters.gateway.metrics import Metrics
-from lloom.core.api.dialect import Asked, Dialect, Headers, Served
+from lloom.core.api.dialect import Asked, Dialect, Headers, Served, Whole
 from lloom.core.api.request import ApiRequest
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
@@ -21,13 +21,18 @@ from lloom.core.settings import GatewaySettings
 class Answer(Protocol):
     """What is needed of `lloom.adapters.routing.answer.Answer`."""
 
-    executor: NodeId
-    attempts: int
-    deadline: float
-    first: bytes
-    done: Done | None
-
+    @property
+    def executor(self) -> NodeId: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def deadline(self) -> float: ...
+    @property
+    def first(self) -> bytes: ...
+    @property
+    def done(self) -> Done | None: ...
     async def read(self) -> bytes | None: ...
+    async def folded(self, make: Callable[[], Whole]) -> Whole: ...
     async def close(self) -> None: ...
 
 
@@ -60,10 +65,7 @@ class Endpoint:
             answer = await self._router.ask(asked.request)
             stack.push_async_callback(answer.close)
             self._metrics.first_token(asyncio.get_running_loop().time() - began)
-            whole = asked.whole()
-            whole.feed(answer.first)
-            while (data := await answer.read()) is not None:
-                whole.feed(data)
+            whole = await answer.folded(asked.whole)
         done = answer.done or Done()
         self._metrics.tokens(done)
         await exchange.reply(200, whole.end(done), _headers(_served(answer)))

@@ -1,111 +1,84 @@
-"""One answer as it comes from one executor: budgets of time, hash, outcome. It never parses what follows the first content."""
+"""The answer to a request as its caller reads it, over however many executors it takes. It never repeats or loses a word."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Protocol, TypeVar
 
-from lloom.adapters.bridge import Connection, Stream
-from lloom.adapters.routing.deliveries import Deliveries, Expected
-from lloom.adapters.routing.purse import Paid
+from loguru import logger
+
+from lloom.adapters.routing.attempt import Attempt
+from lloom.adapters.routing.attempts import Attempts
+from lloom.core import tokens
 from lloom.core.api.request import ApiRequest
-from lloom.core.completion import finishes, has_content
-from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.continuation import resumption
+from lloom.core.continuation.record import Record
+from lloom.core.continuation.splice import DIVERGED, Splice, ending
+from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
-from lloom.core.order import Order
-from lloom.core.receipt import ResponseHash
-from lloom.core.routing.candidate import Candidate
-from lloom.core.routing.outcomes import Failure, Outcomes
-from lloom.core.settings import RoutingSettings
-from lloom.core.sse import DONE, Splitter, payload
-
-_MAX_HEAD: Final = 1024 * 1024
-"""Bytes held back while nothing that counts as content is among them."""
+from lloom.core.payment import counting
 
 
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """What all answers of a router share."""
+class Folding(Protocol):
+    """What joins the events of an answer into a whole."""
 
-    settings: RoutingSettings
-    outcomes: Outcomes
-    deliveries: Deliveries
-    experienced: Callable[[NodeId, bool], None] = lambda _executor, _answered: None
-    """Hears who answered, and who was not there."""
+    def feed(self, data: bytes) -> None: ...
+
+
+F = TypeVar("F", bound=Folding)
 
 
 class Answer:
     """An answer whose first content is here. Read it with `async for`, or `read` until None; `close` it in any case.
 
-    `first` are the bytes up to the first content, whole; `done` is set at the end. After the first content, errors are raised
-    as they come and nothing is tried again.
+    `first` are the bytes up to the first content; all are whole, sound events. `done` is set at the end. When an executor fails
+    after that, another one goes on where the request allows it (`core/continuation`); else its error is raised.
     """
 
-    def __init__(self, candidate: Candidate, attempts: int, deadline: float, keeping: Keeping) -> None:
-        self.executor: NodeId = candidate.executor
-        self.attempts = attempts
-        self.first = b""
+    def __init__(self, request: ApiRequest, attempts: Attempts, attempt: Attempt) -> None:
         self.done: Done | None = None
-        self.deadline = deadline
-        """On the loop's clock: later than this it is given up."""
-        self._place = candidate.place
-        self._keeping = keeping
-        self._stream: Stream | None = None
-        self._expected: Expected | None = None
-        self._paid: Paid | None = None
-        self._hash = ResponseHash(b"", 0)
-        self._over = False
-        self._loop = asyncio.get_running_loop()
-        keeping.outcomes.began(self._place)
+        self._request = request
+        self._attempts = attempts
+        self._continuations = 0
+        self._closed = False
+        self._began(attempt)
+        self.first = self._seen(attempt.first)
 
-    async def begin(self, connection: Connection, order: Order, chat: ApiRequest, paid: Paid | None = None) -> None:
-        """Sends the order and waits for the first content. Leaves nothing behind when it raises. `paid`: None if nobody pays."""
-        began = self._loop.time()
-        limit = began + self._keeping.settings.first_token_seconds
-        self._paid = paid
-        self._expected = self._keeping.deliveries.expect(order, paid)
-        self._hash = ResponseHash(order.call.salt, 0)
-        try:
-            async with asyncio.timeout_at(min(limit, self.deadline)):
-                self._stream = await connection.open(order.call)
-                if paid is not None:
-                    paid.purchase.look = self._unread
-                await self._stream.send(chat.body)
-                await self._stream.finish()
-                await self._head(self._stream)
-        except TimeoutError as error:
-            raise await self.failed(_late(self.executor, "sent nothing in time", "first_token_timeout")) from error
-        except RetryElsewhere as error:
-            raise await self.failed(error, gone=connection.session.closed) from error
-        except BaseException:
-            await self.close()
-            raise
-        self._keeping.outcomes.answered(self._place, self._loop.time() - began, self._loop.time())
-        self._keeping.experienced(self.executor, True)
+    @property
+    def executor(self) -> NodeId:
+        """Who answers now."""
+        return self._attempt.executor
+
+    @property
+    def attempts(self) -> int:
+        """How many executors were asked."""
+        return self._attempts.count
+
+    @property
+    def deadline(self) -> float:
+        """On the loop's clock: later than this it is given up."""
+        return self._attempts.deadline
 
     async def read(self) -> bytes | None:
-        """The next bytes after `first`, None at the end. RetryElsewhere if the executor fails, stalls or takes too long.
-
-        The time between tokens counts only while somebody waits here: a slow reader is no dead executor.
-        """
-        if self._over or self._stream is None:
-            return None
-        limit = self._loop.time() + self._keeping.settings.between_tokens_seconds
-        try:
-            async with asyncio.timeout_at(min(limit, self.deadline)):
-                data = await self._stream.receive()
-        except TimeoutError as error:
-            raise await self.failed(_late(self.executor, "fell silent within its answer", "stalled")) from error
-        except RetryElsewhere as error:
-            raise await self.failed(error, gone=self._stream.connection.session.closed) from error
-        if data is None:
-            await self._complete(self._stream)
-        else:
-            self._take(data)
-        return data
+        """The next events after `first`, None at the end. RetryElsewhere if the executor fails and nobody can go on."""
+        while self.done is None and not self._closed:
+            try:
+                data = await self._attempt.read()
+                if data is None:
+                    self._end(self._attempt.done or Done())
+                    return None
+                block = self._seen(data)
+            except RetryElsewhere as error:
+                await self._give_up(error)
+                block = await self._resume(error)
+            if self._splice is not None and self._splice.stopped:
+                await self._attempt.close()
+                self.done = await self._counted()
+            if block:
+                return block
+        return None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """All bytes of the answer, `first` included."""
@@ -113,62 +86,105 @@ class Answer:
         while (data := await self.read()) is not None:
             yield data
 
+    async def folded(self, make: Callable[[], F]) -> F:
+        """The whole answer, fed to what `make` gives: as its caller has seen nothing of it yet, it may begin anew, every time."""
+        while True:
+            whole = make()
+            try:
+                whole.feed(self.first)
+                while (data := await self.read()) is not None:
+                    whole.feed(data)
+            except RetryElsewhere as error:
+                await self._give_up(error)
+                await self._begin_anew(error)
+            else:
+                return whole
+
     async def close(self) -> None:
         """Stops the executor's work if the answer is not over; idempotent. It never really waits."""
-        if self._over:
-            return
-        self._over = True
-        self._keeping.outcomes.ended(self._place)
-        if self._stream is not None:
-            if self._stream.received > self._hash.length:  # CANCEL will say that this has arrived, so it is billed
-                self._take(await self._stream.receive() or b"")
-            self._stream.cancel()
-        if self._expected is not None:
-            lost = self._stream is not None and self._stream.connection.session.closed
-            self._keeping.deliveries.arrived(self._expected, self._hash, lost=lost)
+        self._closed = True
+        await self._attempt.close()
 
-    async def failed(self, error: RetryElsewhere, *, gone: bool = True) -> RetryElsewhere:
-        """Closes the answer and remembers the failure. `gone`: the executor is silent or away, it did not refuse."""
-        how = Failure.LIED if isinstance(error, PeerFault) else Failure.SILENT if gone else Failure.REFUSED
-        self._keeping.outcomes.failed(self._place, self._loop.time(), how, error.retry_after)
-        if how is not Failure.REFUSED:
-            self._keeping.experienced(self.executor, False)
-        await self.close()
-        return error
+    def _began(self, attempt: Attempt) -> None:
+        """A first part: nothing was said before it."""
+        self._attempt = attempt
+        self._record = Record()
+        self._splice: Splice | None = None
+        self._way: resumption.Way | None = None
+        self._used = 0
+        """Tokens of the parts before this one."""
 
-    async def _head(self, stream: Stream) -> None:
-        """Reads up to the first content: until then another executor may still answer."""
-        splitter, head, finished = Splitter(), bytearray(), False
-        while (data := await stream.receive()) is not None:
-            self._take(data)
-            head += data
-            if len(head) > _MAX_HEAD:
-                raise PeerFault("the executor sends everything but content", code="bad_stream")
-            chunks = [chunk for event in splitter.feed(data) if (chunk := payload(event)) and chunk != DONE]
-            if any(map(has_content, chunks)):
-                self.first = bytes(head)
-                return
-            finished = finished or any(map(finishes, chunks))
-        if not finished:
-            raise PeerFault("the executor ended without an answer", code="empty_answer")
-        self.first = bytes(head)
-        await self._complete(stream)
+    def _seen(self, data: bytes) -> bytes:
+        """What the caller is to see of `data`."""
+        if self._splice is not None:
+            data = self._splice.feed(data)
+        return self._record.feed(data)
 
-    def _unread(self, seen: int) -> bytes:
-        """What of the answer has come after its first `seen` bytes and was not read: it is paid for as well."""
-        assert self._stream is not None
-        return self._stream.unread[seen - self._hash.length :] if self._stream.received > seen else b""
+    def _end(self, done: Done) -> None:
+        """PeerFault if the executor ends what has not come to an end."""
+        if not self._record.finished and self._request.operation != "embeddings":
+            raise PeerFault("the answer broke off before its end", code="bad_stream")
+        self.done = done if self._way is None else resumption.summed(self._way, self._used, done)
 
-    def _take(self, data: bytes) -> None:
-        if self._paid is not None:
-            self._paid.arrived(self._hash.length, data)
-        self._hash.update(data)
+    async def _give_up(self, error: RetryElsewhere) -> None:
+        """Leaves an executor; one that sent what it must not is remembered for that, as for other failures."""
+        if not self._attempt.over and error.code != DIVERGED:
+            await self._attempt.failed(error, gone=False)
+        await self._attempt.close()
 
-    async def _complete(self, stream: Stream) -> None:
-        self.done = stream.done or Done()
-        self._keeping.outcomes.succeeded(self._place, self._loop.time())
-        await self.close()
+    async def _begin_anew(self, error: RetryElsewhere) -> None:
+        logger.info("{} failed within its answer; it is asked for elsewhere: {}", checksum(self.executor), error)
+        self._began(await self._attempts.next(self._request))
+        self.first = self._seen(self._attempt.first)
 
+    async def _resume(self, error: RetryElsewhere) -> bytes:
+        """The first events of another executor that goes on; `error` if none does."""
+        record = self._record
+        if record.finished and self._request.choices == 1:  # all was said but the count
+            self.done = await self._counted()
+            return b""
+        if self._continuations >= self._attempts.settings.continuations:
+            raise error
+        self._continuations += 1
+        record.cut()
+        for way in resumption.ways(self._request, record):
+            try:
+                return await self._go_on(way, error)
+            except (RetryElsewhere, CallerFault) as problem:
+                logger.info("nobody goes on by {}: {}", way, problem)
+        raise error
 
-def _late(executor: NodeId, what: str, code: str) -> RetryElsewhere:
-    return RetryElsewhere(f"The executor {checksum(executor)} {what}.", status=504, code=code)
+    async def _go_on(self, way: resumption.Way, error: RetryElsewhere) -> bytes:
+        request, said = self._request, self._record.text
+        used = await asyncio.to_thread(tokens.count, said, self._encoding)
+        if way == "prefill":
+            try:
+                request = resumption.follow_up(request, said, used)
+            except ValueError:
+                self.done = await self._counted()
+                return ending(self._record.head, request.operation, "length")
+        stops = resumption.stops(request) if way == "prefill" else ()
+        self._attempts.another_prompt()
+        while True:
+            attempt = await self._attempts.next(request)
+            splice = Splice(self._record.head, said, said if way == "regenerate" else "", stops)
+            self._attempt, self._splice, self._way, self._used = attempt, splice, way, used
+            try:
+                block = self._seen(attempt.first)
+            except RetryElsewhere as problem:
+                await self._give_up(problem)
+                if problem.code != DIVERGED:
+                    raise
+                continue  # somebody else may agree
+            logger.info("an answer broke off ({}); {} goes on by {}", error, checksum(attempt.executor), way)
+            return block
+
+    @property
+    def _encoding(self) -> str:
+        return counting.known(self._attempt.encoding)
+
+    async def _counted(self) -> Done:
+        """What has come, by our own count."""
+        inputs = await asyncio.to_thread(counting.prompt, self._request.body, self._encoding)
+        outputs = await asyncio.to_thread(tokens.count, self._record.text, self._encoding)
+        return Done(inputs, outputs)

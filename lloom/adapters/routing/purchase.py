@@ -20,10 +20,14 @@ LONG_BYTES: Final = 16 * 1024
 class Tab:
     """What one caller's request has cost so far, over all attempts, by the domain and token that it was paid in."""
 
-    def __init__(self) -> None:
+    def __init__(self, spent: Counter[tuple[int, bytes, bytes]] | None = None) -> None:
         self.prompts: dict[str, int] = {}
         """Tokens of the prompt by encoding: it is counted once."""
-        self.spent: Counter[tuple[int, bytes, bytes]] = Counter()
+        self.spent = Counter() if spent is None else spent
+
+    def another_prompt(self) -> Tab:
+        """The tab of further attempts with another prompt: what was spent is spent."""
+        return Tab(self.spent)
 
 
 class Purchase:

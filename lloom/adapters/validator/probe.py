@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from lloom.adapters.bridge import Connection
-from lloom.adapters.routing.answer import Answer, Keeping
+from lloom.adapters.routing.attempt import Attempt, Keeping
 from lloom.core import completion, questions, tokens
 from lloom.core.api import chat
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
@@ -88,7 +88,7 @@ async def _ask(
     request = chat.parse(msgspec.json.encode({**body, "stream": True}))
     expires = math.ceil(time.time() + max(0.0, deadline - loop.time()))
     order = asker.client.order(request, candidate, Nonce(os.urandom(32), os.urandom(16)), expires)
-    answer = Answer(candidate, 1, deadline, asker.keeping)
+    answer = Attempt(candidate, deadline, asker.keeping)
     began = loop.time()
     try:
         await answer.begin(connection, order, request)
@@ -104,7 +104,7 @@ async def _ask(
     return _Measured(first - began, ended - first, counted)
 
 
-async def _text(answer: Answer) -> str:
+async def _text(answer: Attempt) -> str:
     """What the whole answer says, however it says it."""
     fold = completion.Fold()
     async for data in answer:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from lloom.adapters.routing.answer import Keeping
+from lloom.adapters.routing.attempt import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.offers import Scope
@@ -35,6 +35,7 @@ SETTINGS = RoutingSettings(
     policy="cheapest",
     executors=(),
     attempts=3,
+    continuations=5,
     first_token_seconds=60,
     between_tokens_seconds=60,
     total_seconds=60,
@@ -131,6 +132,7 @@ class FakeExecutor:
     number: int
     script: list[Any] = field(default_factory=lambda: list(ANSWER))
     models: tuple[str, ...] = ("m",)
+    features: tuple[str, ...] = ()
     expires: int = 1 << 40
     price: int = 0
     reach: asyncio.Event | RetryElsewhere | None = None
@@ -182,6 +184,7 @@ class FakeExecutor:
             parallel=4,
             encoding="o200k_base",
             backend="mock",
+            features=self.features,
             output_price=self.price,
         )
 

@@ -1,0 +1,179 @@
+"""One executor's try at a request: budgets of time, hash, outcome. It never parses what follows the first content."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from lloom.adapters.bridge import Connection, Stream
+from lloom.adapters.routing.deliveries import Deliveries, Expected
+from lloom.adapters.routing.purse import Paid
+from lloom.core.api.request import ApiRequest
+from lloom.core.completion import finishes, has_content
+from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.identity import NodeId, checksum
+from lloom.core.messages import Done
+from lloom.core.order import Order
+from lloom.core.receipt import ResponseHash
+from lloom.core.routing.candidate import Candidate
+from lloom.core.routing.outcomes import Failure, Outcomes
+from lloom.core.settings import RoutingSettings
+from lloom.core.sse import DONE, Splitter, payload
+
+_MAX_HEAD: Final = 1024 * 1024
+"""Bytes held back while nothing that counts as content is among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What all attempts of a router share."""
+
+    settings: RoutingSettings
+    outcomes: Outcomes
+    deliveries: Deliveries
+    experienced: Callable[[NodeId, bool], None] = lambda _executor, _answered: None
+    """Hears who answered, and who was not there."""
+
+
+class Attempt:
+    """`begin` it; from its first content on `read` it until None, or use `async for`; `close` it in any case.
+
+    `first` are the bytes up to the first content, whole; `done` is set at the end. Errors are raised as they come.
+    """
+
+    def __init__(self, candidate: Candidate, deadline: float, keeping: Keeping) -> None:
+        self.executor: NodeId = candidate.executor
+        self.first = b""
+        self.done: Done | None = None
+        self.deadline = deadline
+        """On the loop's clock: later than this it is given up."""
+        self.encoding = candidate.terms.encoding
+        """What the executor counts tokens by."""
+        self._place = candidate.place
+        self._keeping = keeping
+        self._stream: Stream | None = None
+        self._expected: Expected | None = None
+        self._paid: Paid | None = None
+        self._hash = ResponseHash(b"", 0)
+        self._over = False
+        self._loop = asyncio.get_running_loop()
+        keeping.outcomes.began(self._place)
+
+    async def begin(self, connection: Connection, order: Order, chat: ApiRequest, paid: Paid | None = None) -> None:
+        """Sends the order and waits for the first content. Leaves nothing behind when it raises. `paid`: None if nobody pays."""
+        began = self._loop.time()
+        limit = began + self._keeping.settings.first_token_seconds
+        self._paid = paid
+        self._expected = self._keeping.deliveries.expect(order, paid)
+        self._hash = ResponseHash(order.call.salt, 0)
+        try:
+            async with asyncio.timeout_at(min(limit, self.deadline)):
+                self._stream = await connection.open(order.call)
+                if paid is not None:
+                    paid.purchase.look = self._unread
+                await self._stream.send(chat.body)
+                await self._stream.finish()
+                await self._head(self._stream)
+        except TimeoutError as error:
+            raise await self.failed(_late(self.executor, "sent nothing in time", "first_token_timeout")) from error
+        except RetryElsewhere as error:
+            raise await self.failed(error, gone=connection.session.closed) from error
+        except BaseException:
+            await self.close()
+            raise
+        self._keeping.outcomes.answered(self._place, self._loop.time() - began, self._loop.time())
+        self._keeping.experienced(self.executor, True)
+
+    async def read(self) -> bytes | None:
+        """The next bytes after `first`, None at the end. RetryElsewhere if the executor fails, stalls or takes too long.
+
+        The time between tokens counts only while somebody waits here: a slow reader is no dead executor.
+        """
+        if self._over or self._stream is None:
+            return None
+        limit = self._loop.time() + self._keeping.settings.between_tokens_seconds
+        try:
+            async with asyncio.timeout_at(min(limit, self.deadline)):
+                data = await self._stream.receive()
+        except TimeoutError as error:
+            raise await self.failed(_late(self.executor, "fell silent within its answer", "stalled")) from error
+        except RetryElsewhere as error:
+            raise await self.failed(error, gone=self._stream.connection.session.closed) from error
+        if data is None:
+            await self._complete(self._stream)
+        else:
+            self._take(data)
+        return data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """All bytes of the answer, `first` included."""
+        yield self.first
+        while (data := await self.read()) is not None:
+            yield data
+
+    async def close(self) -> None:
+        """Stops the executor's work if the answer is not over; idempotent. It never really waits."""
+        if self._over:
+            return
+        self._over = True
+        self._keeping.outcomes.ended(self._place)
+        if self._stream is not None:
+            if self._stream.received > self._hash.length:  # CANCEL will say that this has arrived, so it is billed
+                self._take(await self._stream.receive() or b"")
+            self._stream.cancel()
+        if self._expected is not None:
+            lost = self._stream is not None and self._stream.connection.session.closed
+            self._keeping.deliveries.arrived(self._expected, self._hash, lost=lost)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes."""
+        return self._over
+
+    async def failed(self, error: RetryElsewhere, *, gone: bool = True) -> RetryElsewhere:
+        """Closes the attempt and remembers the failure. `gone`: the executor is silent or away, it did not refuse."""
+        how = Failure.LIED if isinstance(error, PeerFault) else Failure.SILENT if gone else Failure.REFUSED
+        self._keeping.outcomes.failed(self._place, self._loop.time(), how, error.retry_after)
+        if how is not Failure.REFUSED:
+            self._keeping.experienced(self.executor, False)
+        await self.close()
+        return error
+
+    async def _head(self, stream: Stream) -> None:
+        """Reads up to the first content: until then another executor may still answer."""
+        splitter, head, finished = Splitter(), bytearray(), False
+        while (data := await stream.receive()) is not None:
+            self._take(data)
+            head += data
+            if len(head) > _MAX_HEAD:
+                raise PeerFault("the executor sends everything but content", code="bad_stream")
+            chunks = [chunk for event in splitter.feed(data) if (chunk := payload(event)) and chunk != DONE]
+            if any(map(has_content, chunks)):
+                self.first = bytes(head)
+                return
+            finished = finished or any(map(finishes, chunks))
+        if not finished:
+            raise PeerFault("the executor ended without an answer", code="empty_answer")
+        self.first = bytes(head)
+        await self._complete(stream)
+
+    def _unread(self, seen: int) -> bytes:
+        """What of the answer has come after its first `seen` bytes and was not read: it is paid for as well."""
+        assert self._stream is not None
+        return self._stream.unread[seen - self._hash.length :] if self._stream.received > seen else b""
+
+    def _take(self, data: bytes) -> None:
+        if self._paid is not None:
+            self._paid.arrived(self._hash.length, data)
+        self._hash.update(data)
+
+    async def _complete(self, stream: Stream) -> None:
+        self.done = stream.done or Done()
+        self._keeping.outcomes.succeeded(self._place, self._loop.time())
+        await self.close()
+
+
+def _late(executor: NodeId, what: str, code: str) -> RetryElsewhere:
+    return RetryElsewhere(f"The executor {checksum(executor)} {what}.", status=504, code=code)

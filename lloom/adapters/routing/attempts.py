@@ -1,0 +1,163 @@
+"""The attempts at one request: who is asked next, until content comes or nobody is left. It never reads an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from loguru import logger
+
+from lloom.adapters.bridge import Connection
+from lloom.adapters.routing.attempt import Attempt, Keeping
+from lloom.adapters.routing.directory import Directory
+from lloom.adapters.routing.pool import Pool
+from lloom.adapters.routing.purchase import Tab
+from lloom.adapters.routing.purse import Paid
+from lloom.adapters.routing.purses import Purses
+from lloom.adapters.routing.statement import LANE_TIMEOUT
+from lloom.core.api.request import ApiRequest
+from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
+from lloom.core.identity import checksum
+from lloom.core.order import Client, Nonce, Order
+from lloom.core.routing.candidate import Candidate, Nobody
+from lloom.core.routing.outcomes import Place
+from lloom.core.routing.selection import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What attempts are made with; all requests of a router share them."""
+
+    client: Client
+    selection: Selection
+    directory: Directory
+    pool: Pool
+    keeping: Keeping
+    purses: Purses
+    rng: Random
+
+
+class Attempts:
+    """Asks one of `candidates` after the other. `deadline`: on the loop's clock, for all attempts together."""
+
+    def __init__(self, means: Means, candidates: Sequence[Candidate], deadline: float) -> None:
+        self.deadline = deadline
+        self.settings = means.keeping.settings
+        self._means = means
+        self._candidates = candidates
+        self._tab = Tab()
+        self._tried: list[Place] = []
+        self._asked_anew = False
+
+    @property
+    def count(self) -> int:
+        """Attempts so far."""
+        return len(self._tried)
+
+    async def next(self, request: ApiRequest) -> Attempt:
+        """One whose first content has come, among at most `routing.attempts` further ones.
+
+        CallerFault if the request would fail anywhere, RetryElsewhere (503 `no_executor`, or what the last executor failed with)
+        if nobody answers.
+        """
+        failures: list[RetryElsewhere] = []
+        limit = self.count + self.settings.attempts
+        while self.count < limit:
+            chosen = self._choose(request)
+            if isinstance(chosen, Nobody):
+                if not failures:
+                    raise _refused(chosen)
+                if self._asked_anew or any(error.code != "unreachable" for error in failures):
+                    break
+                # They may have moved, or be reached through another relay by now.
+                self._candidates = (await self._means.directory.anew(request.model)).candidates
+                self._asked_anew = True
+                continue
+            self._tried.append(chosen.place)
+            try:
+                return await self._attempt(chosen, request)
+            except RetryElsewhere as error:
+                logger.info("attempt {} at {} failed: {}", self.count, checksum(chosen.executor), error)
+                failures.append(error)
+        raise _failed(failures)
+
+    def another_prompt(self) -> None:
+        """The attempts that follow are made with another prompt than those before; what these cost still counts."""
+        self._tab = self._tab.another_prompt()
+
+    def _choose(self, request: ApiRequest) -> Candidate | Nobody:
+        now = asyncio.get_running_loop().time()
+        return self._means.selection.choose(self._candidates, request, self._tried, now, self._means.rng)
+
+    async def _attempt(self, candidate: Candidate, request: ApiRequest) -> Attempt:
+        means = self._means
+        attempt = Attempt(candidate, self.deadline, means.keeping)
+        try:
+            connection = await means.pool.connection(candidate.executor, candidate.endpoint)
+        except RetryElsewhere as error:
+            raise await attempt.failed(error) from error
+        except BaseException:
+            await attempt.close()
+            raise
+        paid: Paid | None = None
+        try:
+            if candidate.payment is None:
+                order = means.client.order(request, candidate, *_ending(self.deadline))
+            else:
+                order, paid = await self._buy(attempt, candidate, request, connection)
+            await attempt.begin(connection, order, request, paid)
+        except RetryElsewhere as error:
+            if error.code == "quote":
+                means.directory.doubt(candidate.executor)
+            if error.code == "payment_required" and paid is not None:
+                paid.lanes.doubt(candidate.executor)
+            raise
+        return attempt
+
+    async def _buy(
+        self, attempt: Attempt, candidate: Candidate, request: ApiRequest, connection: Connection
+    ) -> tuple[Order, Paid]:
+        """The order with the voucher that pays for it. Leaves nothing behind when it raises."""
+        assert candidate.payment is not None
+        purse = self._means.purses.of(candidate.payment)
+        assert purse is not None, "the selection lets only those through that can be paid"
+        try:
+            return await purse.order(candidate, request, self._tab, connection, _ending(self.deadline))
+        except RetryElsewhere as error:
+            gone = connection.session.closed or error.code == LANE_TIMEOUT
+            if gone or isinstance(error, PeerFault):
+                raise await attempt.failed(error, gone=gone) from error
+            await attempt.close()  # our own limits are no fault of the executor's
+            raise
+        except BaseException:
+            await attempt.close()
+            raise
+
+
+def _ending(deadline: float) -> tuple[Nonce, int]:
+    """A fresh nonce, and `deadline` (on the loop's clock) in Unix seconds."""
+    left = max(0.0, deadline - asyncio.get_running_loop().time())
+    return Nonce(os.urandom(32), os.urandom(16)), math.ceil(time.time() + left)
+
+
+def _refused(nobody: Nobody) -> RetryElsewhere | CallerFault:
+    if nobody.code in ("payment_required", "price"):
+        return RetryElsewhere(nobody.reason, status=402, code=nobody.code)
+    if nobody.code != "no_executor":
+        return CallerFault(nobody.reason, code=nobody.code, param=nobody.param)
+    return RetryElsewhere(nobody.reason, status=503, code=nobody.code, retry_after=nobody.retry_after)
+
+
+def _failed(failures: list[RetryElsewhere]) -> RetryElsewhere:
+    """What the caller is told when everybody failed: the last reason, and the soonest time at which it may be better."""
+    if len(failures) == 1:
+        return failures[0]
+    last = failures[-1]
+    waits = [error.retry_after for error in failures if error.retry_after is not None]
+    message = f"{len(failures)} attempts failed; the last one: {last}"
+    return RetryElsewhere(message, status=last.status, code=last.code, retry_after=min(waits, default=None))

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lloom.core.continuation.record import MAX_TEXT, Head, Record
+from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.sse import event
+
+
+def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, index: int = 0, **more: Any) -> bytes:
+    choice = {"index": index, "delta": delta or {}, "finish_reason": finish}
+    return event(msgspec.json.encode({"id": "c1", "created": 7, "model": "m", "choices": [choice], **more}))
+
+
+def seen(*chunks: bytes) -> Record:
+    record = Record()
+    for each in chunks:
+        record.feed(each)
+    return record
+
+
+@given(st.lists(st.text(max_size=9), max_size=9), st.data())
+def test_however_it_is_cut_the_same_events_pass_and_the_same_text_is_kept(
+    words: list[str], data: st.DataObject
+) -> None:
+    whole = b"".join(chunk({"content": word}) for word in words)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=9)))
+    record, passed = Record(), b""
+    for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+        block = record.feed(whole[start:end])
+        assert not block or block.endswith(b"\n\n")
+        passed += block
+    assert (passed, record.text) == (whole, "".join(words))
+
+
+def test_the_first_chunk_names_the_answer() -> None:
+    assert seen(chunk(), chunk({"content": "a"}, id="c2")).head == Head("c1", 7, "m")
+
+
+def test_an_end_is_noticed() -> None:
+    assert not seen(chunk({"content": "a"})).finished
+    assert seen(chunk({"content": "a"}), chunk(finish="stop")).finished
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        chunk({"tool_calls": [{"index": 0, "id": "t"}]}),
+        chunk({"function_call": {"name": "f"}}),
+        chunk({"refusal": "no"}),
+        chunk({"content": "b"}, index=1),
+        chunk({"content": "x" * (MAX_TEXT + 1)}),
+    ],
+    ids=["tool", "function", "refusal", "second choice", "too long"],
+)
+def test_what_is_more_than_one_text_is_not_plain(odd: bytes) -> None:
+    assert seen(chunk({"role": "assistant", "content": "", "tool_calls": None}), chunk({"content": "a"})).plain
+    assert not seen(chunk({"content": "a"}), odd).plain
+
+
+def test_reasoning_is_told_from_the_answer() -> None:
+    record = seen(chunk({"reasoning_content": "hm"}))
+    assert (record.thinking, record.reasoned, record.text) == (True, True, "")
+    record.feed(chunk({"content": "a"}))
+    assert (record.thinking, record.reasoned, record.text) == (False, True, "a")
+
+
+def test_completions_have_a_text_of_their_own() -> None:
+    assert seen(event(b'{"choices":[{"index":0,"text":"a"}]}')).text == "a"
+
+
+@pytest.mark.parametrize(
+    "bad", [b"nonsense", b"[]", b'{"choices":{}}', b'{"choices":[{"delta":{"content":1}}]}', b"\xff"]
+)
+def test_what_is_no_chunk_never_passes(bad: bytes) -> None:
+    with pytest.raises(PeerFault):
+        seen(event(bad))
+
+
+def test_an_error_never_passes() -> None:
+    with pytest.raises(RetryElsewhere):
+        seen(event(b'{"error":{"message":"out of memory"}}'))
+
+
+def test_comments_and_end_marks_pass() -> None:
+    assert Record().feed(b": lloom\n\ndata: [DONE]\n\n") == b": lloom\n\ndata: [DONE]\n\n"
