@@ -61,7 +61,8 @@ class Client:
         terms = candidate.terms
         paying = paying or Paying(self.domain, 0, terms.context, 0)
         inputs = min(terms.context, paying.max_input)
-        outputs = min((chat.max_output or terms.max_output) * chat.choices, (1 << 32) - 1)
+        wanted = min(chat.max_output or terms.max_output, terms.max_output)
+        outputs = min(wanted * chat.choices, (1 << 32) - 1)
         max_cost = cost(candidate.quote, inputs, 0, outputs) - paying.spent
         if paying.spent:  # no executor takes an order that may cost more than it allows
             outputs = min(outputs, _affordable(candidate.quote, inputs, max_cost))

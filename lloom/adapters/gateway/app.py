@@ -13,13 +13,16 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lloom.adapters.gateway import endpoint
+from lloom.adapters.gateway.counting import Counting
 from lloom.adapters.gateway.exchange import Exchange, Gone
 from lloom.adapters.gateway.failures import failure
 from lloom.adapters.gateway.health import Health
 from lloom.adapters.gateway.metrics import Metrics
 from lloom.adapters.gateway.models import listing
+from lloom.core.api.anthropic import Messages
 from lloom.core.api.dialect import Dialect
 from lloom.core.api.openai import ChatCompletions
+from lloom.core.api.reading import unknown_model
 from lloom.core.errors import CallerFault, LloomError
 from lloom.core.identity import NodeId
 from lloom.core.messages import FROM_EXECUTOR
@@ -31,10 +34,14 @@ _LOCAL_HOSTS: Final = frozenset({b"127.0.0.1", b"[::1]", b"localhost"})
 _NOBODY: Final = 499
 """Status for the metrics when the caller left before an answer (nginx's number)."""
 
-DIALECTS: Final[dict[str, Dialect]] = {"/v1/chat/completions": ChatCompletions()}
-"""By their paths. Whoever asks for anything else is taken for a user of chat completions."""
+_USUAL: Final[Dialect] = ChatCompletions()
+_MESSAGES: Final[Dialect] = Messages()
+DIALECTS: Final[dict[str, Dialect]] = {"/v1/chat/completions": _USUAL, "/v1/messages": _MESSAGES}
+"""Of the endpoints that ask the network, by their paths."""
 
-_USUAL: Final = DIALECTS["/v1/chat/completions"]
+_COUNT_TOKENS: Final = "/v1/messages/count_tokens"
+_OF_ERRORS: Final = {**DIALECTS, _COUNT_TOKENS: _MESSAGES}
+"""In what errors are told; whoever asks for anything else is taken for a user of chat completions."""
 
 _Handler = Callable[[Exchange], Awaitable[None]]
 
@@ -60,6 +67,7 @@ class Gateway:
                     _route(path, "POST", endpoint.Endpoint(dialect, backend, settings, self.metrics))
                     for path, dialect in DIALECTS.items()
                 ),
+                _route(_COUNT_TOKENS, "POST", Counting(backend.models, settings)),
                 _route("/v1/models", "GET", self._models),
                 _route("/v1/models/{id:path}", "GET", self._model),
                 _route("/health", "GET", self._tell_health),
@@ -71,7 +79,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP exchange, from its headers to the last byte of its answer."""
         assert scope["type"] == "http", "the server is started for HTTP alone"
-        exchange = Exchange(scope, receive, send, DIALECTS.get(scope["path"], _USUAL))
+        exchange = Exchange(scope, receive, send, _OF_ERRORS.get(scope["path"], _USUAL))
         scope["app"], scope["lloom.exchange"] = self, exchange
         began = asyncio.get_running_loop().time()
         with logger.contextualize(request=exchange.request_id.decode()):
@@ -137,12 +145,7 @@ class Gateway:
         name = exchange.scope["path_params"]["id"].lower()
         model = next((each for each in listing(await self._backend.models()) if each["id"] == name), None)
         if model is None:
-            raise CallerFault(
-                f"The model '{name}' does not exist: no executor announces it.",
-                status=404,
-                code="model_not_found",
-                param="model",
-            )
+            raise unknown_model(name)
         await exchange.reply(200, msgspec.json.encode(model), [])
 
     async def _tell_health(self, exchange: Exchange) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -39,6 +41,28 @@ def contradiction(param: str, message: str) -> CallerFault:
     return CallerFault(f"Invalid value for '{param}': {message}", code="invalid_value", param=param)
 
 
+def unsupported(param: str, reason: str) -> CallerFault:
+    """A field that is right, and that nobody here can serve."""
+    return CallerFault(f"Unsupported parameter: '{param}': {reason}", code="unsupported_parameter", param=param)
+
+
+@contextlib.contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Faults found within a translated request name the caller's own field: `names` has those that are called otherwise.
+
+    Where exactly in it is left out, since the translation is cut otherwise.
+    """
+    try:
+        yield
+    except CallerFault as fault:
+        if fault.param is None:
+            raise
+        field = re.split(r"[.\[]", fault.param)[0]
+        field = names.get(field, field)
+        text = str(fault).replace(f"'{fault.param}'", f"'{field}'")
+        raise CallerFault(text, status=fault.status, code=fault.code, param=field) from fault
+
+
 def model_id(name: str) -> str:
     """The canonical id of the model that is called `name`; CallerFault (404) if no model can be called so."""
     try:
@@ -46,6 +70,12 @@ def model_id(name: str) -> str:
     except ValueError as error:
         message = f"The model does not exist: {error}."
         raise CallerFault(message, status=404, code="model_not_found", param="model") from error
+
+
+def unknown_model(model: str) -> CallerFault:
+    """A model that could be called so, and that nobody serves."""
+    text = f"The model '{model}' does not exist: no executor announces it."
+    return CallerFault(text, status=404, code="model_not_found", param="model")
 
 
 def _fault(message: str) -> CallerFault:

@@ -14,6 +14,7 @@ class ApiRequest:
     """What routing knows of one request, whichever endpoint it came in by.
 
     `text_bytes` counts the UTF-8 bytes of the prompt's text, `features` are what an offer must have (see settings.Model).
+    `max_output` may be more than a model writes only if `at_most`: its caller had to name a limit, and does not ask for so much.
     """
 
     operation: Operation
@@ -25,3 +26,4 @@ class ApiRequest:
     max_output: int | None
     text_bytes: int
     features: frozenset[str]
+    at_most: bool = False

@@ -87,6 +87,6 @@ def _unfit(terms: ModelOffer, request: ApiRequest) -> Misfit | None:
         return Misfit("features", f"without {', '.join(lacking)}")
     if request.text_bytes // _BYTES_PER_TOKEN >= terms.context:
         return Misfit("context", f"with a context of {terms.context} tokens", terms.context)
-    if request.max_output is not None and request.max_output > terms.max_output:
+    if request.max_output is not None and request.max_output > terms.max_output and not request.at_most:
         return Misfit("output", f"with at most {terms.max_output} output tokens", terms.max_output)
     return None

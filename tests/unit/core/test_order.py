@@ -40,6 +40,10 @@ def test_where_nobody_pays_the_context_is_the_limit() -> None:
     assert free.call.voucher is None
 
 
+def test_no_more_is_ordered_than_the_model_writes() -> None:
+    assert order(None, max_tokens=1 << 20).request.max_output_tokens == DEAR.terms.max_output
+
+
 @given(st.integers(1, 1_000))
 def test_what_earlier_attempts_cost_cannot_be_spent_again(spent: int) -> None:
     whole = 20 * 3 + 100 * 7

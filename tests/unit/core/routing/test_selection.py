@@ -215,6 +215,13 @@ def test_what_is_too_long_for_all_names_the_limit(fields: dict[str, Any], code: 
     assert number in nobody.reason
 
 
+def test_a_limit_that_only_had_to_be_named_keeps_nobody_out() -> None:
+    only = candidate(1, max_output=256)
+    asked = request(max_tokens=32_000)
+    assert isinstance(selection().choose([only], asked, (), 0.0, Random(0)), Nobody)
+    assert selection().choose([only], replace(asked, at_most=True), (), 0.0, Random(0)) is only
+
+
 def test_what_is_too_long_for_one_goes_to_the_other() -> None:
     large = candidate(2, context=1 << 20, max_output=4096)
     long = request(messages=[{"role": "user", "content": "x" * 100_000}], max_tokens=1000)

@@ -1,0 +1,43 @@
+"""POST /v1/messages/count_tokens: what a prompt will be counted as. Nobody else is asked, and no executor sees the prompt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from lloom.adapters.gateway.exchange import Exchange
+from lloom.core import tokens
+from lloom.core.api.anthropic import prompt
+from lloom.core.api.reading import model_id, unknown_model
+from lloom.core.identity import NodeId
+from lloom.core.offer import ModelOffer
+from lloom.core.payment.counting import known
+from lloom.core.settings import GatewaySettings
+
+Models = Callable[[], Awaitable[list[tuple[NodeId, ModelOffer]]]]
+
+
+class Counting:
+    """Counts by the encoding that executors of the model count with."""
+
+    def __init__(self, models: Models, settings: GatewaySettings) -> None:
+        self._models = models
+        self._settings = settings
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answers one request; errors pass through as they are."""
+        body = await exchange.body(self._settings.max_body, self._settings.body_seconds)
+        asked = prompt(body)
+        model = model_id(asked["model"])
+        encoding = next((offer.encoding for _, offer in await self._models() if offer.id == model), None)
+        if encoding is None:
+            raise unknown_model(model)
+        count = await asyncio.to_thread(_count, asked, known(encoding))
+        await exchange.reply(200, msgspec.json.encode({"input_tokens": count}), [])
+
+
+def _count(asked: Mapping[str, Any], encoding: str) -> int:
+    return tokens.count_messages(asked["messages"], asked.get("tools", []), encoding)
