@@ -119,8 +119,12 @@ class Meter:
         if not events:
             return b""
         block = END.join(events) + END
-        if any(pattern.search(block) for pattern in _NOTABLE):
-            block = b"".join(kept + END for event in events if (kept := self._look(event)))
+        notable = [found.start() for pattern in _NOTABLE if (found := pattern.search(block))]
+        if notable:  # most likely in the last events only
+            before, end, _ = block[: min(notable)].rpartition(END)
+            plain = before + end
+            rest = block[len(plain) :].removesuffix(END).split(END)
+            block = plain + b"".join(kept + END for event in rest if (kept := self._look(event)))
         self._kept.add(block)
         return block
 
