@@ -144,7 +144,10 @@ class Fold:
         head.system_fingerprint = chunk.system_fingerprint or head.system_fingerprint
         head.service_tier = chunk.service_tier or head.service_tier
         for choice in chunk.choices or ():
-            self._choices.setdefault(choice.index, _Sum()).add(choice)
+            found = self._choices.get(choice.index)
+            if found is None:
+                found = self._choices[choice.index] = _Sum()
+            found.add(choice)
 
 
 class _Sum:
@@ -163,10 +166,15 @@ class _Sum:
 
     def add(self, choice: _Choice) -> None:
         self.finish_reason = choice.finish_reason or self.finish_reason
-        for key, value in (choice.delta or {}).items():
-            if value is not None:
-                self._merge(key, value)
-        for key, entries in (choice.logprobs or {}).items():
+        if choice.delta:
+            for key, value in choice.delta.items():
+                if value is not None:
+                    self._merge(key, value)
+        if choice.logprobs:
+            self._add_logprobs(choice.logprobs)
+
+    def _add_logprobs(self, logprobs: dict[str, list[Any] | None]) -> None:
+        for key, entries in logprobs.items():
             self.logprobs = self.logprobs or {}
             kept = self.logprobs.get(key)
             if kept is None:

@@ -149,11 +149,14 @@ class Attempt:
             head += data
             if len(head) > _MAX_HEAD:
                 raise PeerFault("the executor sends everything but content", code="bad_stream")
-            chunks = [chunk for event in splitter.feed(data) if (chunk := payload(event)) and chunk != DONE]
-            if any(map(has_content, chunks)):
-                self.first = bytes(head)
-                return
-            finished = finished or any(map(finishes, chunks))
+            for event in splitter.feed(data):
+                chunk = payload(event)
+                if not chunk or chunk == DONE:
+                    continue
+                if has_content(chunk):
+                    self.first = bytes(head)
+                    return
+                finished = finished or finishes(chunk)
         if not finished:
             raise PeerFault("the executor ended without an answer", code="empty_answer")
         self.first = bytes(head)
