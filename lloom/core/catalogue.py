@@ -56,7 +56,7 @@ class Entry:
 
     def vouched(self, now: float) -> bool:
         """Whether a valid statement says that it answers."""
-        return any(said.expires > now and well(said) for said, _ in self.vouches.values())
+        return any(said.expires > now and said.answers for said, _ in self.vouches.values())
 
     def statements(self, now: float) -> tuple[bytes, ...]:
         """What is said of it, sealed."""
@@ -212,11 +212,6 @@ class Catalogue:
             if not self.by_model[model]:
                 del self.by_model[model]
                 del self.names[bisect_left(self.names, model)]
-
-
-def well(said: Vouch) -> bool:
-    """Whether a statement is a good one: the executor was reached, and some model answered."""
-    return bool(said.reached) and any(probe.answered for probe in said.probes)
 
 
 def _remove(order: list[NodeId], executor: NodeId) -> None:

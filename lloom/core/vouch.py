@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from lloom.core.errors import PeerFault
+from lloom.core.honesty import Conduct
 from lloom.core.identity import ADDRESS_BYTES, SIGNATURE_BYTES, Identity, NodeId, verify
 from lloom.core.messages import Address, decode, decoder
 from lloom.core.offer import Endpoint, ModelId
@@ -30,6 +31,8 @@ class Probe(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """After the first content."""
     context: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
     """Tokens of the longest prompt that was answered."""
+    conduct: Conduct = Conduct()
+    """How honest its latest answers looked to this validator; not only those of this probe."""
 
 
 class Vouch(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -46,6 +49,21 @@ class Vouch(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     def probe(self, model: str) -> Probe | None:
         """What was seen of `model`, None if it was not tried."""
         return next((probe for probe in self.probes if probe.model == model), None)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the executor was reached, and some model answered."""
+        return bool(self.reached) and any(probe.answered for probe in self.probes)
+
+    @property
+    def tells(self) -> bool:
+        """Whether it says anything: of an executor that was reached, and not asked since that costs money, it does not."""
+        return bool(self.probes) or not self.reached
+
+    @property
+    def doubted(self) -> bool:
+        """Whether some model's conduct is worse than chance makes it: whoever lies with one may with all."""
+        return any(probe.conduct.doubts() for probe in self.probes)
 
 
 _decoder = decoder(Vouch)
@@ -71,6 +89,8 @@ def unseal(sealed: bytes, network: str, now: float) -> Vouch:
         raise PeerFault("a vouch that is not in force", code="bad_vouch")
     if vouch.expires - vouch.issued > MAX_LIFETIME:
         raise PeerFault("a vouch that wants to hold too long", code="bad_vouch")
+    if not all(probe.conduct.possible for probe in vouch.probes):
+        raise PeerFault("a vouch with counts that contradict each other", code="bad_vouch")
     for endpoint in vouch.reached:
         endpoint.check()
     return vouch

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Final
 
-from lloom.core.catalogue import well
 from lloom.core.identity import NodeId
 from lloom.core.routing.outcomes import Outcomes
 from lloom.core.trust import Trust
@@ -41,17 +40,19 @@ class Witness:
         """A request to `executor` was answered, or it was not there: who said so was right, who said the opposite was not."""
         now = asyncio.get_running_loop().time()
         for said in self._said.pop(executor, ()):  # each statement is judged once
+            if not said.tells:
+                continue
             validator = NodeId(said.validator)
-            if well(said) == answered:
+            if said.answers == answered:
                 self._trust.held(validator, now)
             else:
                 self._trust.misled(validator, now)
 
     def _expected(self, vouches: tuple[Vouch, ...]) -> float:
         now = asyncio.get_running_loop().time()
-        believed = [said for said in vouches if self._trust.trusted(NodeId(said.validator), now)]
+        believed = [said for said in vouches if said.tells and self._trust.trusted(NodeId(said.validator), now)]
         needed = min(AGREE, max(1, len(self._validators())))
-        good = sum(map(well, believed))
+        good = sum(said.answers and not said.doubted for said in believed)
         if good >= needed and good > len(believed) / 2:
             return PRAISED
         return BLAMED if len(believed) - good >= needed else UNKNOWN

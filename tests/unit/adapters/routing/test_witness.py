@@ -8,6 +8,7 @@ import pytest
 
 from lloom.adapters.routing import witness
 from lloom.adapters.routing.witness import BLAMED, PRAISED, UNKNOWN, Witness
+from lloom.core.honesty import Conduct
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
 from lloom.core.routing.outcomes import Outcomes
@@ -62,6 +63,26 @@ async def test_the_only_validator_is_listened_to() -> None:
     assert court.expected() == PRAISED
     court.witness.told(EXECUTOR, ())
     assert court.expected() == UNKNOWN, "it says so no more"
+
+
+async def test_a_seller_that_nobody_had_money_to_ask_is_neither_praised_nor_blamed() -> None:
+    court = Court(A)
+    court.witness.told(EXECUTOR, (Vouch(A, EXECUTOR, 0, 1, (HERE,), ()),))
+    assert court.expected() == UNKNOWN
+    court.witness.experienced(EXECUTOR, answered=False)
+    assert court.score(A) == 0.5, "it said nothing"
+
+
+async def test_who_is_suspected_of_lying_is_not_praised_for_answering() -> None:
+    court = Court(A, B)
+    liar = Probe("m", True, conduct=Conduct(answers=8, compared=8, differed=8))
+    accused = [Vouch(validator, EXECUTOR, 0, 1, (HERE,), (liar,)) for validator in (A, B)]
+    court.witness.told(EXECUTOR, tuple(accused))
+    assert court.expected() == BLAMED
+    court.witness.told(EXECUTOR, (accused[0], says(B, True)))
+    assert court.expected() == UNKNOWN, "one of two is not enough"
+    court.witness.experienced(EXECUTOR, answered=True)
+    assert court.score(A) > 0.5, "it did answer, as both said"
 
 
 async def test_what_came_true_speaks_for_a_validator_and_what_did_not_against_it() -> None:

@@ -1,0 +1,86 @@
+"""What speaks against an executor is counted; it is suspected only of what chance does not explain, and not for ever."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lloom.core.honesty import HALF, MEMORY, Conduct, Record, least_share
+
+TINY = 1e-12
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans(), st.booleans(), st.booleans(), st.booleans())
+)
+
+
+def record(differed: list[bool]) -> Record:
+    """Of answers that were all compared."""
+    made = Record()
+    for number, wrong in enumerate(differed):
+        made.answered(number, number, hurried=False, miscounted=False)
+        made.judged(differed=wrong, hurried=False)
+    return made
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_answers_condemn_nobody(count: int) -> None:
+    assert record([True] * count).conduct.doubts() == ()
+
+
+def test_who_disagrees_again_and_again_is_suspected_until_he_has_mended_his_ways() -> None:
+    made = record([True] * 4)
+    assert made.conduct.doubts() == ("answers as another model would",)
+    for number in range(MEMORY):
+        made.answered(number, number, hurried=False, miscounted=False)
+        made.judged(differed=False, hurried=False)
+    assert made.conduct.doubts() == ()
+
+
+def test_who_disagrees_now_and_then_is_not_suspected() -> None:
+    assert record([number % 3 == 0 for number in range(300)]).conduct.doubts() == ()
+
+
+def test_the_same_words_to_other_questions_are_a_repetition_and_to_the_same_one_are_not() -> None:
+    made = Record()
+    for question in (1, 1, 2, 3, 3):
+        made.answered(question, "said", hurried=False, miscounted=False)
+    assert made.conduct == Conduct(answers=5, repeated=3)
+    made.answered(4, None, hurried=False, miscounted=False)
+    made.answered(5, None, hurried=False, miscounted=False)
+    assert made.conduct.repeated == 3, "what is too short tells nothing"
+
+
+@pytest.mark.parametrize("fault", ["hurried", "miscounted"])
+def test_each_fault_is_told_by_itself(fault: str) -> None:
+    made = Record()
+    for number in range(5):
+        made.answered(number, number, **{"hurried": False, "miscounted": False, fault: True})
+    assert getattr(made.conduct, fault) == 5
+    assert len(made.conduct.doubts()) == 1
+
+
+@given(EVENTS)
+def test_whatever_happens_the_counts_can_be_true(events: list[tuple[int, int, bool, bool, bool, bool]]) -> None:
+    made = Record()
+    for question, answer, hurried, miscounted, judged, differed in events * 5:
+        made.answered(question, answer, hurried=hurried, miscounted=miscounted)
+        if judged:
+            made.judged(differed=differed, hurried=True)
+            made.judged(differed=True, hurried=True)
+        assert made.conduct.possible
+        assert made.conduct.answers <= MEMORY
+
+
+@given(st.integers(0, MEMORY), st.integers(0, MEMORY))
+def test_the_least_share_is_below_what_was_seen_and_grows_with_it(hits: int, of: int) -> None:
+    hits = min(hits, of)
+    least = least_share(hits, of)
+    assert 0 <= least <= (hits / of if of else 0) + TINY
+    assert least_share(hits + 1, of + 1) >= least - TINY
+    assert least_share(hits, of + 1) <= least + TINY
+
+
+@given(st.integers(1, MEMORY))
+def test_half_is_never_enough(of: int) -> None:
+    assert least_share(of // 2, of) < HALF
