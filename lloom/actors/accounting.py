@@ -24,6 +24,7 @@ from lloom.core.messages import SignedReceipt
 from lloom.core.payment.domain import domain
 from lloom.core.receipt import Draft, sign_receipt
 from lloom.core.settings import Settings
+from lloom.core.visitors import payer
 
 
 class Accounting(Earning, Paying):
@@ -38,7 +39,7 @@ class Accounting(Earning, Paying):
     async def run(self) -> None:
         """Writes the journal until told to stop. ConfigError if it cannot be used, sqlite3.Error if it fails later."""
         settings = self.place.settings
-        identity = await asyncio.to_thread(self.place.identity)
+        identity = payer(await asyncio.to_thread(self.place.identity), settings)
         path = journal_path(settings, self._chain, identity.address)
         writer = Writer(path, settings.accounting)
         try:

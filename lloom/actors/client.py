@@ -10,8 +10,8 @@ from functools import partial
 from typing import Final
 
 from lloom import __version__
-from lloom.actors.bank import Bank
 from lloom.actors.base import JOIN_SECONDS, Actor, patience
+from lloom.actors.money import open_purses
 from lloom.actors.naming import Naming
 from lloom.actors.outbox import Outbox
 from lloom.actors.surroundings import surrounded
@@ -26,19 +26,16 @@ from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.offers import Scope
 from lloom.adapters.routing.pool import Pool
-from lloom.adapters.routing.purse import Purse
 from lloom.adapters.routing.purses import Purses
 from lloom.adapters.routing.router import Router
-from lloom.adapters.routing.wallet import Wallet
 from lloom.adapters.routing.witness import Witness
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, NodeId, checksum, parse_address
 from lloom.core.messages import SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
-from lloom.core.payment.domain import active, domain, token_of
 from lloom.core.routing.filters import Spending
-from lloom.core.routing.outcomes import Failure, Outcomes, Place
+from lloom.core.routing.outcomes import Outcomes
 from lloom.core.routing.selection import Selection
 from lloom.core.trust import Trust
 
@@ -99,7 +96,7 @@ class ClientNode(Actor):
         pool = Pool(reach, settings.bridge.connections)
         stack.push_async_callback(pool.close)
         outcomes = Outcomes(routing.memory_seconds, routing.cooldown_seconds)
-        self._purses = self._open_purses(identity, outcomes, deliveries, stack)
+        self._purses = open_purses(self.place, identity, outcomes, deliveries, stack)
         trust = Trust(routing.memory_seconds)
         witness = Witness(trust, outcomes, lambda: dht.anchors)
         catalogues = Catalogues(lambda: dht.anchors, pool, settings.network.name, trust, witness.told)
@@ -119,27 +116,6 @@ class ClientNode(Actor):
         stack.push_async_callback(router.close)
         self._read = partial(_figures, dht, pool, catalogues, self._purses)
         return router
-
-    def _open_purses(
-        self, identity: Identity, outcomes: Outcomes, deliveries: Deliveries, stack: AsyncExitStack
-    ) -> Purses:
-        """A purse for each chain that is paid on; they close before the connections do, with a last voucher for each executor."""
-        settings = self.place.settings
-
-        def lied(place: Place) -> None:
-            outcomes.failed(place, asyncio.get_running_loop().time(), Failure.LIED, None)
-
-        opened = []
-        for name, chain in active(settings).items():
-            bank = Bank(self.place, name)
-            stack.push_async_callback(bank.close)
-            wallet = Wallet(name, identity, domain(chain), token_of(chain), settings.accounting, bank, lied)
-            purse = Purse(wallet, bank, deliveries.take)
-            opened.append(purse)
-        purses = Purses(opened)
-        stack.push_async_callback(purses.close)
-        purses.start()
-        return purses
 
     def _health(self, dht: Dht) -> Health:
         return Health(

@@ -1,4 +1,4 @@
-"""The client's part of an accounting actor, which its purse asks over Ray. It only hands on (adapters/payment/payables.py)."""
+"""The paying part of an accounting actor, which purses ask over Ray. It only hands on (adapters/payment/payables.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lloom.adapters.journal.writer import Writer
 from lloom.adapters.payment.payables import Payables, Purchasing
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
-from lloom.core.payment.domain import active, token_of
+from lloom.core.payment.domain import paying, token_of
 from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
 
@@ -21,9 +21,9 @@ class Paying(Actor):
     _payables: Payables | None = None
 
     def paying(self, chain: str, identity: Identity, writer: Writer) -> Sequence[Coroutine[Any, Any, None]]:
-        """What is to be done, beside running `writer`, for a client that pays on `chain` (empty: it does not)."""
+        """What is to be done, beside running `writer`, where `identity` pays on `chain` (empty: nobody does)."""
         settings = self.place.settings
-        if settings.role != "client" or chain not in active(settings):
+        if chain not in paying(settings):
             return ()
         paid_in = token_of(settings.chain[chain])
         self._payables = Payables(identity.address, paid_in, writer, settings.accounting)

@@ -5,7 +5,7 @@ Actors are imported where they are needed: what a role does not run, its process
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -15,7 +15,7 @@ from lloom.actors.place import Office, Place, ledger_name, worker_name
 from lloom.actors.supervisor import Part
 from lloom.adapters.machine import ports
 from lloom.core.offer import Endpoint
-from lloom.core.payment.domain import active
+from lloom.core.payment.domain import active, paying
 
 GOODBYES, WORK, LEDGER = range(3)
 """Stages of stopping: first the network is told, then open requests end, and their receipts still reach the journal."""
@@ -46,7 +46,8 @@ def _validator(office: Office, label: str) -> Plan:
     from lloom.actors.validator import ValidatorNode
 
     office = _at_port(office, ports.VALIDATOR)
-    return Plan((Part(_place(office, "validator", label), ValidatorNode, stops=GOODBYES),))
+    head = Part(_place(office, "validator", label), ValidatorNode, stops=GOODBYES)
+    return Plan((*_ledgers(office, label, paying(office.settings)), head))
 
 
 def _executor(office: Office, label: str) -> Plan:
@@ -69,7 +70,7 @@ def _executor(office: Office, label: str) -> Plan:
         for number in range(settings.executor.workers)
     )
     head = Part(_place(office, "executor", label), ExecutorNode, stops=GOODBYES)
-    return Plan((*_ledgers(office, label), head, *workers))
+    return Plan((*_ledgers(office, label, ("", *active(office.settings))), head, *workers))
 
 
 def _client(office: Office, label: str) -> Plan:
@@ -81,14 +82,15 @@ def _client(office: Office, label: str) -> Plan:
     chosen = replace(office.settings, gateway=replace(gateway, port=port))
     office = replace(office, settings=chosen)
     head = Part(_place(office, "client", label), ClientNode, stops=GOODBYES)
-    return Plan((*_ledgers(office, label), head), f"http://{reachable(gateway.host)}:{port}")
+    return Plan(
+        (*_ledgers(office, label, ("", *active(office.settings))), head), f"http://{reachable(gateway.host)}:{port}"
+    )
 
 
-def _ledgers(office: Office, label: str) -> list[Part]:
-    """One for what nobody pays, and one for each chain that money is on."""
+def _ledgers(office: Office, label: str, chains: Iterable[str]) -> list[Part]:
+    """One for each chain that money is on, and for what nobody pays (empty)."""
     from lloom.actors.accounting import Accounting
 
-    chains = ("", *active(office.settings))
     return [Part(_place(office, ledger_name(chain), label), Accounting, (chain,), stops=LEDGER) for chain in chains]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import AsyncExitStack
 from functools import partial
@@ -9,9 +10,10 @@ from random import Random
 
 from lloom.actors.base import Actor
 from lloom.actors.listening import keep_certified, listen, silence
+from lloom.actors.money import open_purses
 from lloom.actors.surroundings import TCP, UDP, surrounded
 from lloom.adapters import figures
-from lloom.adapters.bridge import Connection, Link, Listener, dial
+from lloom.adapters.bridge import Connection, Link, Listener, OnControl, dial
 from lloom.adapters.dht import Dht
 from lloom.adapters.machine import home
 from lloom.adapters.routing.attempt import Keeping
@@ -19,9 +21,9 @@ from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.validator.dialback import DialBack
 from lloom.adapters.validator.gossip import Gossip
-from lloom.adapters.validator.probe import Asker
 from lloom.adapters.validator.prober import Prober
 from lloom.adapters.validator.service import Service
+from lloom.adapters.validator.shopper import Shopper, Shoppers
 from lloom.adapters.validator.sweep import Sweep
 from lloom.adapters.validator.switchboard import Switchboard
 from lloom.core import queries
@@ -33,7 +35,9 @@ from lloom.core.identity import Identity, NodeId, checksum
 from lloom.core.messages import ReachCall, RelayCall, ReserveCall, SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
+from lloom.core.payment.domain import paying
 from lloom.core.routing.outcomes import Outcomes
+from lloom.core.visitors import payer
 
 
 class ValidatorNode(Actor):
@@ -49,9 +53,10 @@ class ValidatorNode(Actor):
             dht = await Dht.start(identity, network, settings.dht, client=False, folder=home.folder(settings))
             stack.push_async_callback(dht.stop)
             dht.prefer(lambda publisher: catalogue.vouched(publisher, time.time()))
-            deliveries = Deliveries(_forget)
-            pool = self._pool(identity, dht, deliveries)
+            pool = self._pool(identity, dht, silence)
             stack.push_async_callback(pool.close)
+            shoppers = Shoppers(identity, partial(self._shopper, dht), settings.validator, self._payer(dht, stack))
+            stack.push_async_callback(shoppers.close)
             listener = await self._listen(identity, dht, catalogue)
             stack.push_async_callback(listener.close)
             gossip = Gossip(
@@ -64,10 +69,10 @@ class ValidatorNode(Actor):
             )
             ports = ((UDP, dht.port), (TCP, dht.port))
             await stack.enter_async_context(
-                surrounded(self.place, dht, ports, partial(self._figures, dht, catalogue, pool, listener))
+                surrounded(self.place, dht, ports, partial(self._figures, dht, catalogue, (pool, shoppers), listener))
             )
             sweep = Sweep(catalogue, dht, pool, network.name, Random())  # noqa: S311 - it spreads load, it hides nothing
-            prober = Prober(catalogue, pool, network.name, self._asker(identity, deliveries))
+            prober = Prober(catalogue, shoppers, network.name, Random(os.urandom(32)))  # noqa: S311 - but nobody knows the seed
             where = f"{network.advertise or network.host}:{dht.port}"
             self.up(f"lets nodes in at {checksum(identity.address)}@{where} (UDP and TCP)")
             certified = keep_certified(listener, settings.bridge.certificate_seconds, partial(self._endorse, identity))
@@ -86,12 +91,14 @@ class ValidatorNode(Actor):
         )
         return await listen(self.place, dht.port, partial(self._endorse, identity), service.handle, silence)
 
-    def _figures(self, dht: Dht, catalogue: Catalogue, pool: Pool, listener: Listener) -> dict[str, float]:
+    def _figures(
+        self, dht: Dht, catalogue: Catalogue, dialling: tuple[Pool, Shoppers], listener: Listener
+    ) -> dict[str, float]:
         """What this validator shows to Prometheus."""
         numbers = queries.numbers(catalogue, time.time(), 1 + len(dht.anchors))
         return {
             **figures.dht(dht.status),
-            "bridge_dialled": pool.connections,
+            "bridge_dialled": sum(each.connections for each in dialling),
             "bridge_accepted": len(listener.connections),
             "catalogue_executors": numbers.executors,
             "catalogue_models": numbers.models,
@@ -102,8 +109,8 @@ class ValidatorNode(Actor):
             "relay_connections": self._board.streams,
         }
 
-    def _pool(self, identity: Identity, dht: Dht, deliveries: Deliveries) -> Pool:
-        """Connections to fellows and executors."""
+    def _pool(self, identity: Identity, dht: Dht, on_control: OnControl) -> Pool:
+        """Connections to fellows and executors, in the name of `identity`."""
         settings = self.place.settings
         link = Link(
             identity,
@@ -114,15 +121,34 @@ class ValidatorNode(Actor):
         )
 
         async def reach(endpoint: Endpoint, executor: NodeId) -> Connection:
-            return await dial(endpoint, executor, link, deliveries.on_control)
+            return await dial(endpoint, executor, link, on_control)
 
         pool = Pool(reach, settings.bridge.connections)
         return pool
 
-    def _asker(self, identity: Identity, deliveries: Deliveries) -> Asker:
+    def _shopper(self, dht: Dht, identity: Identity) -> Shopper:
+        """Who asks for what nobody pays."""
+        deliveries = Deliveries(_forget)
+        return Shopper(
+            Client(identity, Domain()), self._pool(identity, dht, deliveries.on_control), self._keeping(deliveries)
+        )
+
+    def _payer(self, dht: Dht, stack: AsyncExitStack) -> Shopper | None:
+        """Who asks for what costs money; None if this validator spends none."""
+        settings = self.place.settings
+        if not paying(settings):
+            return None
+        identity = payer(self.place.identity(), settings)
+        deliveries = Deliveries(_forget, lambda *need: purses.on_need(*need))
+        pool = self._pool(identity, dht, deliveries.on_control)
+        stack.push_async_callback(pool.close)
+        keeping = self._keeping(deliveries)
+        purses = open_purses(self.place, identity, keeping.outcomes, deliveries, stack)
+        return Shopper(Client(identity, Domain()), pool, keeping, purses)
+
+    def _keeping(self, deliveries: Deliveries) -> Keeping:
         routing = self.place.settings.routing
-        keeping = Keeping(routing, Outcomes(routing.memory_seconds, routing.cooldown_seconds), deliveries)
-        return Asker(Client(identity, Domain()), keeping, self.place.settings.validator, Random())  # noqa: S311
+        return Keeping(routing, Outcomes(routing.memory_seconds, routing.cooldown_seconds), deliveries)
 
     async def _endorse(self, identity: Identity, public_hash: bytes) -> Endorsement:
         lifetime = self.place.settings.bridge.certificate_seconds
@@ -130,4 +156,4 @@ class ValidatorNode(Actor):
 
 
 def _forget(_executor: NodeId, _receipt: SignedReceipt) -> None:
-    """Receipts of probes are checked and not kept: nothing is settled yet, and a validator has no ledger."""
+    """Receipts of what nobody pays are checked and not kept: nothing follows from them."""

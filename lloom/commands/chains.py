@@ -26,6 +26,7 @@ from lloom.core.payment import units
 from lloom.core.payment.domain import token_of
 from lloom.core.payment.funds import Funds
 from lloom.core.settings import Chain, Settings
+from lloom.core.visitors import payer
 
 PLAY_MONEY: Final = 10**19
 """What an address without coins is given on a chain for tests."""
@@ -97,6 +98,8 @@ def on_every_chain(
 ) -> list[Told]:
     """What `do` returns for every chosen chain, one after another. `deployed`: the contract has to be there."""
     identity = keystore.load(settings.identity, os.environ)
+    if deployed:  # who deploys does it for everybody; else a validator acts as its purse
+        identity = payer(identity, settings)
     ready = deployment.resolved(settings)
 
     async def all_of_them() -> list[Told]:

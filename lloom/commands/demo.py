@@ -101,7 +101,8 @@ def network(settings: Settings, keys: Mapping[str, str], folder: Path) -> Sequen
     local = settings.network
     port = ports.first_port(local.host, local.port, ports.VALIDATOR, "network.port")
     ready = replace(settings, network=replace(local, port=0, bootstrap=(f"{local.host}:{port}",)))
-    validator = replace(settings, network=replace(local, port=port, bootstrap=()))
+    thrifty = replace(settings.accounting, budget=0)  # it has no money to probe with
+    validator = replace(settings, network=replace(local, port=port, bootstrap=()), accounting=thrifty)
     few = {name: backend for name, backend in settings.llm.items() if not isinstance(backend, MockBackend)}
     backends = [settings.llm, *[few] * (settings.demo.executors - 1)]
 

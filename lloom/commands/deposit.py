@@ -1,4 +1,4 @@
-"""Pays into the client's account, from which executors are paid what the client signs for."""
+"""Pays into the account of a client, or of a validator's purse, from which executors are paid what it signs for."""
 
 from __future__ import annotations
 

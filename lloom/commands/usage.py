@@ -25,6 +25,7 @@ from lloom.core.identity import NodeId, parse_address
 from lloom.core.payment import units
 from lloom.core.payment.usage import Difference, Entry, Row, differences, rows
 from lloom.core.settings import Chain, Settings
+from lloom.core.visitors import payer
 
 NUMBERS: Final = ("requests", "input tokens", "output tokens")
 NAME_DIGITS: Final = 10
@@ -54,18 +55,18 @@ def _ledger(settings: Settings, found: Sequence[Found]) -> Iterable[Entry]:
             continue  # no chain tells of what nobody pays
         with reading(each.path) as db:
             if db is not None:
-                gave = settings.role != "client"
+                gave = settings.role == "executor"
                 yield from history.receipts(db, each.chain or "off", known.name, gave=gave)
                 yield from history.payments(db, each.chain or "off", gave=gave)
 
 
 async def _chain(settings: Settings, found: Sequence[Found]) -> list[Entry]:
     known = _names(found)
-    owner = found[0].owner if found else keystore.load(settings.identity, os.environ).address
+    owner = found[0].owner if found else payer(keystore.load(settings.identity, os.environ), settings).address
     entries: list[Entry] = []
     for name, chain in deployment.resolved(settings).chain.items():
         show(f"reading the events of {name} ...\n")
-        entries += await _events(name, chain, owner, known, gave=settings.role != "client")
+        entries += await _events(name, chain, owner, known, gave=settings.role == "executor")
     return entries
 
 

@@ -1,4 +1,4 @@
-"""Takes money out: a client's deposit, which has to thaw first, or an executor's earnings, which are its own at once."""
+"""Takes money out: the deposit of who pays, which has to thaw first, or an executor's earnings, which are its own at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(settings: Settings) -> int:
 
     async def take_out(counter: Counter) -> Told:
         wanted = None if settings.amount is None else units.parse(settings.amount, counter.chain.decimals)
-        found, line = await (_deposit if settings.role == "client" else _earnings)(counter, wanted)
+        found, line = await (_deposit if settings.role != "executor" else _earnings)(counter, wanted)
         if settings.output == "text":
             print(line)
         return {"chain": counter.name, **found}

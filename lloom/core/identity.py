@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from typing import Final, Literal, NewType
 
 import coincurve
@@ -49,6 +51,14 @@ class Identity:
     def secret(self) -> bytes:
         """The 32 secret bytes; for keystores only."""
         return self._key.secret
+
+    def derived(self, name: str) -> Identity:
+        """A further identity, the same for the same `name`; who does not have this key cannot see that they belong together.
+
+        Its key is HMAC-SHA256 of `name` under this one (a pseudo-random function, RFC 2104): an invalid scalar is as unlikely as
+        guessing the key.
+        """
+        return Identity(hmac.digest(self.secret, b"Lloom derived key:" + name.encode(), hashlib.sha256))
 
     def sign(self, purpose: Purpose, network: str, data: bytes) -> bytes:
         """65 bytes (r, s, recovery id) over `digest(purpose, network, data)`."""

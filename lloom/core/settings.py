@@ -294,11 +294,19 @@ class ValidatorSettings(Group, frozen=True):
     probe_timeout_seconds: Seconds
     """The whole of one probe of one model."""
     probe_tokens: Count
-    """Tokens of a probe's answer."""
+    """Tokens of a probe's answer, at most."""
     probe_context: Count
     """Tokens of the longest prompt of a probe, if the offer's context is not shorter."""
     probes: Count
     """Executors probed at once."""
+    probe_keys: Annotated[int, Meta(ge=1, le=64)]
+    """Identities that probe at the same time, each other executors."""
+    probe_key_seconds: Seconds
+    """After this they are others."""
+    probe_cost: Money
+    """Models one of whose questions may cost more are not probed."""
+    purse: Annotated[int, Meta(ge=0, lt=1 << 31)]
+    """Number of the identity that pays for probes."""
     vouch_seconds: Seconds
     """How long a statement about an executor holds."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from bridge_support import NETWORK, certificate, settings
+from bridge_support import NETWORK, certificate, read_all, settings
 from payables_support import CLIENT, TOKEN, FakeContract, opened
 
 from lloom.adapters.bridge import Connection, Link, Listener, Service, Stream, dial
@@ -95,6 +95,7 @@ class Sale:
     digest: bytes
     quote: Quote
     book: Book
+    body: bytes
     sent: list[bytes] = field(default_factory=list)
 
     async def send(self, *parts: bytes) -> None:
@@ -204,15 +205,14 @@ class Seller(FakeExecutor):
                 await stream.send(encode(self.state(call)))
                 await stream.finish()
             case ModelCall() as call:
-                while await stream.receive() is not None:
-                    pass
+                body = await read_all(stream)
                 if call.voucher is not None:
                     self.take(call.voucher)
                 checked = check_request(call.request, call.signature, DOMAIN if self.payments else Domain(), 0)
                 lane = checked.request.lane
                 quote = quotes_of(self.offer, self.offer.models[0])[0][1]
                 book = self.books.setdefault(lane, Book(lane))
-                sale = Sale(self, stream, call, checked.request, checked.digest, quote, book)
+                sale = Sale(self, stream, call, checked.request, checked.digest, quote, book, body)
                 self.sales.append(sale)
                 await self.serve(sale)
 

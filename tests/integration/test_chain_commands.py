@@ -114,6 +114,17 @@ async def test_money_that_is_paid_in_can_be_taken_out_once_it_has_thawed(local: 
     assert await coins(local, client) == before + 20 * FINNEY - int(taken["gas_cost"])
 
 
+async def test_a_validator_pays_into_its_purse_and_another_number_is_another_one(local: Local, lloom: Lloom) -> None:
+    validator = await local.person()
+    words = ("role=validator", "output=json")
+    for purse in (0, 1):
+        paid = await lloom("command=deposit", "amount=0.01", f"validator.purse={purse}", *words, who=validator)
+        assert (paid.json["before"], paid.json["after"]) == ("0", str(10 * FINNEY)), paid.err
+        assert checksum(validator.address) not in paid.out
+    begun = await lloom("command=withdraw", *words, who=validator)
+    assert (begun.json["state"], begun.json["amount"]) == ("thawing", str(10 * FINNEY))
+
+
 async def test_another_amount_begins_the_thaw_anew_and_no_amount_means_all(local: Local, lloom: Lloom) -> None:
     client = await local.client(60 * FINNEY)
     assert "0.06 ETH thaw" in (await lloom("command=withdraw", "role=client", who=client)).out

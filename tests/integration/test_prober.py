@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -18,8 +18,8 @@ from lloom.adapters.bridge import Connection, Link, dial
 from lloom.adapters.routing.attempt import Keeping
 from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.pool import Pool
-from lloom.adapters.validator.probe import Asker
 from lloom.adapters.validator.prober import Prober
+from lloom.adapters.validator.shopper import Shopper, Shoppers
 from lloom.core import vouch
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
@@ -43,6 +43,10 @@ SETTINGS = ValidatorSettings(
     probe_tokens=16,
     probe_context=64,
     probes=2,
+    probe_keys=2,
+    probe_key_seconds=3600,
+    probe_cost=10**9,
+    purse=0,
     vouch_seconds=1800,
 )
 FINISH = event(msgspec.json.encode({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
@@ -53,7 +57,7 @@ BODYLESS = (FINISH, END)
 
 @dataclass
 class Listed:
-    """A catalogue of what a test puts in."""
+    """A catalogue of what a test puts in; everybody is in a network of its own."""
 
     listed: list[Offer]
     said: list[bytes] = field(default_factory=list)
@@ -63,7 +67,7 @@ class Listed:
         return self.listed
 
     def source(self, executor: NodeId) -> str:
-        return ""
+        return executor.hex()
 
     def put_vouch(self, sealed: bytes, vouch: Vouch, now: float) -> bool:
         self.said.append(sealed)
@@ -71,24 +75,35 @@ class Listed:
         return True
 
 
-@asynccontextmanager
-async def prober(*offers: Offer, **changes: Any) -> AsyncIterator[tuple[Prober, Listed]]:
-    """A validator's prober, and the catalogue that it works on."""
-    me = Identity.generate()
-    deliveries = Deliveries(lambda _executor, _receipt: None)
+def pool_of(me: Identity, deliveries: Deliveries) -> Pool:
     link = Link(me, NETWORK, settings())
 
     async def reach(endpoint: Endpoint, executor: NodeId) -> Connection:
         return await dial(endpoint, executor, link, deliveries.on_control)
 
-    pool = Pool(reach, 16)
-    keeping = Keeping(ROUTING, Outcomes(600, 5), deliveries)
-    asker = Asker(Client(me, Domain()), keeping, replace(SETTINGS, **changes), Random(1))
+    return Pool(reach, 16)
+
+
+def shopper(me: Identity) -> Shopper:
+    deliveries = Deliveries(lambda _executor, _receipt: None)
+    return Shopper(Client(me, Domain()), pool_of(me, deliveries), Keeping(ROUTING, Outcomes(600, 5), deliveries))
+
+
+@asynccontextmanager
+async def prober(
+    *offers: Offer,
+    payer: Shopper | None = None,
+    owner: Identity | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **changes: Any,
+) -> AsyncIterator[tuple[Prober, Listed]]:
+    """A validator's prober, and the catalogue that it works on."""
+    shoppers = Shoppers(owner or Identity.generate(), shopper, replace(SETTINGS, **changes), payer)
     listed = Listed(list(offers))
     try:
-        yield Prober(listed, pool, NETWORK, asker), listed
+        yield Prober(listed, shoppers, NETWORK, Random(1), clock), listed
     finally:
-        await pool.close()
+        await shoppers.close()
 
 
 @on_both_loops
@@ -119,7 +134,8 @@ async def test_the_requests_of_a_probe_look_like_any_clients() -> None:
             await its.look(offer)
         bodies = [msgspec.json.decode(body) for _, body in counter.engine.asked]
         assert len({body["messages"][0]["content"] for body in bodies}) == len(bodies) == 8
-        assert {tuple(sorted(body)) for body in bodies} == {("max_tokens", "messages", "model", "stream")}
+        common = ("max_tokens", "messages", "model", "stream")
+        assert {tuple(sorted(body)) for body in bodies} == {common, tuple(sorted((*common, "temperature")))}
 
 
 @on_both_loops

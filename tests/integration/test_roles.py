@@ -127,6 +127,16 @@ def test_each_chain_that_money_is_on_has_books_of_its_own(role: str) -> None:
     assert [part.place.name for part in free.parts if part.kind is Accounting] == ["accounting"]
 
 
+def test_a_validator_has_books_only_where_it_may_spend_something() -> None:
+    def books(budget: int | None, mode: str = "batched") -> list[str]:
+        made = office("validator", chains=["base", "polygon"], mode=mode)
+        spending = replace(made.settings, accounting=replace(made.settings.accounting, budget=budget))
+        return [name for name, *_ in summary(plan(replace(made, settings=spending), ""))]
+
+    assert books(0) == books(1, mode="off") == ["validator"]
+    assert books(1) == books(None) == ["accounting-base", "accounting-polygon", "validator"]
+
+
 def test_workers_take_the_ports_that_follow_and_the_resources_that_are_configured() -> None:
     found = plan(office("executor", advertise="203.0.113.7"), "")
     first, workers = port_of(found), found.parts[2:]

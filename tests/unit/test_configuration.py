@@ -117,6 +117,17 @@ def test_the_ports_of_the_roles_fit_together() -> None:
     assert validator.bootstrap == ()
 
 
+def test_a_validator_spends_nothing_unless_told_how_much_and_never_more_than_a_question_at_once() -> None:
+    frugal, generous = (
+        settings("role=validator"),
+        settings("role=validator", "accounting.budget=5", "validator.probe_cost=3"),
+    )
+    assert frugal.accounting.budget == 0
+    assert generous.accounting.budget == 5
+    assert generous.accounting.prepay.per_executor == 3
+    assert settings("role=client").accounting.budget is None
+
+
 def test_an_executor_serves_the_built_in_model_unless_told_otherwise() -> None:
     assert list(settings("role=executor").llm) == ["smollm2"]
     assert list(settings("role=executor", "llm=[mock]").llm) == ["mock"]

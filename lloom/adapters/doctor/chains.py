@@ -12,10 +12,11 @@ from lloom.core.errors import ConfigError, RetryElsewhere
 from lloom.core.finding import Finding, ok, problem, warning
 from lloom.core.identity import Identity, checksum, parse_address
 from lloom.core.payment import units
-from lloom.core.payment.domain import token_of
+from lloom.core.payment.domain import paying, token_of
 from lloom.core.payment.fees import price
 from lloom.core.payment.settlement import BATCH_GAS, FIRST_GAS
 from lloom.core.settings import Chain, Settings
+from lloom.core.visitors import payer
 
 COIN_DECIMALS: Final = 18
 FEW: Final = 10
@@ -30,7 +31,9 @@ async def check(
         yield ok("chain", "none: nobody is paid" if not settings.chain else "accounting=off: nobody is paid")
         return
     for name, chain in deployment.resolved(settings).chain.items():
-        yield await _one(name, chain, settings.role, identity, urls(chain, secrets))
+        pays = name in paying(settings)
+        owner = payer(identity, settings) if pays and identity is not None else identity
+        yield await _one(name, chain, "payer" if pays else settings.role, owner, urls(chain, secrets))
 
 
 async def _one(name: str, chain: Chain, role: str, identity: Identity | None, servers: tuple[str, ...]) -> Finding:
@@ -40,10 +43,10 @@ async def _one(name: str, chain: Chain, role: str, identity: Identity | None, se
     try:
         await rpc.survey()
         await deployment.check(rpc, parse_address(chain.contract))
-        if identity is None or role not in ("client", "executor"):
+        if identity is None or role not in ("payer", "executor"):
             return ok(what, f"the contract is at {chain.contract}")
-        if role == "client":
-            return await _client(what, name, chain, rpc, identity)
+        if role == "payer":
+            return await _payer(what, name, chain, rpc, identity)
         return await _executor(what, chain, rpc, identity)
     except ConfigError as error:
         advice = f"command=deploy chain={name}, or name the right one: chain.{name}.contract=0x…"
@@ -56,7 +59,7 @@ async def _one(name: str, chain: Chain, role: str, identity: Identity | None, se
         await rpc.close()
 
 
-async def _client(what: str, name: str, chain: Chain, rpc: Rpc, identity: Identity) -> Finding:
+async def _payer(what: str, name: str, chain: Chain, rpc: Rpc, identity: Identity) -> Finding:
     assert chain.contract is not None
     funds = await Contract(rpc, parse_address(chain.contract)).funds(identity.address, token_of(chain))
     if not funds.available:

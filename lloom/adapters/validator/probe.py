@@ -1,4 +1,4 @@
-"""One probe: a real request to one model of one worker, measured. It judges nothing, and looks like any client's."""
+"""One probe: requests to one model of one worker, measured, perhaps paid. It judges nothing, and looks like any client's."""
 
 from __future__ import annotations
 
@@ -6,102 +6,150 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from random import Random
 from typing import Any, Final
 
 import msgspec
 
 from lloom.adapters.bridge import Connection
-from lloom.adapters.routing.attempt import Attempt, Keeping
-from lloom.core import completion, questions, tokens
+from lloom.adapters.routing.attempt import Attempt
+from lloom.adapters.routing.purchase import Tab
+from lloom.adapters.routing.purse import Paid
+from lloom.adapters.routing.statement import LANE_TIMEOUT
+from lloom.adapters.validator.shopper import Shopper
+from lloom.core import completion, tokens
 from lloom.core.api import chat
+from lloom.core.api.request import ApiRequest
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
-from lloom.core.order import Client, Nonce
+from lloom.core.order import Nonce, Order
+from lloom.core.panel import Said, words
+from lloom.core.payment import counting
+from lloom.core.questions import Question
 from lloom.core.routing.candidate import Candidate
-from lloom.core.settings import ValidatorSettings
 from lloom.core.vouch import Probe
 
-_BUSY: Final = 429
-_PADDED: Final = 16
-"""An executor may count so many tokens more than we do, beside a factor of two: backends differ, frauds do not stop there."""
+_UNSEEN: Final = frozenset({429, 402})
+"""Too busy, or it wants more money: neither tells how a model answers."""
+_SEED: Final = "seed"
+
+
+class Unpaid(RetryElsewhere):
+    """Raised when our own limits forbid to pay for a question: no fault of the executor's."""
+
+
+class _Unseen(Exception):
+    """Raised when nothing can be told of the executor."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
-    """In whose name probes are made, and how long they may take."""
+class Visit:
+    """Who asks which worker for which model, until when (on the loop's clock)."""
 
-    client: Client
-    keeping: Keeping
-    settings: ValidatorSettings
-    rng: Random
+    shopper: Shopper
+    connection: Connection
+    candidate: Candidate
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class Seen:
+    """What became of a probe. `said`: the answer to the question, None if there was none."""
+
+    probe: Probe
+    said: Said | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    said: Said
     first: float
     """Seconds to the first content."""
-    rest: float
-    """Seconds from there to the end."""
-    tokens: int
-    """Of the answer, by our own count."""
 
 
-async def probe(asker: Asker, connection: Connection, candidate: Candidate) -> Probe | None:
-    """What became of a short request and of a long one; None if the executor was too busy to take them.
+async def probe(visit: Visit, question: Question, long: str) -> Seen | None:
+    """What became of a question and of a long one; None if that tells nothing: the executor is busy, or wants more money.
 
-    Takes at most `validator.probe_timeout_seconds`.
+    Unpaid if we cannot, or may not, pay for it.
     """
-    terms, settings = candidate.terms, asker.settings
-    deadline = asyncio.get_running_loop().time() + settings.probe_timeout_seconds
-    limit = min(settings.probe_tokens, terms.max_output)
+    model = visit.candidate.terms.id
     try:
-        short = await _ask(asker, connection, candidate, questions.question(asker.rng), limit, deadline)
+        answered = await _tried(_question(visit, question))
+        if answered is None:
+            return Seen(Probe(model, answered=False))
+        at_length = await _tried(_ask(visit, long, 1, {}))
+    except _Unseen:
+        return None
+    context = 0 if at_length is None else await _count(long, visit.candidate.terms.encoding)
+    said, first = answered.said, answered.first
+    rest = said.seconds - first
+    rate = (said.tokens - 1) / rest if said.tokens > 1 and rest > 0 else 0.0
+    return Seen(Probe(model, True, round(1000 * first), round(min(rate, 1e9), 2), context), said)
+
+
+async def _tried(asking: Awaitable[_Answered]) -> _Answered | None:
+    """None if the executor fails, or finds fault with a plain question: then it does not serve. _Unseen, Unpaid."""
+    try:
+        return await asking
+    except Unpaid:
+        raise
     except RetryElsewhere as error:
-        return None if error.status == _BUSY else Probe(terms.id, answered=False)
-    except CallerFault:  # an executor that finds fault with a plain question does not serve
-        return Probe(terms.id, answered=False)
-    context = await _context(asker, connection, candidate, deadline)
-    rate = (short.tokens - 1) / short.rest if short.tokens > 1 and short.rest > 0 else 0.0
-    return Probe(terms.id, True, round(1000 * short.first), round(min(rate, 1e9), 2), context)
+        if error.status in _UNSEEN:
+            raise _Unseen from error
+        return None
+    except CallerFault:
+        return None
 
 
-async def _context(asker: Asker, connection: Connection, candidate: Candidate, deadline: float) -> int:
-    """Tokens of the longest prompt that was answered; 0 if the long one was not."""
-    terms = candidate.terms
-    wanted = min(terms.context // 2, asker.settings.probe_context)
-    text = questions.long_question(asker.rng, wanted)
+async def _question(visit: Visit, question: Question) -> _Answered:
+    """Asks so that honest executors answer alike; without that where a backend knows no such words."""
+    alike: dict[str, Any] = {"temperature": 0}
+    if _SEED in visit.candidate.terms.features:
+        alike["seed"] = question.seed
+    limit = min(question.tokens, visit.candidate.terms.max_output)
     try:
-        await _ask(asker, connection, candidate, text, 1, deadline)
-    except (RetryElsewhere, CallerFault):
-        return 0
-    return await _count(text, terms.encoding)
+        return await _ask(visit, question.text, limit, alike)
+    except CallerFault:
+        return await _ask(visit, question.text, limit, {})
 
 
-async def _ask(
-    asker: Asker, connection: Connection, candidate: Candidate, text: str, limit: int, deadline: float
-) -> _Measured:
+async def _ask(visit: Visit, text: str, limit: int, alike: dict[str, Any]) -> _Answered:
     """One request from its first byte to its last. RetryElsewhere if it fails, PeerFault if what comes is no answer to it."""
-    loop = asyncio.get_running_loop()
-    body = {"model": candidate.terms.id, "messages": [{"role": "user", "content": text}], "max_tokens": limit}
+    loop, candidate = asyncio.get_running_loop(), visit.candidate
+    body = {"model": candidate.terms.id, "messages": [{"role": "user", "content": text}], "max_tokens": limit, **alike}
     request = chat.parse(msgspec.json.encode({**body, "stream": True}))
-    expires = math.ceil(time.time() + max(0.0, deadline - loop.time()))
-    order = asker.client.order(request, candidate, Nonce(os.urandom(32), os.urandom(16)), expires)
-    answer = Attempt(candidate, deadline, asker.keeping)
+    order, paid = await _order(visit, request)
+    answer = Attempt(candidate, visit.deadline, visit.shopper.keeping)
     began = loop.time()
     try:
-        await answer.begin(connection, order, request)
+        await answer.begin(visit.connection, order, request, paid)
         first = loop.time()
         said = await _text(answer)
     finally:
         await answer.close()
-    ended = loop.time()
-    counted = await _count(said, candidate.terms.encoding)
+    seconds = loop.time() - began
     claimed = answer.done.output_tokens if answer.done is not None else 0
-    if claimed > 2 * counted + _PADDED:
-        raise PeerFault(f"{claimed} tokens are billed for an answer of {counted}", code="bad_usage")
-    return _Measured(first - began, ended - first, counted)
+    counted = await _count(said, candidate.terms.encoding)
+    return _Answered(Said(words(said), counted, seconds, claimed), first - began)
+
+
+async def _order(visit: Visit, request: ApiRequest) -> tuple[Order, Paid | None]:
+    """The signed order, and what pays for it. Unpaid if that cannot be, or may not."""
+    shopper, candidate = visit.shopper, visit.candidate
+    left = max(0.0, visit.deadline - asyncio.get_running_loop().time())
+    ending = Nonce(os.urandom(32), os.urandom(16)), math.ceil(time.time() + left)
+    if candidate.payment is None:
+        return shopper.client.order(request, candidate, *ending), None
+    purse = shopper.purses.of(candidate.payment)
+    if purse is None or purse.problem() is not None:
+        raise Unpaid("there is nothing to pay this executor with", status=402, code="payment_required")
+    try:
+        return await purse.order(candidate, request, Tab(), visit.connection, ending)
+    except RetryElsewhere as error:
+        gone = visit.connection.session.closed or error.code == LANE_TIMEOUT
+        if gone or isinstance(error, PeerFault):
+            raise
+        raise Unpaid(str(error), status=402, code=error.code) from error
 
 
 async def _text(answer: Attempt) -> str:
@@ -117,6 +165,4 @@ async def _text(answer: Attempt) -> str:
 
 async def _count(text: str, encoding: str) -> int:
     """Tokens of `text`; by a usual encoding where the offer names one that we do not have."""
-    counting: Callable[[str, str], int] = tokens.count
-    known = encoding if encoding in tokens.ENCODINGS else "o200k_base"
-    return await asyncio.to_thread(counting, text, known)
+    return await asyncio.to_thread(tokens.count, text, counting.known(encoding))

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
 from typing import Final, Protocol
 
 from loguru import logger
+from msgspec.structs import replace
 
 from lloom.adapters.bridge import Connection
-from lloom.adapters.routing.pool import Pool
-from lloom.adapters.validator.probe import Asker, probe
-from lloom.core import vouch
+from lloom.adapters.validator.probe import Unpaid, Visit, probe
+from lloom.adapters.validator.shopper import Shopper, Shoppers
+from lloom.core import questions, vouch
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
-from lloom.core.offer import Endpoint, ModelOffer, Offer
-from lloom.core.receipt import quote_hash, quotes_of
+from lloom.core.offer import Endpoint, Offer
+from lloom.core.receipt import cost, quote_hash, quotes_of
 from lloom.core.rounds import Rounds
 from lloom.core.routing.candidate import Candidate
+from lloom.core.scrutiny import Scrutiny
+from lloom.core.settings import ValidatorSettings
 from lloom.core.vouch import Probe, Vouch
 
 _ENDPOINTS: Final = 16
@@ -37,23 +42,45 @@ class Listed(Protocol):
     def put_vouch(self, sealed: bytes, vouch: Vouch, now: float) -> bool: ...
 
 
-class Prober:
-    """Vouches for the executors in `catalogue` as the node whose identity `asker` has. `run` works until it is cancelled."""
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """An executor that answered, as the shopper who visits it sees it."""
 
-    def __init__(self, catalogue: Listed, pool: Pool, network: str, asker: Asker) -> None:
+    offer: Offer
+    shopper: Shopper
+    endpoints: tuple[Endpoint, ...]
+
+    @property
+    def executor(self) -> NodeId:
+        return NodeId(self.offer.executor)
+
+
+class Prober:
+    """Vouches for the executors in `catalogue` as `shoppers.owner`, by what shoppers see. `run` works until it is cancelled."""
+
+    def __init__(
+        self,
+        catalogue: Listed,
+        shoppers: Shoppers,
+        network: str,
+        rng: Random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.vouched = 0
         """Statements signed so far."""
         self._catalogue = catalogue
-        self._pool = pool
+        self._shoppers = shoppers
         self._network = network
-        self._asker = asker
-        self._rounds = Rounds(asker.settings.probe_seconds)
+        self._rng = rng
+        self._clock = clock
+        self._rounds = Rounds(self._settings.probe_seconds)
+        self._scrutiny = Scrutiny(rng, self._settings.probe_seconds, self._settings.probe_tokens)
         self._seen: dict[NodeId, dict[str, Probe]] = {}
         self._turn = 0
 
     async def run(self) -> None:
         """One executor after the other, `validator.probes` at once."""
-        places = asyncio.Semaphore(self._asker.settings.probes)
+        places = asyncio.Semaphore(self._settings.probes)
         async with asyncio.TaskGroup() as group:
             while True:
                 await places.acquire()
@@ -62,26 +89,29 @@ class Prober:
                     group.create_task(self._look(offer)).add_done_callback(lambda _: places.release())
                     continue
                 places.release()
-                await asyncio.sleep(min(_LOOK_SECONDS, max(0.05, self._rounds.wait(self._now))))
+                await asyncio.sleep(min(_LOOK_SECONDS, max(0.05, self._rounds.wait(self._clock()))))
 
     async def look(self, offer: Offer) -> Vouch:
         """Dials the executor, asks its models, and puts the signed statement into the catalogue."""
         executor = NodeId(offer.executor)
-        open_ = await self._reach(executor, offer.endpoints[:_ENDPOINTS])
-        seen = self._seen.setdefault(executor, {})
-        for model in self._some([model.id for model in offer.models if _is_asked(offer, model)]):
-            found = await self._ask(offer, model, open_) if open_ else Probe(model, answered=False)
-            if found is not None:
-                seen[model] = found
-        offered = {model.id for model in offer.models}
-        self._seen[executor] = {model: found for model, found in seen.items() if model in offered}
-        return self._say(executor, tuple(endpoint for endpoint, _ in open_))
+        async with self._shoppers.visiting(executor, time.time()) as shopper:
+            endpoints = await _reach(shopper, executor, offer.endpoints[:_ENDPOINTS])
+            models = [model.id for model in offer.models if "chat" in model.operations]
+            seen = self._seen[executor] = {
+                model: found for model, found in self._seen.get(executor, {}).items() if model in models
+            }
+            if endpoints:
+                await self._ask_all(_Reached(offer, shopper, endpoints), self._some(models), seen)
+            else:
+                seen.update((model, Probe(model, answered=False)) for model in models)
+        return self._say(executor, endpoints, seen)
 
     def _next(self) -> Offer | None:
         """The executor whose turn it is, which begins."""
         offers = {NodeId(offer.executor): offer for offer in self._catalogue.offers(time.time())}
         self._seen = {executor: seen for executor, seen in self._seen.items() if executor in offers}
-        executor = self._rounds.next({each: self._catalogue.source(each) for each in offers}, self._now)
+        self._scrutiny.keep(offers.keys())
+        executor = self._rounds.next({each: self._catalogue.source(each) for each in offers}, self._clock())
         return None if executor is None else offers[executor]
 
     async def _look(self, offer: Offer) -> None:
@@ -92,64 +122,111 @@ class Prober:
         except Exception:  # noqa: BLE001 - the boundary of a task: one executor must not end the looking at all others
             logger.exception("the probe of {} failed in a way that was not expected", checksum(executor))
         finally:
-            self._rounds.ended(executor, well, self._now)
+            self._rounds.ended(executor, well, self._clock())
 
-    async def _reach(self, executor: NodeId, endpoints: Sequence[Endpoint]) -> list[tuple[Endpoint, Connection]]:
-        """Where the executor answers and proves who it is."""
-
-        async def one(endpoint: Endpoint) -> Connection | None:
+    async def _ask_all(self, reached: _Reached, models: Sequence[str], seen: dict[str, Probe]) -> None:
+        """Notes in `seen` how each model answers at one of the workers that were reached, each time another one."""
+        for model in models:
+            chosen = self._candidate(reached, model)
+            if chosen is None:
+                seen.pop(model, None)  # it cannot be asked any more
+                continue
             try:
-                return await self._pool.connection(executor, endpoint)
-            except RetryElsewhere as error:
-                logger.debug("{} was not reached at {}: {}", checksum(executor), endpoint, error)
-                return None
+                found = await self._probe(*chosen)
+            except Unpaid as error:
+                logger.debug("{} is not asked for {}: {}", checksum(reached.executor), model, error)
+                seen.pop(model, None)
+                continue
+            if found is not None:
+                seen[model] = found
 
-        dials: list[Awaitable[Connection | None]] = [one(endpoint) for endpoint in endpoints]
-        found = await asyncio.gather(*dials)
-        return [(endpoint, connection) for endpoint, connection in zip(endpoints, found, strict=True) if connection]
+    async def _probe(self, shopper: Shopper, candidate: Candidate) -> Probe | None:
+        """How one model answers; None if that could not be seen."""
+        executor, terms = candidate.executor, candidate.terms
+        try:
+            connection = await shopper.pool.connection(executor, candidate.endpoint)
+        except RetryElsewhere as error:
+            logger.debug("{} was lost: {}", checksum(executor), error)
+            return Probe(terms.id, answered=False)
+        deadline = asyncio.get_running_loop().time() + self._settings.probe_timeout_seconds
+        visit = Visit(shopper, connection, candidate, deadline)
+        question = self._scrutiny.ask(executor, terms.id, self._clock())
+        long = questions.long_text(self._rng, min(terms.context // 2, self._settings.probe_context))
+        seen = await probe(visit, question, long)
+        if seen is not None and seen.said is not None:
+            source = self._catalogue.source(executor)
+            self._scrutiny.answered(executor, source, terms.id, question, seen.said)
+        return None if seen is None else seen.probe
 
-    async def _ask(self, offer: Offer, model: str, open_: Sequence[tuple[Endpoint, Connection]]) -> Probe | None:
-        """One model at one of the workers that answered, each time another one; None if it is too busy."""
+    def _candidate(self, reached: _Reached, model: str) -> tuple[Shopper, Candidate] | None:
+        """Who asks for a model, and how it is paid; None if it costs more than we have, or want to spend."""
         self._turn += 1
-        endpoint, connection = open_[self._turn % len(open_)]
-        terms = offer.model(model)
-        assert terms is not None
-        ((payment, quote),) = quotes_of(offer, terms)
-        candidate = Candidate(NodeId(offer.executor), endpoint, terms, quote, quote_hash(quote), payment)
-        return await probe(self._asker, connection, candidate)
+        endpoint = reached.endpoints[self._turn % len(reached.endpoints)]
+        for candidate in _offered(reached.offer, model, endpoint):
+            if candidate.payment is None:
+                return reached.shopper, candidate
+            payer = self._shoppers.payer
+            if payer is not None and payer.purses.problem(candidate.payment) is None and not self._dear(candidate):
+                return payer, candidate
+        return None
+
+    def _dear(self, candidate: Candidate) -> bool:
+        settings = self._settings
+        return cost(candidate.quote, settings.probe_context, 0, settings.probe_tokens) > settings.probe_cost
 
     def _some(self, models: list[str]) -> list[str]:
         """As many as one round allows, beginning elsewhere every time."""
         if len(models) <= _MODELS:
             return models
-        start = self._asker.rng.randrange(len(models))
+        start = self._rng.randrange(len(models))
         return (models[start:] + models[:start])[:_MODELS]
 
-    def _say(self, executor: NodeId, reached: tuple[Endpoint, ...]) -> Vouch:
-        now = time.time()
+    def _say(self, executor: NodeId, reached: tuple[Endpoint, ...], seen: Mapping[str, Probe]) -> Vouch:
+        now, owner = time.time(), self._shoppers.owner
+        probes = [replace(found, conduct=self._scrutiny.conduct(executor, model)) for model, found in seen.items()]
         said = Vouch(
-            validator=self._asker.client.identity.address,
+            validator=owner.address,
             executor=executor,
             issued=int(now),
-            expires=int(now + self._asker.settings.vouch_seconds),
+            expires=int(now + self._settings.vouch_seconds),
             reached=reached,
-            probes=tuple(self._seen[executor].values())[:128],
+            probes=tuple(probes[:128]),
         )
-        self._catalogue.put_vouch(vouch.seal(said, self._asker.client.identity, self._network), said, now)
+        self._catalogue.put_vouch(vouch.seal(said, owner, self._network), said, now)
         self.vouched += 1
         logger.debug("saw {}: {}", checksum(executor), _words(said))
         return said
 
     @property
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+    def _settings(self) -> ValidatorSettings:
+        return self._shoppers.settings
 
 
-def _is_asked(offer: Offer, model: ModelOffer) -> bool:
-    """Whether a question tells anything of a model, and costs nothing: a validator has no money."""
-    return "chat" in model.operations and all(payment is None for payment, _ in quotes_of(offer, model))
+async def _reach(shopper: Shopper, executor: NodeId, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+    """Where the executor answers and proves who it is."""
+
+    async def one(endpoint: Endpoint) -> Connection | None:
+        try:
+            return await shopper.pool.connection(executor, endpoint)
+        except RetryElsewhere as error:
+            logger.debug("{} was not reached at {}: {}", checksum(executor), endpoint, error)
+            return None
+
+    dials: list[Awaitable[Connection | None]] = [one(endpoint) for endpoint in endpoints]
+    found = await asyncio.gather(*dials)
+    return tuple(endpoint for endpoint, connection in zip(endpoints, found, strict=True) if connection)
+
+
+def _offered(offer: Offer, model: str, endpoint: Endpoint) -> Iterator[Candidate]:
+    """A model at a worker, once for each way to pay for it."""
+    terms = offer.model(model)
+    assert terms is not None
+    for payment, quote in quotes_of(offer, terms):
+        yield Candidate(NodeId(offer.executor), endpoint, terms, quote, quote_hash(quote), payment)
 
 
 def _words(said: Vouch) -> str:
     answered = sum(found.answered for found in said.probes)
-    return f"{len(said.reached)} endpoints reached, {answered} of {len(said.probes)} models answer"
+    doubts = {doubt for found in said.probes for doubt in found.conduct.doubts()}
+    told = f"{len(said.reached)} endpoints reached, {answered} of {len(said.probes)} models answer"
+    return "; but it ".join([told, *sorted(doubts)])

@@ -20,8 +20,8 @@ from lloom.core.settings import Backend, Chain, Model, NetworkSettings, RoutingS
 _LAST_PORT: Final = 65_535
 MONEY: Final[dict[str, tuple[str, ...]]] = {
     "deploy": ("client", "executor", "validator"),
-    "deposit": ("client",),
-    "withdraw": ("client", "executor"),
+    "deposit": ("client", "validator"),
+    "withdraw": ("client", "executor", "validator"),
     "settle": ("executor",),
 }
 """Commands that talk to a chain, and nobody else; and whose they are."""

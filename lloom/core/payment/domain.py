@@ -21,6 +21,13 @@ def active(settings: Settings) -> dict[str, Chain]:
     return settings.chain if settings.accounting.mode == "batched" else {}
 
 
+def paying(settings: Settings) -> dict[str, Chain]:
+    """The chains that the node itself spends on: a client, and a validator that may pay for probes."""
+    if settings.role == "client":
+        return active(settings)
+    return active(settings) if settings.role == "validator" and settings.accounting.budget != 0 else {}
+
+
 def token_of(chain: Chain) -> NodeId:
     """What is paid in; zeros: the chain's own coin."""
     return NodeId(bytes(ADDRESS_BYTES)) if chain.token is None else parse_address(chain.token)

@@ -1,0 +1,227 @@
+"""A validator's shoppers over real bridges: they look like clients, pay like them, and find out who lies."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from market_support import END, PRICE, TOKEN_COST, Buyer, Sale, Seller, Serve, buying, listening, well
+from payables_support import CLIENT
+from test_prober import SETTINGS, pool_of, prober
+
+from lloom.adapters.routing.attempt import Keeping
+from lloom.adapters.validator.prober import Prober
+from lloom.adapters.validator.shopper import Shopper
+from lloom.core.eip712 import Domain
+from lloom.core.honesty import Conduct
+from lloom.core.identity import Identity
+from lloom.core.messages import Done
+from lloom.core.order import Client
+from lloom.core.vouch import Probe, Vouch
+from tests.unit.adapters.routing_support import SETTINGS as ROUTING
+from tests.unit.adapters.routing_support import chunk
+
+VOCABULARY = (
+    "salt",
+    "river",
+    "stone",
+    "always",
+    "under",
+    "seldom",
+    "green",
+    "nine",
+    "carries",
+    "toward",
+    "old",
+    "bright",
+)
+PERIODS = 8
+SORRY = ["I", "am", "sorry", ",", "but", "I", "cannot", "help", "you", "with", "that", "today", "."]
+
+
+def asked(sale: Sale) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(sale.body)
+    return found
+
+
+def answer(sale: Sale, model: str = "honest") -> list[str]:
+    """What a deterministic model says to a question."""
+    seed = hashlib.sha256(model.encode() + asked(sale)["messages"][0]["content"].encode()).digest()
+    return Random(seed).choices(VOCABULARY, k=14)
+
+
+def serving(say: Callable[[Sale], list[str]], claim: Callable[[int], int] = lambda count: count) -> Serve:
+    async def serve(sale: Sale) -> None:
+        said = say(sale)
+        await sale.send(*[chunk({"content": f" {word}"}) for word in said], END)
+        await sale.stream.finish(Done(9, claim(len(said))))
+
+    return serve
+
+
+async def frugally(sale: Sale) -> None:
+    """Serves as it should, and no more than was ordered."""
+    await well(sale, min(4, asked(sale)["max_tokens"]))
+
+
+def other_machine(sale: Sale) -> list[str]:
+    """The same model, whose answer takes another turn in the end."""
+    return [*answer(sale)[:9], *answer(sale, "turn")[:5]]
+
+
+def free(serve: Serve) -> Seller:
+    return Seller(serve, price=0, payments=())
+
+
+async def rounds(its: Prober, sellers: tuple[Seller, ...], clock: list[float]) -> list[Vouch]:
+    """What is said of each after some periods."""
+    said = []
+    for _ in range(PERIODS + 1):
+        said = [await its.look(seller.offer) for seller in sellers]
+        clock[0] += SETTINGS.probe_seconds
+    return said
+
+
+def conduct(said: Vouch) -> Conduct:
+    """How the one model behaved, but for its speed: these answer within a millisecond, as no model does."""
+    return msgspec.structs.replace(said.probes[0].conduct, hurried=0)
+
+
+async def test_liars_are_found_out_and_other_machines_are_not() -> None:
+    sellers = (
+        *(free(serving(answer)) for _ in range(3)),
+        free(serving(other_machine)),
+        free(serving(lambda sale: answer(sale, "cheaper"))),
+        free(serving(lambda _: SORRY)),
+        free(serving(answer, lambda count: 5 * count)),
+    )
+    clock = [0.0]
+    async with asyncio.timeout(60), listening(*sellers), prober(clock=lambda: clock[0]) as (its, _):
+        said = await rounds(its, sellers, clock)
+    doubts = [conduct(said_of).doubts() for said_of in said]
+    different, constant, padded = (
+        "answers as another model would",
+        "answers different questions with the same words",
+        "claims more tokens than it sends",
+    )
+    assert doubts == [(), (), (), (), (different,), (different, constant), (padded,)]
+    assert all(said_of.doubted for said_of in said[4:])
+    assert all(said_of.answers for said_of in said), "they answer, after all"
+    assert conduct(said[0]) == Conduct(answers=PERIODS + 1, compared=PERIODS)
+
+
+async def test_one_answer_that_differs_condemns_nobody() -> None:
+    count = 0
+
+    def once(sale: Sale) -> list[str]:
+        nonlocal count
+        count += 1
+        return answer(sale, "dream" if count == 1 else "honest")
+
+    sellers = (*(free(serving(answer)) for _ in range(3)), free(serving(once)))
+    clock = [0.0]
+    async with asyncio.timeout(60), listening(*sellers), prober(clock=lambda: clock[0]) as (its, _):
+        said = await rounds(its, sellers, clock)
+    assert conduct(said[3]) == Conduct(answers=PERIODS + 1, compared=PERIODS, differed=1)
+    assert conduct(said[3]).doubts() == ()
+
+
+async def test_executors_are_visited_by_strangers_who_change_and_ask_all_the_same() -> None:
+    sellers = tuple(free(serving(answer)) for _ in range(6))
+    owner, clock = Identity.generate(), [0.0]
+    async with (
+        asyncio.timeout(60),
+        listening(*sellers),
+        prober(owner=owner, clock=lambda: clock[0], probe_keys=4) as (its, _),
+    ):
+        for seller in sellers:
+            await its.look(seller.offer)
+    visitors = {sale.stream.connection.peer for seller in sellers for sale in seller.sales}
+    assert owner.address not in visitors
+    assert 2 <= len(visitors) <= 4
+    assert all(sale.request.client == sale.stream.connection.peer for seller in sellers for sale in seller.sales)
+    questions = {asked(seller.sales[0])["messages"][0]["content"] for seller in sellers}
+    assert len(questions) == 1
+
+
+@asynccontextmanager
+async def paying(path: Path, *sellers: Seller, **limits: Any) -> AsyncIterator[tuple[Buyer, Shopper]]:
+    """Who pays for probes."""
+    async with listening(*sellers), buying(path, *sellers, **limits) as buyer:
+        pool = pool_of(CLIENT, buyer.deliveries)
+        keeping = Keeping(ROUTING, buyer.outcomes, buyer.deliveries)
+        try:
+            yield buyer, Shopper(Client(CLIENT, Domain()), pool, keeping, buyer.purses)
+        finally:
+            await pool.close()
+
+
+async def test_what_costs_money_is_asked_and_paid_like_by_any_client(tmp_path: Path) -> None:
+    seller = Seller(frugally)
+    async with asyncio.timeout(60), paying(tmp_path / "ledger.sqlite", seller) as (buyer, payer):
+        async with prober(payer=payer) as (its, _):
+            said = await its.look(seller.offer)
+            await buyer.bank.settled(2)
+        found = said.probe("m")
+        assert found is not None
+        assert (found.answered, found.context > 0) == (True, True)
+        assert [sale.request.client for sale in seller.sales] == [CLIENT.address] * 2
+        assert all(sale.call.voucher is not None for sale in seller.sales)
+        assert buyer.problems == ["", ""]
+        assert buyer.lane(seller).payable.accepted == seller.book.charged > 0
+
+
+async def test_probing_ends_with_the_budget_and_says_nothing_then(tmp_path: Path) -> None:
+    seller = Seller(frugally)
+    budget = 400 * TOKEN_COST
+    async with asyncio.timeout(60), paying(tmp_path / "ledger.sqlite", seller, budget=budget) as (buyer, payer):
+        async with prober(payer=payer) as (its, _):
+            said = [await its.look(seller.offer) for _ in range(8)]
+        assert max(seller.vouchers) <= budget
+        assert [bool(each.probes) for each in said] == sorted((bool(each.probes) for each in said), reverse=True)
+        assert (said[0].tells, said[-1].tells) == (True, False)
+        assert buyer.lies == []
+
+
+@pytest.mark.parametrize(("price", "times"), [(PRICE, 2), (10**16, 0)])
+async def test_what_a_question_may_cost_is_bounded(tmp_path: Path, price: int, times: int) -> None:
+    seller = Seller(frugally, price=price)
+    async with (
+        asyncio.timeout(60),
+        paying(tmp_path / "ledger.sqlite", seller) as (_, payer),
+        prober(payer=payer) as (its, _),
+    ):
+        said = await its.look(seller.offer)
+    assert len(seller.sales) == times
+    assert said.reached
+    assert bool(said.probes) == bool(times)
+
+
+async def test_an_executor_that_takes_the_money_and_is_silent_does_not_answer(tmp_path: Path) -> None:
+    async def keeps_it(sale: Sale) -> None:
+        await sale.stream.finish(Done(9, 0))
+
+    seller = Seller(keeps_it)
+    async with (
+        asyncio.timeout(60),
+        paying(tmp_path / "ledger.sqlite", seller) as (_, payer),
+        prober(payer=payer) as (its, _),
+    ):
+        said = await its.look(seller.offer)
+    assert said.probes == (Probe("m", answered=False),)
+
+
+async def test_a_seller_is_asked_for_nothing_by_a_validator_without_money() -> None:
+    seller = Seller(well)
+    async with asyncio.timeout(60), listening(seller), prober() as (its, _):
+        said = await its.look(seller.offer)
+    assert said.reached
+    assert not said.tells
+    assert seller.sales == []
