@@ -38,6 +38,7 @@ class Market:
     chain: str
     """Words that choose it."""
     homes: Path
+    validator: Process
     executor: Process
     client: Process
     gateway: str
@@ -116,13 +117,15 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
         def start(role: str, *words: str) -> Process:
             return stack.enter_context(launch(f"role={role}", f"home={homes / role}", *words))
 
-        validator = start("validator", f"network.port={entry}", "network.name=market")
+        # It has a budget, and nothing to spend until a test pays in.
+        purse = (f"accounting.budget={PAID_IN}", f"validator.probe_cost={PAID_IN // 1000}", "validator.probe_seconds=2")
+        validator = start("validator", f"network.port={entry}", "network.name=market", *chain.split(), *purse)
         patient = "accounting.settlement.gas_multiple=1000000"  # it is redeemed when a test says so
         executor = start("executor", "llm=[mock]", *prices, "network.port=0", patient, *common)
         client = start("client", f"gateway.port={gateway}", *common)
         for process in (validator, executor, client):
             process.wait_for(" is up")
-        yield Market(chain, homes, executor, client, f"http://127.0.0.1:{gateway}")
+        yield Market(chain, homes, validator, executor, client, f"http://127.0.0.1:{gateway}")
 
 
 async def test_who_has_paid_nothing_in_is_told_what_to_do(market: Market) -> None:
@@ -195,6 +198,24 @@ async def test_nothing_is_lost_or_paid_twice_when_ledgers_and_workers_are_killed
     assert usage[0]["cost"] == usage[1]["cost"]
     assert usage[0]["requests"] == usage[1]["requests"]
     assert settled["chain"] == "anvil"
+
+
+async def test_a_validator_that_has_paid_in_probes_for_money_and_under_another_name(market: Market) -> None:
+    """The last one, since from here on the executor has two clients."""
+    before = clients(market)
+    market.run("validator", "command=deposit", "amount=0.1")
+    async with asyncio.timeout(90):
+        while not clients(market) - before:  # noqa: ASYNC110 - other processes' files tell nobody
+            await asyncio.sleep(0.2)
+    (stranger,) = clients(market) - before
+    (journal,) = (market.homes / "validator" / "validator").glob("ledger-anvil-*.sqlite")
+    assert f"0x{stranger.hex()}" in journal.name.lower()
+    assert f"0x{stranger.hex()}" not in "".join(market.validator.lines).lower()
+
+
+def clients(market: Market) -> set[bytes]:
+    """Who has a lane at the executor."""
+    return {client for (client,) in market.rows("executor", "SELECT DISTINCT substr(lane, 1, 20) FROM lane")}
 
 
 def kill_all(process: Process, kind: str) -> None:
