@@ -16,7 +16,7 @@ from loguru import logger
 from lloom.actors.earning import Earning
 from lloom.actors.paying import Paying
 from lloom.actors.place import Place
-from lloom.adapters.journal import names, receipts
+from lloom.adapters.journal import allowances, names, receipts
 from lloom.adapters.journal.writer import Writer
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
@@ -102,6 +102,16 @@ class Accounting(Earning, Paying):
         """Notes models by name: receipts hold hashes. Errors as for `issue`."""
         await self._ready()
         await self._writer.write(lambda db: names.learn(db, models), len(models))
+
+    async def note(self, rows: list[allowances.Row]) -> None:
+        """Stores what keys of the gateway have used; totals, so they may come twice. Client's side; errors as for `issue`."""
+        await self._ready()
+        await self._writer.write(lambda db: allowances.note(db, rows), len(rows))
+
+    async def noted(self) -> list[allowances.Row]:
+        """What `note` was told. Errors as for `issue`."""
+        await self._ready()
+        return await self._writer.write(allowances.known, 1)
 
 
 def journal_path(settings: Settings, chain: str, owner: NodeId) -> Path:

@@ -11,6 +11,7 @@ from typing import Final
 
 from lloom import __version__
 from lloom.actors.base import JOIN_SECONDS, Actor, patience
+from lloom.actors.guests import invited
 from lloom.actors.money import open_purses
 from lloom.actors.naming import Naming
 from lloom.actors.outbox import Outbox
@@ -64,13 +65,14 @@ class ClientNode(Actor):
                 naming.heard,
             )
             router = self._router(identity, dht, deliveries, stack)
-            gateway = Gateway(router, partial(self._health, dht), settings.gateway)
+            guests = await invited(self.place, stack)
+            gateway = Gateway(router, partial(self._health, dht), settings.gateway, guests)
             gateway.metrics.registry.register(figures.Figures(self._read))
             await stack.enter_async_context(surrounded(self.place, dht, (), self._read))
             server = Server.start(gateway, settings.gateway)
             stack.push_async_callback(server.close)
             url = f"http://{reachable(settings.gateway.host)}:{server.port}"
-            note = home.GatewayNote(url=url, node=checksum(self.place.node), pid=os.getpid())
+            note = home.GatewayNote(url=url, node=checksum(self.place.node), pid=os.getpid(), key=guests.own)
             stack.enter_context(home.announced(settings, note))
             await patience(dht.ready, JOIN_SECONDS)
             with contextlib.suppress(TimeoutError):

@@ -73,12 +73,13 @@ class _Health(Struct, frozen=True):
 
 
 class Gateway:
-    """A gateway at `url` (`http://host:port`). `seconds`: the longest silence that is borne."""
+    """A gateway at `url` (`http://host:port`). `seconds`: the longest silence that is borne; `key`: empty if it needs none."""
 
-    def __init__(self, url: str, seconds: float) -> None:
+    def __init__(self, url: str, seconds: float, key: str = "") -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._seconds = seconds
+        self._key = key
 
     def node(self) -> str | None:
         """The address of the node behind it; None if nothing of ours answers there."""
@@ -116,6 +117,8 @@ class Gateway:
     def _call(self, method: str, path: str, body: bytes | None, seconds: float) -> http.client.HTTPResponse:
         link = http.client.HTTPConnection(self._host, self._port, timeout=seconds)
         headers = {"Content-Type": "application/json", "Connection": "close"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
         try:
             link.request(method, path, body, headers)
             return link.getresponse()

@@ -29,7 +29,7 @@ def through_gateway(settings: Settings, use: Callable[[Gateway], int]) -> int:
     seconds = settings.routing.total_seconds
     note = home.running_gateway(settings)
     if note is not None:
-        gateway = Gateway(note.url, seconds)
+        gateway = Gateway(note.url, seconds, note.key)
         if gateway.node() == note.node:
             return use(gateway)
     identity = keystore.load(settings.identity, os.environ)
@@ -37,8 +37,10 @@ def through_gateway(settings: Settings, use: Callable[[Gateway], int]) -> int:
     alone = msgspec.structs.replace(settings, gateway=gateway_settings)
 
     async def then(running: Running) -> int:
+        own = home.running_gateway(settings)
         assert running.gateway is not None
-        return await asyncio.to_thread(use, Gateway(running.gateway, seconds))
+        assert own is not None, "it is there as long as the gateway runs"
+        return await asyncio.to_thread(use, Gateway(running.gateway, seconds, own.key))
 
     node = Node(alone, identity, keystore.provider_keys(alone, os.environ))
     return nodes.run(lambda _: [node], then)

@@ -47,5 +47,16 @@ class CallerFault(LloomError):
         self.param = param
 
 
+class LimitReached(CallerFault):
+    """Raised when a caller has had what it may have for now (429): stop and tell it.
+
+    `retry_after`: seconds until it may have more.
+    """
+
+    def __init__(self, message: str, *, code: str = "rate_limit_exceeded", retry_after: float) -> None:
+        super().__init__(message, status=429, code=code)
+        self.retry_after = retry_after
+
+
 class LocalProtocolError(Exception):
     """Raised when our own code asks a protocol for what its rules do not allow at that point: a bug on this side of the wire."""

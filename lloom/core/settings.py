@@ -10,6 +10,7 @@ from lloom.core.api.request import Operation
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Tokens = Annotated[int, Meta(ge=1, le=2**53)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Price = Annotated[int, Meta(ge=0, le=2**62)]
 """Smallest units of the payment token per million tokens."""
@@ -18,7 +19,9 @@ Money = Annotated[int, Meta(ge=0)]
 """Smallest units of the payment token."""
 
 Role = Literal["client", "executor", "validator", "demo"]
-Command = Literal["serve", "ask", "models", "keygen", "doctor", "deploy", "deposit", "withdraw", "settle", "usage"]
+Command = Literal[
+    "serve", "ask", "models", "keygen", "key", "doctor", "deploy", "deposit", "withdraw", "settle", "usage"
+]
 Feature = Literal["tools", "json", "json_schema", "vision", "logprobs", "prefill", "seed"]
 """What a model can do beyond plain chat."""
 
@@ -135,6 +138,26 @@ class BridgeSettings(Group, frozen=True):
     """Life of a server certificate (at most a day)."""
 
 
+class GatewayKey(Group, frozen=True):
+    """What somebody may do who has a key to the gateway. What is left out has no limit."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    """Of the key, in hexadecimal. A key has 256 random bits, so nothing can be learned from this."""
+    models: tuple[str, ...] = ("*",)
+    """Patterns of ids, as `fnmatch` reads them."""
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    """Prompt and answer."""
+    concurrent: Count | None = None
+    """Requests at once."""
+    tokens_per_day: Tokens | None = None
+    """A day of UTC."""
+    tokens_per_month: Tokens | None = None
+    """The last 30 days, this one included."""
+    metrics: bool = False
+    """May read /metrics, which show what all do."""
+
+
 class GatewaySettings(Group, frozen=True):
     host: str
     port: Port
@@ -147,6 +170,14 @@ class GatewaySettings(Group, frozen=True):
     keep_alive_seconds: Seconds
     """Pause between SSE comments while nothing comes."""
     drain_seconds: Seconds
+    header_bytes: Count
+    """Of one request, its first line included."""
+    keys: dict[Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")], GatewayKey]
+    """By name; none: whoever reaches the gateway may use it."""
+    assumed_output: Count
+    """Tokens set aside for an answer whose length its caller did not limit."""
+    cors: tuple[str, ...]
+    """Origins whose web pages may use the gateway; `*`: all."""
 
 
 class RoutingSettings(Group, frozen=True):

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lloom.adapters.gateway import Gateway, Health, Server
+from lloom.adapters.gateway import Gateway, Guests, Health, Server
 from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
@@ -30,6 +30,10 @@ SETTINGS = GatewaySettings(
     hold_headers_seconds=20,
     keep_alive_seconds=20,
     drain_seconds=1,
+    header_bytes=65536,
+    keys={},
+    assumed_output=100,
+    cors=(),
 )
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -200,7 +204,9 @@ async def read_chunk(reader: asyncio.StreamReader) -> bytes:
 
 
 @asynccontextmanager
-async def running(router: ScriptedRouter | None = None, **settings: Any) -> AsyncIterator[Running]:
+async def running(
+    router: ScriptedRouter | None = None, guests: Guests | None = None, **settings: Any
+) -> AsyncIterator[Running]:
     chosen = msgspec.structs.replace(SETTINGS, **settings)
     router = router or ScriptedRouter()
     health: dict[str, Any] = {"status": "ok", "peers": 3}
@@ -208,7 +214,7 @@ async def running(router: ScriptedRouter | None = None, **settings: Any) -> Asyn
     def tell() -> Health:
         return Health(node=checksum(EXECUTOR), role="client", version="1", network="test", **health)
 
-    gateway = Gateway(router, tell, chosen)
+    gateway = Gateway(router, tell, chosen, guests)
     server = Server.start(gateway, chosen)
     try:
         yield Running(server.port, router, gateway, health)

@@ -45,7 +45,7 @@ def test_the_folder_of_a_killed_node_is_free_again(settings: Settings) -> None:
 
 
 def test_the_note_is_there_as_long_as_the_gateway(settings: Settings) -> None:
-    note = home.GatewayNote("http://127.0.0.1:8000", "0x1", 1)
+    note = home.GatewayNote("http://127.0.0.1:8000", "0x1", 1, "")
     with home.announced(settings, note):
         assert home.running_gateway(settings) == note
     assert home.running_gateway(settings) is None

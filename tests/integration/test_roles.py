@@ -61,6 +61,10 @@ def office(
         hold_headers_seconds=1,
         keep_alive_seconds=1,
         drain_seconds=1,
+        header_bytes=65536,
+        keys={},
+        assumed_output=100,
+        cors=(),
     )
     executor = ExecutorSettings(
         workers=2,

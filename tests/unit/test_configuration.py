@@ -16,7 +16,7 @@ import yaml
 
 from lloom.__main__ import CONF, compose
 from lloom.core.configuration import argv, checks, wording
-from lloom.core.settings import Command, LiteLLMBackend, OpenAIBackend, Role, Settings
+from lloom.core.settings import Command, GatewayKey, LiteLLMBackend, OpenAIBackend, Role, Settings
 
 PROVIDERS = sorted(file.stem for file in (CONF / "llm").glob("*.yaml"))
 OWN_MODELS = {"vllm", "lmstudio", "llamacpp"}
@@ -83,6 +83,8 @@ def test_every_backend_composes(provider: str) -> None:
         ("role=client", "model=smollm2-135m", "prompt=Hello, world!"),
         ("command=models",),
         ("command=keygen", "role=validator"),
+        ("command=key",),
+        ("role=client", "+gateway.keys.alice.sha256=" + "0" * 64, "gateway.host=0.0.0.0"),
     ],
     ids=" ".join,
 )
@@ -97,8 +99,11 @@ def test_the_yaml_holds_every_setting_and_no_other() -> None:
     known = set(wording.keys())
     wanted = known - {key.rpartition(".")[0] for key in known}
     wanted -= {f"llm.*.models.*.{name}" for name in DEFAULTED}
+    wanted -= {f"gateway.keys.*.{name}" for name in GatewayKey.__struct_fields__}
     # `kind` is the tag of a backend; empty groups are leaves of the tree.
-    surplus = {"llm.*.kind", "llm", "llm.*.models", "llm.*.options"} | {f"llm.*.models.*.{name}" for name in DEFAULTED}
+    surplus = {"llm.*.kind", "llm", "llm.*.models", "llm.*.options", "gateway.keys"} | {
+        f"llm.*.models.*.{name}" for name in DEFAULTED
+    }
     held = {"llm.*.options" if key.startswith("llm.*.options.") else key for key in held}
     assert wanted - held == set()
     assert held - wanted - surplus == set()

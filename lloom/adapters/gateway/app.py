@@ -1,10 +1,10 @@
-"""The ASGI application: routes, who may call, errors and request ids. What the routes do stands in the modules beside it."""
+"""The ASGI application: routes, errors and request ids. What the routes do stands in the modules beside it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from loguru import logger
@@ -14,9 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lloom.adapters.gateway import endpoint
 from lloom.adapters.gateway.counting import Counting
+from lloom.adapters.gateway.door import VISIT, Door, Guests
 from lloom.adapters.gateway.exchange import Exchange, Gone
 from lloom.adapters.gateway.failures import failure
 from lloom.adapters.gateway.health import Health
+from lloom.adapters.gateway.metered import Backend, Metered
 from lloom.adapters.gateway.metrics import Metrics
 from lloom.adapters.gateway.models import listing
 from lloom.core.api.anthropic import Messages
@@ -24,13 +26,8 @@ from lloom.core.api.dialect import Dialect
 from lloom.core.api.openai import ChatCompletions
 from lloom.core.api.reading import unknown_model
 from lloom.core.errors import CallerFault, LloomError
-from lloom.core.identity import NodeId
-from lloom.core.messages import FROM_EXECUTOR
-from lloom.core.offer import ModelOffer
 from lloom.core.settings import GatewaySettings
 
-LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-_LOCAL_HOSTS: Final = frozenset({b"127.0.0.1", b"[::1]", b"localhost"})
 _NOBODY: Final = 499
 """Status for the metrics when the caller left before an answer (nginx's number)."""
 
@@ -46,21 +43,18 @@ _OF_ERRORS: Final = {**DIALECTS, _COUNT_TOKENS: _MESSAGES}
 _Handler = Callable[[Exchange], Awaitable[None]]
 
 
-class Backend(endpoint.Router, Protocol):
-    """What is needed of `lloom.adapters.routing.router.Router`."""
-
-    async def models(self) -> list[tuple[NodeId, ModelOffer]]: ...
-
-
 class Gateway:
     """The gateway as an ASGI application. `health` is asked at every /health."""
 
-    def __init__(self, backend: Backend, health: Callable[[], Health], settings: GatewaySettings) -> None:
+    def __init__(
+        self, router: Backend, health: Callable[[], Health], settings: GatewaySettings, guests: Guests | None = None
+    ) -> None:
         self.metrics = Metrics()
-        self._backend = backend
         self._health = health
         self._settings = settings
-        self._local = settings.host in LOOPBACK
+        guests = guests or Guests()
+        self._door = Door(settings.host, guests)
+        self._backend = backend = Metered(router, settings.assumed_output, guests.spent)
         self._router = Router(
             [
                 *(
@@ -91,8 +85,8 @@ class Gateway:
 
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         try:
-            self._admit(exchange)
-            await self._router(exchange.scope, receive, send)
+            with self._door.visit(exchange):
+                await self._router(exchange.scope, receive, send)
         except Gone:
             logger.debug("the caller left")
         except HTTPException as error:
@@ -112,31 +106,6 @@ class Gateway:
         except TimeoutError:
             logger.debug("the caller does not read the error")
 
-    def _admit(self, exchange: Exchange) -> None:
-        """Keeps out circles, and web pages that the user's browser happens to show: the gateway spends in the user's name."""
-        if exchange.header(FROM_EXECUTOR.encode()) is not None:
-            raise CallerFault(
-                "An executor has this gateway as its backend, so the request would go round in a circle. Name the model's own "
-                "server in its base_url.",
-                status=508,
-                code="loop",
-            )
-        host = (exchange.header(b"host") or b"").lower()
-        if self._local and host and _without_port(host) not in _LOCAL_HOSTS:
-            raise CallerFault(
-                f"This gateway is for this machine only; it does not answer for the host {host.decode(errors='replace')!r}. "
-                "Use http://127.0.0.1 or http://localhost.",
-                status=403,
-                code="wrong_host",
-            )
-        kind = (exchange.header(b"content-type") or b"").split(b";")[0].strip().lower()
-        if exchange.scope["method"] == "POST" and exchange.header(b"origin") and kind != b"application/json":
-            raise CallerFault(
-                "A request from a web page must have the content type application/json.",
-                status=415,
-                code="unsupported_media_type",
-            )
-
     async def _models(self, exchange: Exchange) -> None:
         models = listing(await self._backend.models())
         await exchange.reply(200, msgspec.json.encode({"object": "list", "data": models}), [])
@@ -150,9 +119,14 @@ class Gateway:
 
     async def _tell_health(self, exchange: Exchange) -> None:
         health = self._health()
-        await exchange.reply(200 if health.status == "ok" else 503, msgspec.json.encode(health), [])
+        told = health if VISIT.get().known else {"status": health.status}
+        await exchange.reply(200 if health.status == "ok" else 503, msgspec.json.encode(told), [])
 
     async def _tell_metrics(self, exchange: Exchange) -> None:
+        if not VISIT.get().sees_all:
+            raise CallerFault(
+                "This key may not read the metrics (gateway.keys.*.metrics).", status=403, code="forbidden"
+            )
         kind = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
         await exchange.reply(200, self.metrics.text(), [], kind)
 
@@ -172,9 +146,3 @@ class _Endpoint:
 def _route(path: str, method: str, handler: _Handler) -> Route:
     endpoint: ASGIApp = _Endpoint(path, handler)
     return Route(path, endpoint, methods=[method])
-
-
-def _without_port(host: bytes) -> bytes:
-    if host.startswith(b"["):
-        return host[: host.find(b"]") + 1]
-    return host.split(b":")[0]

@@ -6,16 +6,25 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from lloom.adapters.gateway.exchange import Exchange
 from lloom.adapters.gateway.metrics import Metrics
-from lloom.core.api.dialect import Asked, Dialect, Headers, Served, Whole
+from lloom.core.api.dialect import Asked, Dialect, Headers, Served
 from lloom.core.api.request import ApiRequest
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
 from lloom.core.settings import GatewaySettings
+
+
+class Folding(Protocol):
+    """What an answer may be folded into."""
+
+    def feed(self, data: bytes) -> None: ...
+
+
+F = TypeVar("F", bound=Folding)
 
 
 class Answer(Protocol):
@@ -32,7 +41,7 @@ class Answer(Protocol):
     @property
     def done(self) -> Done | None: ...
     async def read(self) -> bytes | None: ...
-    async def folded(self, make: Callable[[], Whole]) -> Whole: ...
+    async def folded(self, make: Callable[[], F]) -> F: ...
     async def close(self) -> None: ...
 
 

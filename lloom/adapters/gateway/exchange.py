@@ -35,6 +35,7 @@ class Exchange:
         "_receive",
         "_send",
         "_writing",
+        "also",
         "failed",
         "request_id",
         "scope",
@@ -49,6 +50,8 @@ class Exchange:
         self.written_at = 0.0
         """On the loop's clock."""
         self.request_id = self._request_id()
+        self.also: Callable[[], Headers] = list
+        """Headers that the answer bears besides, as they are when it begins."""
         self.failed: Callable[[Failure], bytes] = lambda _: b""
         """How a stream that has begun says that it failed; whoever begins one sets it."""
         self._dialect = dialect
@@ -133,7 +136,7 @@ class Exchange:
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.status = status
-        named = [*headers, (self._dialect.id_header, self.request_id)]
+        named = [*headers, *self.also(), (self._dialect.id_header, self.request_id)]
         await self._send({"type": "http.response.start", "status": status, "headers": named})
 
     async def _next(self, seconds: float) -> dict[str, Any]:

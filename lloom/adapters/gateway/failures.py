@@ -8,19 +8,16 @@ import math
 from starlette.exceptions import HTTPException
 
 from lloom.core.api.dialect import Failure, Headers
-from lloom.core.errors import CallerFault, LloomError, RetryElsewhere
+from lloom.core.errors import CallerFault, LimitReached, LloomError, RetryElsewhere
 
 
 def failure(error: Exception) -> Failure:
     """The answer that `error` amounts to; a bug (anything but our own errors) shows nothing of itself."""
     match error:
         case CallerFault():
-            return Failure(_status(error.status), str(error), error.param, error.code)
+            return Failure(_status(error.status), str(error), error.param, error.code, _headers(error))
         case RetryElsewhere():
-            headers: Headers = []
-            if error.retry_after is not None:
-                headers = [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after)))]
-            return Failure(_status(error.status), str(error), code=error.code, headers=headers)
+            return Failure(_status(error.status), str(error), code=error.code, headers=_headers(error))
         case LloomError():
             return Failure(500, str(error))
         case HTTPException():
@@ -28,6 +25,19 @@ def failure(error: Exception) -> Failure:
             return Failure(_status(error.status_code), error.detail, headers=pairs)
         case _:
             return Failure(500, "The gateway failed; its log tells why.", code="internal_error")
+
+
+def _headers(error: CallerFault | RetryElsewhere) -> Headers:
+    """What helps: when to come again (RFC 9110, 10.2.3, whole seconds), or how to show a key (11.6.1)."""
+    match error:
+        case (
+            LimitReached(retry_after=float() | int() as seconds)
+            | RetryElsewhere(retry_after=float() | int() as seconds)
+        ):
+            return [(b"retry-after", b"%d" % max(1, math.ceil(seconds)))]
+        case CallerFault(status=http.HTTPStatus.UNAUTHORIZED):
+            return [(b"www-authenticate", b'Bearer realm="lloom"')]
+    return []
 
 
 def _status(status: int) -> int:

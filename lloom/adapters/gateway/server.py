@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from lloom.adapters.gateway.cors import open_to
+from lloom.adapters.gateway.protocol import bounded
 from lloom.core.errors import ConfigError
 from lloom.core.settings import GatewaySettings
 
@@ -30,7 +32,7 @@ class Server:
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=bounded(settings.header_bytes, settings.body_seconds),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -45,7 +47,7 @@ class Server:
     @classmethod
     def start(cls, app: ASGIApp, settings: GatewaySettings) -> Server:
         """Listens at once; ConfigError if the address cannot be had."""
-        return cls(app, _listen(settings.host, settings.port), settings)
+        return cls(open_to(app, settings.cors), _listen(settings.host, settings.port), settings)
 
     async def close(self) -> None:
         """Stops accepting, lets answers finish for `drain_seconds`, then cuts them."""

@@ -15,16 +15,22 @@ from typing import Any, Final, TypeVar
 
 from loguru import logger
 
-from lloom.adapters.journal import lanes, names, payables, receipts, sightings, transactions
+from lloom.adapters.journal import allowances, lanes, names, payables, receipts, sightings, transactions
 from lloom.core.errors import ConfigError, RetryElsewhere
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 """One caller's share of a commit."""
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 _TABLES: Final = (
-    receipts.TABLES + lanes.TABLES + payables.TABLES + transactions.TABLES + sightings.TABLES + names.TABLES
+    receipts.TABLES
+    + lanes.TABLES
+    + payables.TABLES
+    + transactions.TABLES
+    + sightings.TABLES
+    + names.TABLES
+    + allowances.TABLES
 )
 _APPLICATION_ID: Final = 0x4C6C6F6D
 """Marks the file as Lloom's (SQLite, PRAGMA application_id)."""

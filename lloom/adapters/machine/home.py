@@ -21,6 +21,8 @@ class GatewayNote(Struct, frozen=True):
     url: str
     node: str
     pid: int
+    key: str
+    """To this gateway, for its own user, as long as it runs; empty if it is open to this machine."""
 
 
 def folder(settings: Settings) -> Path:

@@ -95,7 +95,7 @@ def envelope(failure: Failure) -> bytes:
     """OpenAI's error object as JSON."""
     error = {
         "message": failure.message,
-        "type": _type(failure.status),
+        "type": _type(failure),
         "param": failure.param,
         "code": failure.code,
     }
@@ -113,7 +113,10 @@ def told(served: Served, done: Done) -> bytes:
     return b": lloom " + msgspec.json.encode(known) + b"\n\n"
 
 
-def _type(status: int) -> str:
+def _type(failure: Failure) -> str:
+    status = failure.status
+    if failure.code == "insufficient_quota":
+        return failure.code
     if status == http.HTTPStatus.TOO_MANY_REQUESTS:
         return "rate_limit_error"
     return "invalid_request_error" if status < http.HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"

@@ -33,6 +33,7 @@ _WITHOUT_SAYING: Final[dict[str, Role]] = {
     "ask": "client",
     "models": "client",
     "keygen": "client",
+    "key": "client",
     "deploy": "client",
     "deposit": "client",
     "settle": "executor",

@@ -25,7 +25,7 @@ MONEY: Final[dict[str, tuple[str, ...]]] = {
     "settle": ("executor",),
 }
 """Commands that talk to a chain, and nobody else; and whose they are."""
-_ALONE: Final = frozenset({"keygen", "usage", *MONEY})
+_ALONE: Final = frozenset({"keygen", "key", "usage", *MONEY})
 """Commands that need neither a network nor backends."""
 
 
@@ -42,7 +42,7 @@ def settings(tree: Mapping[str, Any]) -> Settings:
 def check(settings: Settings) -> None:
     """ConfigError for what is right by itself and wrong together."""
     _check_command(settings)
-    _check_gateway(settings.gateway.host)
+    _check_gateway(settings)
     _check_metrics(settings)
     _check_routing(settings.routing)
     _check_network(settings)
@@ -67,17 +67,39 @@ def _check_command(settings: Settings) -> None:
         )
     if command == "doctor" and role == "demo":
         raise ConfigError("command=doctor: a demo needs nothing; say for which role, for instance role=executor")
+    if command == "key" and role != "client":
+        raise ConfigError(f"command=key: only a client has a gateway, so it does not go with role={role}")
     if settings.output == "csv" and command != "usage":
         raise ConfigError("output: only command=usage knows csv")
     if settings.model is not None:
         _canonical("model", settings.model)
 
 
-def _check_gateway(host: str) -> None:
-    if host != "localhost" and not _literal("gateway.host", host).is_loopback:
+def _check_gateway(settings: Settings) -> None:
+    gateway = settings.gateway
+    if gateway.keys and settings.role == "demo":
+        raise ConfigError("gateway.keys: the gateway of a demo is for this machine, and has none")
+    if not gateway.keys and gateway.host != "localhost" and not _literal("gateway.host", gateway.host).is_loopback:
         raise ConfigError(
-            "gateway.host: the gateway has no keys of its own yet, so it serves this machine only (127.0.0.1)"
+            f"gateway.host: whoever reaches {gateway.host} would spend in your name; make a key with command=key and name its "
+            "hash in gateway.keys, or stay on this machine (127.0.0.1)"
         )
+    owners: dict[str, str] = {}
+    for name, key in gateway.keys.items():
+        if (other := owners.setdefault(key.sha256, name)) != name:
+            raise ConfigError(f"gateway.keys: {other} and {name} are the same key; give each its own (command=key)")
+    for origin in gateway.cors:
+        _check_origin(origin, open_to_all=not gateway.keys)
+
+
+def _check_origin(origin: str, *, open_to_all: bool) -> None:
+    if origin == "*":
+        if open_to_all:
+            raise ConfigError("gateway.cors: with '*' and no gateway.keys, every web page could spend in your name")
+        return
+    scheme, _, host = origin.partition("://")
+    if scheme not in ("http", "https") or not host or set(host) & set("/?#@ *"):
+        raise ConfigError(f"gateway.cors: {origin[:64]!r} is no origin, like https://app.example")
 
 
 def _check_metrics(settings: Settings) -> None:

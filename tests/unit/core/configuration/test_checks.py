@@ -23,14 +23,19 @@ def composed(words: str) -> Mapping[str, Any]:
     return tree
 
 
-def refused(words: str, **changes: object) -> str:
-    """The sentence about `words`, with some settings changed (`network__port=1`)."""
+def with_changes(words: str, **changes: object) -> dict[str, Any]:
+    """The tree of `words`, with some settings changed (`network__port=1`)."""
     tree: dict[str, Any] = copy.deepcopy(dict(composed(words)))
     for key, value in changes.items():
         *path, last = key.split("__")
         functools.reduce(lambda group, name: group[name], path, tree)[last] = value
+    return tree
+
+
+def refused(words: str, **changes: object) -> str:
+    """The sentence about that tree."""
     with pytest.raises(ConfigError) as caught:
-        checks.settings(tree)
+        checks.settings(with_changes(words, **changes))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -135,8 +140,32 @@ def test_only_a_client_asks() -> None:
     assert "is not a model id" in refused("role=client", model="a b")
 
 
-def test_the_gateway_serves_this_machine_only() -> None:
-    assert "this machine only" in refused("role=client", gateway__host="0.0.0.0")
+def keys(*hashes: str) -> dict[str, Any]:
+    return {f"key{number}": {"sha256": each} for number, each in enumerate(hashes)}
+
+
+def test_without_keys_the_gateway_serves_this_machine_only() -> None:
+    error = refused("role=client", gateway__host="0.0.0.0")
+    assert "command=key" in error
+    assert "gateway.keys" in error
+    checks.settings(with_changes("role=client", gateway__host="0.0.0.0", gateway__keys=keys("0" * 64)))
+    checks.settings(with_changes("role=client", gateway__host="127.0.0.2"))
+
+
+def test_a_key_is_named_by_a_hash_of_its_own() -> None:
+    assert "key0 and key1 are the same key" in refused("role=client", gateway__keys=keys("0" * 64, "0" * 64))
+    assert "gateway.keys" in refused("role=client", gateway__keys=keys("sk-lloom-secret"))
+    assert "gateway.keys" in refused("role=client", gateway__keys={"two words": {"sha256": "0" * 64}})
+    assert "for this machine" in refused("role=demo", gateway__keys=keys("0" * 64))
+    assert "only a client has a gateway" in refused("role=executor command=key")
+
+
+def test_web_pages_are_let_in_by_origin_and_all_of_them_only_where_there_are_keys() -> None:
+    assert "every web page" in refused("role=client", gateway__cors=["*"])
+    for wrong in ("app.example", "https://app.example/", "https://*.example", "ftp://x", "https://"):
+        assert "is no origin" in refused("role=client", gateway__cors=[wrong])
+    checks.settings(with_changes("role=client", gateway__cors=["https://app.example", "http://localhost:3000"]))
+    checks.settings(with_changes("role=client", gateway__cors=["*"], gateway__keys=keys("0" * 64)))
 
 
 def test_what_an_executor_lacks_does_not_keep_it_from_making_its_key() -> None:

@@ -1,0 +1,132 @@
+"""The router as somebody with a key sees it: its models, within its allowance. It never looks into an answer.
+
+What a request takes is estimated and set aside before anything is asked, and settled by what the executor counted. Where an
+answer has no end (the caller left, the executor broke off), each event counts as a token, beside the prompt's estimate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, Generic, Protocol
+
+from lloom.adapters.gateway.door import VISIT
+from lloom.adapters.gateway.endpoint import Answer, F, Router
+from lloom.core.allowance import Allowance
+from lloom.core.api.request import ApiRequest
+from lloom.core.identity import NodeId
+from lloom.core.messages import Done
+from lloom.core.offer import ModelOffer
+from lloom.core.sse import END
+
+BYTES_PER_TOKEN: Final = 4
+"""Of a prompt's text, about."""
+
+
+class Backend(Router, Protocol):
+    """What is needed of `lloom.adapters.routing.router.Router`."""
+
+    async def models(self) -> list[tuple[NodeId, ModelOffer]]: ...
+
+
+class Metered:
+    """Asks `router` for who visits. `assumed`: tokens of an answer that its caller did not limit; `spent`: see Guests."""
+
+    def __init__(self, router: Backend, assumed: int, spent: Callable[[str, int, int], None]) -> None:
+        self._router = router
+        self._assumed = assumed
+        self._spent = spent
+
+    async def ask(self, request: ApiRequest) -> Answer:
+        """See `Router`. Errors of `Allowance.reserve`."""
+        allowance = VISIT.get().allowance
+        if allowance is None:
+            return await self._router.ask(request)
+        inputs = request.text_bytes // BYTES_PER_TOKEN + 1
+        reserved = inputs + self._outputs(request)
+        allowance.reserve(request.model, reserved, asyncio.get_running_loop().time(), time.time())
+
+        def settle(used: int) -> None:
+            loop = asyncio.get_running_loop()
+            self._spent(allowance.name, *allowance.settle(reserved, used, loop.time(), time.time()))
+
+        try:
+            answer = await self._router.ask(request)
+        except BaseException:
+            settle(0)
+            raise
+        return _Counted(answer, inputs, settle)
+
+    async def models(self) -> list[tuple[NodeId, ModelOffer]]:
+        """Those that the visitor may ask."""
+        found = await self._router.models()
+        allowance: Allowance | None = VISIT.get().allowance
+        return found if allowance is None else [each for each in found if allowance.allows(each[1].id)]
+
+    def _outputs(self, request: ApiRequest) -> int:
+        if request.operation == "embeddings":
+            return 0
+        return (request.max_output or self._assumed) * request.choices
+
+
+class _Counted:
+    """An answer that says at its end what it took."""
+
+    def __init__(self, answer: Answer, inputs: int, settle: Callable[[int], None]) -> None:
+        self._answer = answer
+        self._inputs = inputs
+        self._events = answer.first.count(END)
+        self._settle: Callable[[int], None] | None = settle
+
+    @property
+    def executor(self) -> NodeId:
+        return self._answer.executor
+
+    @property
+    def attempts(self) -> int:
+        return self._answer.attempts
+
+    @property
+    def deadline(self) -> float:
+        return self._answer.deadline
+
+    @property
+    def first(self) -> bytes:
+        return self._answer.first
+
+    @property
+    def done(self) -> Done | None:
+        return self._answer.done
+
+    async def read(self) -> bytes | None:
+        data = await self._answer.read()
+        self.saw(data or b"")
+        return data
+
+    async def folded(self, make: Callable[[], F]) -> F:
+        self._events = 0
+        return (await self._answer.folded(lambda: _Tally(make(), self))).whole
+
+    def saw(self, data: bytes) -> None:
+        """These events came; what is begun anew was paid for as well."""
+        self._events += data.count(END)
+
+    async def close(self) -> None:
+        await self._answer.close()
+        settle, self._settle = self._settle, None
+        if settle is not None:
+            done = self.done
+            settle(self._inputs + self._events if done is None else done.input_tokens + done.output_tokens)
+
+
+class _Tally(Generic[F]):
+    """A whole answer that is counted while it grows."""
+
+    def __init__(self, whole: F, counted: _Counted) -> None:
+        self.whole = whole
+        self._counted = counted
+
+    def feed(self, data: bytes) -> None:
+        self._counted.saw(data)
+        self.whole.feed(data)
