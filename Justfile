@@ -40,6 +40,10 @@ contracts *arguments:
 bench *arguments:
     python -m tests.bench {{ arguments }}
 
+# Faults at every stage of a request, under load, and what callers notice of them: a table, in about a minute
+faults:
+    python -m tests.faults
+
 # Compile requirements.in into requirements.txt
 lock:
     uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \

@@ -5,7 +5,8 @@
     curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages":[{"role":"user","content":"Hello"}]}'
 
 `GET /mock/stats` counts requests, active and cancelled ones. A request forces one fault by the header `x-mock-fault` or by
-`@fault` at the end of the model's name: error, stall, pause, cut, wrong_usage, malformed, none, or a status such as 429.
+`@fault` at the end of the model's name: error, stall, pause, cut, wrong_usage, malformed, empty, none, or a status
+such as 429.
 """
 
 from __future__ import annotations

@@ -119,8 +119,9 @@ def models(names: tuple[str, ...]) -> bytes:
 
 def _answer(body: bytes, length: int, exaggerate: bool) -> Answer:
     request = _decode(_chat, body)
-    digest = hashlib.sha256(_encode([request.messages, request.tools])).hexdigest()
-    reply = _reply(request, length, digest, EXAGGERATION if exaggerate else 1)
+    asked, said = _parted(request.messages)
+    digest = hashlib.sha256(_encode([asked, request.tools])).hexdigest()
+    reply = _reply(request, length, digest, said, EXAGGERATION if exaggerate else 1)
     name = f"chatcmpl-{digest[:24]}"
     if not request.stream:
         return Answer(request.model, False, (), _encode(_completion(request.model, name, reply)))
@@ -138,14 +139,35 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         raise CallerFault(str(error), code="invalid_request_error") from error
 
 
-def _reply(request: Chat, length: int, digest: str, factor: int) -> Reply:
+def _parted(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """The messages that are answered, and the beginning of the answer, if the last one is the assistant's (a prefill)."""
+    last = messages[-1]
+    if last.get("role") == "assistant" and len(messages) > 1 and isinstance(last.get("content"), str):
+        return messages[:-1], last["content"]
+    return messages, ""
+
+
+def _rest(pieces: list[str], said: str) -> list[str]:
+    """What is left to say; all of it, if something else was said."""
+    whole = "".join(pieces)
+    if not whole.startswith(said):
+        return pieces
+    rest, start = [], 0
+    for piece in pieces:
+        if new := piece[max(0, len(said) - start) :]:
+            rest.append(new)
+        start += len(piece)
+    return rest
+
+
+def _reply(request: Chat, length: int, digest: str, said: str, factor: int) -> Reply:
     words = random.Random(digest).choices(WORDS, k=length)  # noqa: S311 - a text, no secret
     tool = _called(request)
     kind = (request.response_format or {}).get("type", "text")
     if tool is not None:
         pieces = tokens.split(_json(_instance(tool.get("parameters"), words)), ENCODING)
     elif kind == "text":
-        pieces = words[:1] + [f" {word}" for word in words[1:]]
+        pieces = _rest(words[:1] + [f" {word}" for word in words[1:]], said)
     else:
         schema = request.response_format["json_schema"].get("schema") if kind == "json_schema" else None  # type: ignore[index]
         pieces = tokens.split(_json(_instance(schema, words) if schema else {"answer": " ".join(words)}), ENCODING)

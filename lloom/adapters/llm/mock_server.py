@@ -3,7 +3,7 @@
 It is the upstream of the benchmarks, hence a lean protocol of its own (`mock_http`) instead of a web framework.
 A request forces one fault by the header `x-mock-fault` or by `@fault` at the end of its model's name: `error`, `stall`
 (never answers), `pause` (falls silent in the middle), `cut` (closes in the middle), `wrong_usage` (ten times the tokens),
-`malformed` (no JSON), `none`, or any status from 400 to 599.
+`malformed` (no JSON), `empty` (200 and nothing), `none`, or any status from 400 to 599.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lloom.core.errors import CallerFault
 from lloom.core.settings import Faults
 
 RETRY_AFTER: Final = 7
-FAULTS: Final = frozenset({"error", "stall", "pause", "cut", "wrong_usage", "malformed", "none"})
+FAULTS: Final = frozenset({"error", "stall", "pause", "cut", "wrong_usage", "malformed", "empty", "none"})
 STREAM_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
@@ -181,14 +181,14 @@ class Connection(HttpConnection):
             if fault == "pause":
                 await _for_ever()
         else:
-            self.send(200, half if fault == "malformed" else body)
+            self.send(200, {"malformed": half, "empty": b""}.get(fault, body))
 
     async def _stream(self, events: tuple[bytes, ...], fault: str) -> None:
         stats, behaviour = self._server.stats, self._server.behaviour
         half = len(events) // 2
         self.transport.write(STREAM_HEAD)
         await asyncio.sleep(behaviour.first_token_seconds)
-        for number, event in enumerate(events):
+        for number, event in enumerate(() if fault == "empty" else events):
             if number == half and fault == "cut":
                 return
             if number == half and fault == "pause":

@@ -65,6 +65,7 @@ class Answer:
         """The next events after `first`, None at the end. RetryElsewhere if the executor fails and nobody can go on."""
         while self.done is None and not self._closed:
             try:
+                self._record.check()
                 data = await self._attempt.read()
                 if data is None:
                     self._end(self._attempt.done or Done())
@@ -127,8 +128,8 @@ class Answer:
         self.done = done if self._way is None else resumption.summed(self._way, self._used, done)
 
     async def _give_up(self, error: RetryElsewhere) -> None:
-        """Leaves an executor; one that sent what it must not is remembered for that, as for other failures."""
-        if not self._attempt.over and error.code != DIVERGED:
+        """Leaves an executor. What it did wrong is remembered, if the attempt did not notice itself: it does not read answers."""
+        if not self._attempt.broken and error.code != DIVERGED:
             await self._attempt.failed(error, gone=False)
         await self._attempt.close()
 
@@ -171,6 +172,7 @@ class Answer:
             self._attempt, self._splice, self._way, self._used = attempt, splice, way, used
             try:
                 block = self._seen(attempt.first)
+                self._record.check()
             except RetryElsewhere as problem:
                 await self._give_up(problem)
                 if problem.code != DIVERGED:

@@ -128,9 +128,9 @@ class Attempt:
             self._keeping.deliveries.arrived(self._expected, self._hash, lost=lost)
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more comes."""
-        return self._over
+    def broken(self) -> bool:
+        """Whether it has failed, and that is remembered."""
+        return self._over and self.done is None
 
     async def failed(self, error: RetryElsewhere, *, gone: bool = True) -> RetryElsewhere:
         """Closes the attempt and remembers the failure. `gone`: the executor is silent or away, it did not refuse."""

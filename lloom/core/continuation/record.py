@@ -55,7 +55,7 @@ _head = msgspec.json.Decoder(Head)
 class Record:
     """Fed with all that comes, it gives back what can be passed on, and remembers it."""
 
-    __slots__ = ("_events", "_pieces", "_size", "finished", "head", "plain", "reasoned", "thinking")
+    __slots__ = ("_events", "_pieces", "_problem", "_size", "finished", "head", "plain", "reasoned", "thinking")
 
     def __init__(self) -> None:
         self.head = Head()
@@ -66,6 +66,7 @@ class Record:
         self.reasoned = self.thinking = False
         """Whether it has reasoned at all; whether it does so now."""
         self._events = Splitter()
+        self._problem: RetryElsewhere | None = None
         self._pieces: list[str] = []
         self._size = 0
 
@@ -75,17 +76,27 @@ class Record:
         return "".join(self._pieces)
 
     def feed(self, data: bytes) -> bytes:
-        """The whole events that `data` completes (maybe none). PeerFault if one is no chunk, RetryElsewhere if an error."""
-        events = self._events.feed(data)
-        for event in events:
-            chunk = payload(event)
-            if chunk and chunk != DONE:
-                self._note(chunk)
-        return END.join(events) + END if events else b""
+        """The whole events that `data` completes (maybe none), up to the first one that is not sound: then `check` raises."""
+        sound: list[bytes] = []
+        try:
+            for event in self._events.feed(data):
+                chunk = payload(event)
+                if chunk and chunk != DONE:
+                    self._note(chunk)
+                sound.append(event)
+        except RetryElsewhere as error:
+            self._problem = error
+        return END.join(sound) + END if sound else b""
+
+    def check(self) -> None:
+        """PeerFault if what came last was no chunk, RetryElsewhere if it was an error."""
+        if self._problem is not None:
+            raise self._problem
 
     def cut(self) -> None:
-        """Nothing more comes from whom the events came: what is not whole of the last one is gone."""
+        """What follows comes from somebody else: what is not whole of the last event is gone."""
         self._events = Splitter()
+        self._problem = None
 
     def _note(self, data: bytes) -> None:
         try:

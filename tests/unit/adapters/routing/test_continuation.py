@@ -104,9 +104,13 @@ async def test_an_executor_that_finds_fault_with_going_on_is_passed_over() -> No
     "bad", [b"data: nonsense\n\n", event(b'{"error":{"message":"x"}}'), Done(3, 2)], ids=["chunk", "error", "no end"]
 )
 async def test_what_is_no_answer_never_reaches_the_caller(bad: Any) -> None:
-    first, second = executor(1, say("Once "), bad), executor(2, say("upon") + END, Done(9, 2))
+    last = (
+        [say("Once "), bad] if isinstance(bad, Done) else [say("On"), say("ce ") + bad]
+    )  # together with what is sound
+    first, second = executor(1, *last), executor(2, say("upon") + END, Done(9, 2))
     async with Net(first, second) as net:
         assert await text(await net.router.ask(request())) == "Once upon"
+        assert net.outcomes.rests((first.address, first.endpoint, "m"), asyncio.get_running_loop().time())
 
 
 async def test_an_answer_that_lacks_only_its_end_is_whole() -> None:
