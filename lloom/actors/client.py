@@ -31,13 +31,12 @@ from lloom.adapters.routing.purses import Purses
 from lloom.adapters.routing.router import Router
 from lloom.adapters.routing.witness import Witness
 from lloom.core.eip712 import Domain
-from lloom.core.identity import Identity, NodeId, checksum, parse_address
+from lloom.core.identity import Identity, NodeId, checksum
 from lloom.core.messages import SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
-from lloom.core.routing.filters import Spending
 from lloom.core.routing.outcomes import Outcomes
-from lloom.core.routing.selection import Selection
+from lloom.core.routing.plans import Plans
 from lloom.core.trust import Trust
 
 ASK_SECONDS: Final = 10.0
@@ -105,11 +104,9 @@ class ClientNode(Actor):
         scope = Scope(settings.network.name, settings.bridge.connect_seconds)
         directory = Directory(dht, catalogues, pool, scope, routing)
         stack.push_async_callback(directory.close)
-        spending = Spending(routing.max_input_price, routing.max_output_price, self._purses.problem)
-        selection = Selection(routing.policy, tuple(map(parse_address, routing.executors)), outcomes, spending)
         router = Router(
             Client(identity, Domain()),
-            selection,
+            Plans(routing, outcomes, self._purses.problem),
             directory,
             pool,
             Keeping(routing, outcomes, deliveries, witness.experienced),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from lloom.core.api.request import Operation
 
@@ -180,12 +180,43 @@ class GatewaySettings(Group, frozen=True):
     """Origins whose web pages may use the gateway; `*`: all."""
 
 
+Policy = Literal["balanced", "cheapest", "fastest", "pinned"]
+Attempts = Annotated[int, Meta(ge=1, le=32)]
+Continuations = Annotated[int, Meta(ge=0, le=32)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Waiting = Annotated[int, Meta(ge=0, le=100_000)]
+
+
+class ModelRouting(Group, frozen=True):
+    """What of `routing` is different for some models; what is not said stays as it is."""
+
+    policy: Policy | UnsetType = UNSET
+    executors: tuple[str, ...] | UnsetType = UNSET
+    allow: tuple[str, ...] | UnsetType = UNSET
+    deny: tuple[str, ...] | UnsetType = UNSET
+    attempts: Attempts | UnsetType = UNSET
+    continuations: Continuations | UnsetType = UNSET
+    first_token_seconds: Seconds | UnsetType = UNSET
+    between_tokens_seconds: Seconds | UnsetType = UNSET
+    total_seconds: Seconds | UnsetType = UNSET
+    max_input_price: Price | UnsetType | None = UNSET
+    max_output_price: Price | UnsetType | None = UNSET
+    affinity: Share | UnsetType = UNSET
+    explore: Share | UnsetType = UNSET
+    hedge_share: Share | UnsetType = UNSET
+    queue: Waiting | UnsetType = UNSET
+    queue_seconds: Seconds | UnsetType = UNSET
+
+
 class RoutingSettings(Group, frozen=True):
-    policy: Literal["balanced", "cheapest", "fastest", "pinned"]
+    policy: Policy
     executors: tuple[str, ...]
     """Only these addresses (policy=pinned)."""
-    attempts: Annotated[int, Meta(ge=1, le=32)]
-    continuations: Annotated[int, Meta(ge=0, le=32)]
+    allow: tuple[str, ...]
+    """Executors' addresses; empty: everybody."""
+    deny: tuple[str, ...]
+    attempts: Attempts
+    continuations: Continuations
     """How often an answer that broke off is taken up by another executor."""
     first_token_seconds: Seconds
     """From the request to an executor to its first content."""
@@ -204,6 +235,19 @@ class RoutingSettings(Group, frozen=True):
     max_output_price: Price | None
     grace_seconds: Seconds
     """How long the first usable executor of a lookup waits for others to choose from."""
+    affinity: Share
+    """How much worse than another one the executor may be that has the beginning of a prompt in its cache; 0: does not matter."""
+    explore: Share
+    """Of the requests: those for which newcomers count as well as others."""
+    hedge_share: Share
+    """Of the requests: those that may be sent to a second executor while the first one is unusually late."""
+    queue: Waiting
+    """Requests for one model that may wait while all its executors are busy."""
+    queue_seconds: Seconds
+    aliases: dict[str, tuple[str, ...]]
+    """Other names of models: what each stands for, in order of preference; patterns allowed."""
+    models: dict[str, ModelRouting]
+    """What is different for some models, by their ids or patterns of them."""
 
 
 class Resources(Group, frozen=True):

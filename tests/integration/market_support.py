@@ -51,10 +51,9 @@ from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
 from lloom.core.payment.voucher import check
 from lloom.core.receipt import Quote, Receipt, Request, Status, check_request, cost, model_hash, quotes_of, sign_receipt
-from lloom.core.routing.filters import Spending
 from lloom.core.routing.outcomes import Failure, Outcomes, Place
-from lloom.core.routing.selection import Selection
-from lloom.core.settings import PrepaySettings
+from lloom.core.routing.plans import Plans
+from lloom.core.settings import PrepaySettings, RoutingSettings
 from tests.money_support import accounting
 from tests.unit.adapters.routing_support import SETTINGS as ROUTING
 from tests.unit.adapters.routing_support import FakeDht, FakeExecutor, chunk
@@ -308,7 +307,8 @@ async def buying(
     path: Path,
     *sellers: Seller,
     contract: FakeContract | None = None,
-    spending: Spending | None = None,
+    routing: RoutingSettings = ROUTING,
+    problem: Callable[[Payment], str | None] | None = None,
     banking: Callable[[Payables], LocalBank] | None = None,
     **changes: Any,
 ) -> AsyncIterator[Buyer]:
@@ -342,9 +342,9 @@ async def buying(
         stack.push_async_callback(purses.close)
         directory = Directory(FakeDht(*sellers), None, pool, Scope(NETWORK, 20), ROUTING)
         stack.push_async_callback(directory.close)
-        selection = Selection("cheapest", (), outcomes, spending or Spending(None, None, purses.problem))
+        plans = Plans(routing, outcomes, problem or purses.problem)
         router = Router(
-            Client(CLIENT, Domain()), selection, directory, pool, Keeping(ROUTING, outcomes, deliveries), purses
+            Client(CLIENT, Domain()), plans, directory, pool, Keeping(ROUTING, outcomes, deliveries), purses
         )
         stack.push_async_callback(router.close)
         purses.start()

@@ -31,6 +31,7 @@ from lloom.core.messages import Done, LaneCall, LaneState, wei
 from lloom.core.payment.numbering import TWICE, WRONG_TOTAL
 from lloom.core.payment.voucher import Voucher, sign, usage_hash
 from lloom.core.receipt import Receipt, Status, sign_receipt
+from lloom.core.routing.breaker import State
 from tests.unit.adapters.routing_support import request
 
 OUTPUTS = 50
@@ -255,7 +256,8 @@ async def test_a_voucher_that_we_did_not_sign_promises_nothing(tmp_path: Path) -
         await ask(buyer)
         assert (seller.sales, len(honest.sales)) == ([], 1)
         assert await buyer.bank.payables.lane(seller.address) is None
-        assert buyer.outcomes.lied((seller.address, seller.endpoint, "m"), asyncio.get_running_loop().time())
+        place = (seller.address, seller.endpoint, "m")
+        assert buyer.outcomes.state(place, asyncio.get_running_loop().time()) is State.BARRED
 
 
 async def test_receipts_of_requests_nobody_made_are_refused(tmp_path: Path) -> None:
@@ -296,5 +298,6 @@ async def test_an_executor_whose_connection_broke_is_no_liar_but_is_paid_for_wha
         await buyer.bank.settled(2)
         assert sorted(buyer.problems)[0] == ""
         assert "another answer than what arrived" in sorted(buyer.problems)[1]
-        assert (buyer.lies, buyer.outcomes.lied(place, 0)) == ([], False)
+        assert buyer.lies == []
+        assert buyer.outcomes.state(place, 0) is not State.BARRED
         assert buyer.lane(seller).payable.accepted == 10 * TOKEN_COST

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from market_support import (
     END,
@@ -28,8 +29,9 @@ from lloom.core.messages import Done
 from lloom.core.offer import Payment
 from lloom.core.payment.voucher import read
 from lloom.core.receipt import Status
-from lloom.core.routing.filters import Spending
+from lloom.core.routing.filters import pays_nobody
 from lloom.core.settings import PrepaySettings
+from tests.unit.adapters.routing_support import SETTINGS as ROUTING
 from tests.unit.adapters.routing_support import request
 
 
@@ -246,7 +248,7 @@ async def refused(buyer: Buyer, **fields: object) -> RetryElsewhere:
 
 async def test_a_node_without_a_chain_is_told_what_to_do(path: Path) -> None:
     seller = Seller()
-    async with listening(seller), buying(path, seller, spending=Spending()) as buyer:
+    async with listening(seller), buying(path, seller, problem=pays_nobody) as buyer:
         error = await refused(buyer)
         assert (error.status, error.code) == (402, "payment_required")
         assert "chain=…" in str(error)
@@ -267,7 +269,7 @@ async def test_a_deposit_too_small_is_no_fault_of_the_executors(path: Path) -> N
         error = await refused(buyer)
         assert (error.status, error.code) == (402, "no_funds")
         assert "command=deposit" in str(error)
-        assert buyer.outcomes.success((seller.address, seller.endpoint, "m"), 0) == 0.5
+        assert buyer.outcomes.evidence((seller.address, seller.endpoint, "m"), 0) == 0
 
 
 async def test_the_budget_is_named(path: Path) -> None:
@@ -290,8 +292,8 @@ async def test_a_request_larger_than_the_prepayment_is_named(path: Path) -> None
 
 async def test_a_price_over_the_callers_limit_is_named(path: Path) -> None:
     seller = Seller()
-    limits = Spending(PRICE, PRICE - 1, lambda _: None)
-    async with listening(seller), buying(path, seller, spending=limits) as buyer:
+    limits = msgspec.structs.replace(ROUTING, max_input_price=PRICE, max_output_price=PRICE - 1)
+    async with listening(seller), buying(path, seller, routing=limits) as buyer:
         error = await refused(buyer)
         assert (error.status, error.code) == (402, "price")
         assert "routing.max_output_price" in str(error)

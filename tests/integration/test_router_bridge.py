@@ -25,7 +25,7 @@ from lloom.core.offer import Endpoint
 from lloom.core.order import Client
 from lloom.core.receipt import Receipt, Status, check_request, model_hash, sign_receipt
 from lloom.core.routing.outcomes import Outcomes
-from lloom.core.routing.selection import Selection
+from lloom.core.routing.plans import Plans
 from lloom.core.sse import Splitter, payload
 from tests.integration import gateway_support
 from tests.integration.bridge_support import NETWORK, certificate, settings, until
@@ -161,8 +161,7 @@ async def network(*workers: Worker, **changes: Any) -> AsyncIterator[Network]:
         directory = Directory(FakeDht(*workers), None, pool, Scope(NETWORK, 20), routing)
         stack.push_async_callback(directory.close)
         client = Client(link.identity, Domain())
-        selection = Selection("cheapest", (), outcomes)
-        router = Router(client, selection, directory, pool, Keeping(routing, outcomes, deliveries))
+        router = Router(client, Plans(routing, outcomes), directory, pool, Keeping(routing, outcomes, deliveries))
         health = Health(status="ok", node="", role="client", version="", network=NETWORK, peers=1)
         gateway = Gateway(router, lambda: health, GATEWAY)
         server = Server.start(gateway, GATEWAY)

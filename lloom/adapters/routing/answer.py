@@ -57,6 +57,11 @@ class Answer:
         return self._attempts.count
 
     @property
+    def routing(self) -> str:
+        """Why the executor was chosen, in a few words."""
+        return self._attempts.routing
+
+    @property
     def deadline(self) -> float:
         """On the loop's clock: later than this it is given up."""
         return self._attempts.deadline

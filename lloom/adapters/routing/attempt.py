@@ -19,6 +19,7 @@ from lloom.core.order import Order
 from lloom.core.receipt import ResponseHash
 from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.outcomes import Failure, Outcomes
+from lloom.core.routing.pace import Pace
 from lloom.core.settings import RoutingSettings
 from lloom.core.sse import DONE, Splitter, payload
 
@@ -57,6 +58,7 @@ class Attempt:
         self._expected: Expected | None = None
         self._paid: Paid | None = None
         self._hash = ResponseHash(b"", 0)
+        self._pace = Pace()
         self._over = False
         self._loop = asyncio.get_running_loop()
         keeping.outcomes.began(self._place)
@@ -83,7 +85,9 @@ class Attempt:
         except BaseException:
             await self.close()
             raise
-        self._keeping.outcomes.answered(self._place, self._loop.time() - began, self._loop.time())
+        now = self._loop.time()
+        self._pace.began(now)
+        self._keeping.outcomes.answered(self._place, now - began, now)
         self._keeping.experienced(self.executor, True)
 
     async def read(self) -> bytes | None:
@@ -93,7 +97,8 @@ class Attempt:
         """
         if self._over or self._stream is None:
             return None
-        limit = self._loop.time() + self._keeping.settings.between_tokens_seconds
+        asked = self._loop.time()
+        limit = asked + self._keeping.settings.between_tokens_seconds
         try:
             async with asyncio.timeout_at(min(limit, self.deadline)):
                 data = await self._stream.receive()
@@ -104,6 +109,7 @@ class Attempt:
         if data is None:
             await self._complete(self._stream)
         else:
+            self._pace.waited(asked, self._loop.time())
             self._take(data)
         return data
 
@@ -174,7 +180,9 @@ class Attempt:
 
     async def _complete(self, stream: Stream) -> None:
         self.done = stream.done or Done()
-        self._keeping.outcomes.succeeded(self._place, self._loop.time())
+        now, outcomes = self._loop.time(), self._keeping.outcomes
+        outcomes.streamed(self._place, min(self.done.output_tokens, self._hash.length), self._pace.seconds, now)
+        outcomes.succeeded(self._place, now)
         await self.close()
 
 

@@ -6,15 +6,14 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from random import Random
+from dataclasses import dataclass, replace
 
 from loguru import logger
 
 from lloom.adapters.bridge import Connection
 from lloom.adapters.routing.attempt import Attempt, Keeping
 from lloom.adapters.routing.directory import Directory
+from lloom.adapters.routing.options import Options
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.purchase import Tab
 from lloom.adapters.routing.purse import Paid
@@ -26,7 +25,7 @@ from lloom.core.identity import checksum
 from lloom.core.order import Client, Nonce, Order
 from lloom.core.routing.candidate import Candidate, Nobody
 from lloom.core.routing.outcomes import Place
-from lloom.core.routing.selection import Selection
+from lloom.core.routing.plans import Plans
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +33,23 @@ class Means:
     """What attempts are made with; all requests of a router share them."""
 
     client: Client
-    selection: Selection
+    plans: Plans
     directory: Directory
     pool: Pool
     keeping: Keeping
     purses: Purses
-    rng: Random
 
 
 class Attempts:
-    """Asks one of `candidates` after the other. `deadline`: on the loop's clock, for all attempts together."""
+    """Asks one of `options` after the other. `deadline`: on the loop's clock, for all attempts together."""
 
-    def __init__(self, means: Means, candidates: Sequence[Candidate], deadline: float) -> None:
+    def __init__(self, means: Means, options: Options, deadline: float) -> None:
         self.deadline = deadline
-        self.settings = means.keeping.settings
+        self.settings = options.settings
+        self.routing = ""
+        """Why the latest executor was chosen, in a few words."""
         self._means = means
-        self._candidates = candidates
+        self._options = options
         self._tab = Tab()
         self._tried: list[Place] = []
         self._asked_anew = False
@@ -68,35 +68,34 @@ class Attempts:
         failures: list[RetryElsewhere] = []
         limit = self.count + self.settings.attempts
         while self.count < limit:
-            chosen = self._choose(request)
+            chosen = await self._options.choose(request, self._tried)
             if isinstance(chosen, Nobody):
                 if not failures:
                     raise _refused(chosen)
                 if self._asked_anew or any(error.code != "unreachable" for error in failures):
                     break
                 # They may have moved, or be reached through another relay by now.
-                self._candidates = (await self._means.directory.anew(request.model)).candidates
+                await self._options.anew()
                 self._asked_anew = True
                 continue
-            self._tried.append(chosen.place)
+            self._tried.append(chosen.candidate.place)
+            self.routing = str(chosen)
             try:
-                return await self._attempt(chosen, request)
+                return await self._attempt(chosen.candidate, request)
             except RetryElsewhere as error:
-                logger.info("attempt {} at {} failed: {}", self.count, checksum(chosen.executor), error)
+                logger.info("attempt {} at {} failed: {}", self.count, checksum(chosen.candidate.executor), error)
                 failures.append(error)
         raise _failed(failures)
 
     def another_prompt(self) -> None:
-        """The attempts that follow are made with another prompt than those before; what these cost still counts."""
+        """The attempts that follow are made with another prompt, at the same model; what those before cost still counts."""
         self._tab = self._tab.another_prompt()
-
-    def _choose(self, request: ApiRequest) -> Candidate | Nobody:
-        now = asyncio.get_running_loop().time()
-        return self._means.selection.choose(self._candidates, request, self._tried, now, self._means.rng)
+        self._options.stay(self._tried[-1][2])
 
     async def _attempt(self, candidate: Candidate, request: ApiRequest) -> Attempt:
         means = self._means
-        attempt = Attempt(candidate, self.deadline, means.keeping)
+        settings = means.plans.of(candidate.terms.id).settings
+        attempt = Attempt(candidate, self.deadline, replace(means.keeping, settings=settings))
         try:
             connection = await means.pool.connection(candidate.executor, candidate.endpoint)
         except RetryElsewhere as error:
@@ -148,9 +147,10 @@ def _ending(deadline: float) -> tuple[Nonce, int]:
 def _refused(nobody: Nobody) -> RetryElsewhere | CallerFault:
     if nobody.code in ("payment_required", "price"):
         return RetryElsewhere(nobody.reason, status=402, code=nobody.code)
-    if nobody.code != "no_executor":
+    if nobody.code not in ("no_executor", "busy"):
         return CallerFault(nobody.reason, code=nobody.code, param=nobody.param)
-    return RetryElsewhere(nobody.reason, status=503, code=nobody.code, retry_after=nobody.retry_after)
+    status = 429 if nobody.code == "busy" else 503
+    return RetryElsewhere(nobody.reason, status=status, code=nobody.code, retry_after=nobody.retry_after)
 
 
 def _failed(failures: list[RetryElsewhere]) -> RetryElsewhere:

@@ -8,6 +8,7 @@ from typing import Final
 
 from lloom.adapters.routing.pool import Pool
 from lloom.core.errors import RetryElsewhere
+from lloom.core.routing.breaker import State
 from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.outcomes import Failure, Outcomes, Place
 
@@ -29,7 +30,7 @@ class Revival:
         for candidate in candidates:
             if len(self._dials) >= AT_ONCE:
                 return
-            if self._outcomes.suspect(candidate.place, now) and candidate.place not in self._dials:
+            if self._outcomes.state(candidate.place, now) is State.HALF_OPEN and candidate.place not in self._dials:
                 self._dials[candidate.place] = asyncio.create_task(self._dial(candidate))
 
     async def close(self) -> None:
@@ -43,7 +44,7 @@ class Revival:
         loop = asyncio.get_running_loop()
         try:
             await self._pool.connection(candidate.executor, candidate.endpoint)
-            self._outcomes.recovered(candidate.place)
+            self._outcomes.recovered(candidate.place, loop.time())
         except RetryElsewhere:
             self._outcomes.failed(candidate.place, loop.time(), Failure.SILENT, None)
         finally:

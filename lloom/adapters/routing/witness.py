@@ -34,7 +34,7 @@ class Witness:
             del self._said[next(iter(self._said))]
         if vouches:
             self._said[executor] = vouches
-        self._outcomes.expect(executor, self._expected(vouches))
+        self._outcomes.reputed(executor, self._expected(vouches))
 
     def experienced(self, executor: NodeId, answered: bool) -> None:
         """A request to `executor` was answered, or it was not there: who said so was right, who said the opposite was not."""

@@ -27,3 +27,7 @@ class ApiRequest:
     text_bytes: int
     features: frozenset[str]
     at_most: bool = False
+    affinity: bytes = b""
+    """A hash of what the prompt shares with others, or of what the caller named so; empty: no cache is worth going back for."""
+    caller: str = ""
+    """Whose turn it is when callers have to wait; empty: one and the same."""

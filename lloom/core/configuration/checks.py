@@ -15,7 +15,8 @@ from lloom.core.errors import ConfigError
 from lloom.core.identity import parse_address
 from lloom.core.offer import canonical
 from lloom.core.payment import units
-from lloom.core.settings import Backend, Chain, Model, NetworkSettings, RoutingSettings, Settings
+from lloom.core.routing.rules import resolved
+from lloom.core.settings import Backend, Chain, Model, ModelRouting, NetworkSettings, RoutingSettings, Settings
 
 _LAST_PORT: Final = 65_535
 MONEY: Final[dict[str, tuple[str, ...]]] = {
@@ -117,14 +118,28 @@ def _check_metrics(settings: Settings) -> None:
 
 
 def _check_routing(routing: RoutingSettings) -> None:
+    _check_rules("routing", routing)
+    for pattern in routing.models:
+        _check_rules(f"routing.models.{pattern}", resolved(routing, pattern.lower()))
+    for alias, meant in routing.aliases.items():
+        _canonical(f"routing.aliases.{alias[:64]}", alias)
+        if not meant:
+            raise ConfigError(
+                f"routing.aliases.{alias}: say which models it stands for, for instance [llama-3.3-70b,qwen*]"
+            )
+
+
+def _check_rules(key: str, routing: RoutingSettings) -> None:
+    """The whole of the rules, or as they are for some models."""
     if (routing.policy == "pinned") != bool(routing.executors):
         raise ConfigError(
-            "routing=pinned needs routing.executors=[0x…]"
+            f"{key}: the policy pinned needs {key}.executors=[0x…]"
             if routing.policy == "pinned"
-            else f"routing.executors: only routing=pinned uses them, not routing={routing.policy}"
+            else f"{key}.executors: only the policy pinned uses them, not {routing.policy}"
         )
-    for executor in routing.executors:
-        _address("routing.executors", executor)
+    for name in ("executors", "allow", "deny"):
+        for executor in getattr(routing, name):
+            _address(f"{key}.{name}", executor)
 
 
 def _check_network(settings: Settings) -> None:
@@ -288,6 +303,11 @@ def _named(sentence: str, tree: Mapping[str, Any]) -> str:
     if sentence.startswith("chain.*") and isinstance(chains, Mapping):
         wrong_ones = (name for name, chain in chains.items() if not _fits(chain, Chain))
         return sentence.replace("chain.*", f"chain.{next(wrong_ones, '*')}")
+    routing = tree.get("routing")
+    overrides = routing.get("models") if isinstance(routing, Mapping) else None
+    if sentence.startswith("routing.models.*") and isinstance(overrides, Mapping):
+        wrong_ones = (name for name, said in overrides.items() if not _fits(said, ModelRouting))
+        return sentence.replace("routing.models.*", f"routing.models.{next(wrong_ones, '*')}")
     backends = tree.get("llm")
     if not sentence.startswith("llm.*") or not isinstance(backends, Mapping):
         return sentence

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal, get_args, get_origin
 
-from msgspec import Struct
+from msgspec import Struct, UnsetType
 from msgspec.structs import fields
 
 from lloom.core.settings import Settings
@@ -84,7 +84,9 @@ def invalid_value(message: str) -> str:
 
 
 def _literals(kind: Any) -> tuple[Any, ...]:
-    """The values of a Literal, also of one within a tuple."""
+    """The values of a Literal, also of one within a tuple, or that need not be said."""
+    kinds = [each for each in get_args(kind) if each is not UnsetType] if UnsetType in get_args(kind) else [kind]
+    kind = kinds[0]
     if get_origin(kind) is tuple:
         kind = get_args(kind)[0]
     return get_args(kind) if get_origin(kind) is Literal else ()

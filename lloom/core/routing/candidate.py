@@ -11,7 +11,13 @@ from lloom.core.receipt import Quote
 from lloom.core.routing.outcomes import Place
 
 Code = Literal[
-    "no_executor", "context_length_exceeded", "invalid_value", "unsupported_operation", "payment_required", "price"
+    "no_executor",
+    "busy",
+    "context_length_exceeded",
+    "invalid_value",
+    "unsupported_operation",
+    "payment_required",
+    "price",
 ]
 
 _INPUT_SHARE: Final = 3
@@ -42,10 +48,27 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Who is asked next. `score`: from 0 to 1, among the `of` that could take the request; `exploring`: to find out how it is."""
+
+    candidate: Candidate
+    policy: str
+    score: float
+    of: int
+    exploring: bool
+
+    def __str__(self) -> str:
+        """As the caller is told of it in a header."""
+        words = f"policy={self.policy}; score={self.score:.2f}; of={self.of}"
+        return f"{words}; exploring" if self.exploring else words
+
+
+@dataclass(frozen=True, slots=True)
 class Nobody:
-    """Why nobody is left. `param`: the field of the request that no executor can satisfy."""
+    """Why nobody is left. `param`: the field of the request that no executor can satisfy; `soon`: whether time mends it."""
 
     reason: str
     code: Code = "no_executor"
     param: str | None = None
     retry_after: float | None = None
+    soon: bool = False

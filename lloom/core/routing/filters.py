@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from lloom.core.api.request import ApiRequest
@@ -19,7 +19,7 @@ _BYTES_PER_TOKEN: Final = 8
 class Misfit:
     """Why one offer cannot take a request. `limit`: the offer's, where the request exceeds one."""
 
-    kind: Literal["operation", "features", "context", "output", "payment", "price"]
+    kind: Literal["operation", "features", "context", "output", "denied", "payment", "price"]
     text: str
     limit: int = 0
 
@@ -54,9 +54,26 @@ class Spending:
         return None
 
 
-def misfit(candidate: Candidate, request: ApiRequest, spending: Spending) -> Misfit | None:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Whom we ask at all: those in `allow` (empty: everybody) who are not in `deny`, and who can be paid."""
+
+    allow: frozenset[NodeId] = frozenset()
+    deny: frozenset[NodeId] = frozenset()
+    spending: Spending = field(default_factory=Spending)
+
+    def misfit(self, candidate: Candidate) -> Misfit | None:
+        """Why the candidate is not asked, whatever for."""
+        if candidate.executor in self.deny:
+            return Misfit("denied", "that routing.deny names")
+        if self.allow and candidate.executor not in self.allow:
+            return Misfit("denied", "that routing.allow does not name")
+        return self.spending.misfit(candidate)
+
+
+def misfit(candidate: Candidate, request: ApiRequest, limits: Limits) -> Misfit | None:
     """The first reason for which `candidate` cannot take `request`; None if it can."""
-    return _unfit(candidate.terms, request) or spending.misfit(candidate)
+    return _unfit(candidate.terms, request) or limits.misfit(candidate)
 
 
 def nobody_fits(misfits: Mapping[NodeId, Misfit], request: ApiRequest) -> Nobody:

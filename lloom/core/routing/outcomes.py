@@ -1,20 +1,35 @@
-"""What became of past requests, place by place: success, speed, load, rest after failures. It never reads a clock."""
+"""What became of past requests, place by place: success, speed, load, breaker. It never reads a clock."""
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
+from lloom.core.routing.breaker import Breaker, Event, State
+from lloom.core.routing.estimates import Latest, Ratio, faded, wilson
 
 Place = tuple[NodeId, Endpoint, str]
 """An executor's worker and a model: where one thing fails, the others may work."""
 
+TRIAL: Final = 8.0
+"""Outcomes (faded ones count less) after which a place is no newcomer any more."""
+UNKNOWN: Final = 0.5
+"""The reputation of those of whom nobody says anything."""
+TYPICAL_LENGTH: Final = 256.0
+"""Output tokens that are expected of a model of which nothing is known."""
+
 _MAX_PLACES: Final = 4096
-_MAX_DOUBLINGS: Final = 6
+_PRIOR: Final = 2.0
+"""Outcomes of our own that outweigh what others say."""
+_OLD: Final = 4.0
+"""Times `memory`: older waits are in no quantile."""
+_MIN_TOKENS: Final = 8
+"""Fewer tell nothing of a rate: they come in one piece."""
 
 
 class Failure(Enum):
@@ -28,13 +43,14 @@ class Failure(Enum):
 @dataclass(slots=True)
 class _Record:
     at: float
-    good: float = 0.0
-    bad: float = 0.0
-    timed: float = 0.0
-    first_token: float = 0.0
-    failures: int = 0
-    until: float = 0.0
-    how: Failure = Failure.REFUSED
+    breaker: Breaker
+    success: Ratio = field(default_factory=Ratio)
+    """Good ones, of all."""
+    wait: Ratio = field(default_factory=Ratio)
+    """Seconds to the first content."""
+    rate: Ratio = field(default_factory=Ratio)
+    """Output tokens a second, from the first content on."""
+    waits: Latest = field(default_factory=Latest)
 
 
 class Outcomes:
@@ -44,108 +60,168 @@ class Outcomes:
         self._memory = memory
         self._rest = rest
         self._records: OrderedDict[Place, _Record] = OrderedDict()
-        self._priors: OrderedDict[NodeId, float] = OrderedDict()
+        self._reputations: OrderedDict[NodeId, float] = OrderedDict()
+        self._lengths: OrderedDict[str, Ratio] = OrderedDict()
+        self._newcomers = Ratio()
+        self._newcomers_at = 0.0
         self._open: Counter[Place] = Counter()
+        self._on_change: Callable[[str], None] = lambda _model: None
+        self.attempts = 0
+        """Requests that were sent to some place so far."""
+        self.failures: Counter[Failure] = Counter()
+        """Of these."""
 
-    def expect(self, executor: NodeId, success: float) -> None:
-        """Others say what to expect of `executor` (a share, 0 to 1): it counts until there is experience of our own."""
-        self._priors[executor] = success
-        self._priors.move_to_end(executor)
-        if len(self._priors) > _MAX_PLACES:
-            self._priors.popitem(last=False)
+    def on_change(self, heard: Callable[[str], None]) -> None:
+        """`heard` is told of the model for which a place may be free or well again."""
+        self._on_change = heard
+
+    # --- what happens
+
+    def reputed(self, executor: NodeId, share: float) -> None:
+        """What others say of `executor`, from 0 (never ask it) to 1: stands for experience where there is none."""
+        self._reputations[executor] = min(1.0, max(0.0, share))
+        self._reputations.move_to_end(executor)
+        if len(self._reputations) > _MAX_PLACES:
+            self._reputations.popitem(last=False)
 
     def began(self, place: Place) -> None:
         """A request is on its way there; `ended` must follow."""
         self._open[place] += 1
+        self.attempts += 1
 
     def ended(self, place: Place) -> None:
         """It is over, whatever way."""
         self._open[place] -= 1
         if not self._open[place]:
             del self._open[place]
+        self._on_change(place[2])
+
+    def answered(self, place: Place, seconds: float, now: float) -> None:
+        """The first content came after `seconds`."""
+        record = self._changed(place, now)
+        record.wait.add(seconds, 1)
+        record.waits.add(seconds, now)
+        record.breaker.hear(Event.REACHED, now)
+
+    def streamed(self, place: Place, tokens: int, seconds: float, now: float) -> None:
+        """`tokens` came, the first content `seconds` before the last."""
+        length = self._lengths.setdefault(place[2], Ratio())
+        self._lengths.move_to_end(place[2])
+        if len(self._lengths) > _MAX_PLACES:
+            self._lengths.popitem(last=False)
+        length.fade(1 - 1 / 64)  # the latest ones; how long ago they were does not matter
+        length.add(tokens, 1)
+        if tokens >= _MIN_TOKENS and seconds > 0:
+            self._changed(place, now).rate.add(tokens - 1, seconds)
+
+    def succeeded(self, place: Place, now: float) -> None:
+        """An answer came to its end."""
+        self._tried(place, now, good=True)
+        self._changed(place, now).breaker.hear(Event.ANSWERED, now)
+
+    def failed(self, place: Place, now: float, how: Failure, retry_after: float | None) -> None:
+        """No answer, or a broken one. It rests for `retry_after` seconds, or the longer the more often it failed."""
+        self.failures[how] += 1
+        self._tried(place, now, good=False)
+        refused = Event.REFUSED if retry_after is None else Event.PUT_OFF
+        event = {Failure.REFUSED: refused, Failure.SILENT: Event.SILENT, Failure.LIED: Event.LIED}[how]
+        self._changed(place, now).breaker.hear(event, now, retry_after)
+
+    def recovered(self, place: Place, now: float) -> None:
+        """It can be reached again."""
+        if place in self._records:
+            self._records[place].breaker.hear(Event.REACHED, now)
+            self._on_change(place[2])
+
+    # --- what is known
 
     def load(self, place: Place) -> int:
         """Requests that are on their way there."""
         return self._open[place]
 
-    def answered(self, place: Place, seconds: float, now: float) -> None:
-        """The first content came after `seconds`."""
-        record = self._faded(place, now)
-        record.timed += 1
-        record.first_token += seconds
+    def state(self, place: Place, now: float) -> State:
+        """Of its breaker."""
+        record = self._records.get(place)
+        return State.CLOSED if record is None else record.breaker.state(now)
 
-    def succeeded(self, place: Place, now: float) -> None:
-        """An answer came to its end."""
-        record = self._faded(place, now)
-        record.good += 1
-        record.failures, record.until = 0, now
-
-    def failed(self, place: Place, now: float, how: Failure, retry_after: float | None) -> None:
-        """No answer, or a broken one. It rests for `retry_after` seconds, or the longer the more often it failed."""
-        record = self._faded(place, now)
-        record.bad += 1
-        if record.until <= now:  # who fails while it rests was on its way before: many streams, one broken connection
-            record.failures += 1
-        record.how = how
-        doubled = self._rest * 2 ** min(record.failures - 1, _MAX_DOUBLINGS)
-        record.until = now + (doubled if retry_after is None else retry_after)
+    def states(self, now: float) -> Counter[State]:
+        """How many places are in which state."""
+        return Counter(record.breaker.state(now) for record in self._records.values())
 
     def rests(self, place: Place, now: float) -> float:
         """Seconds for which the place should be passed over; 0 if it is well."""
         record = self._records.get(place)
-        return max(0.0, record.until - now) if record is not None else 0.0
+        return 0.0 if record is None else record.breaker.rests(now)
 
-    def is_shut(self, place: Place, now: float) -> bool:
-        """Whether the place rests and should not be tried while there are others."""
-        record = self._records.get(place)
-        return record is not None and record.how is not Failure.REFUSED and record.until > now
+    def reputation(self, executor: NodeId) -> float:
+        """What others say of it, from 0 to 1."""
+        return self._reputations.get(executor, UNKNOWN)
 
-    def suspect(self, place: Place, now: float) -> bool:
-        """Whether the place did not answer the last time, and its rest is over: somebody should see whether it is back."""
-        record = self._records.get(place)
-        return record is not None and record.failures > 0 and record.how is Failure.SILENT and record.until <= now
+    def evidence(self, place: Place, now: float) -> float:
+        """Outcomes of our own, faded."""
+        return sum(self._counts(place, now))
 
-    def recovered(self, place: Place) -> None:
-        """It can be reached again."""
-        record = self._records.get(place)
-        if record is not None:
-            record.how = Failure.REFUSED
-
-    def lied(self, place: Place, now: float) -> bool:
-        """Whether the place rests because it broke the protocol."""
-        record = self._records.get(place)
-        return record is not None and record.how is Failure.LIED and record.until > now
+    def hope(self, place: Place, now: float) -> float:
+        """The share of answers that will come to their end, as likely as not: a mean."""
+        good, bad = self._counts(place, now)
+        return (good + _PRIOR * self.reputation(place[0])) / (good + bad + _PRIOR)
 
     def success(self, place: Place, now: float) -> float:
-        """Share of answers that came to their end, from 0 to 1; one lucky answer does not beat a hundred good ones.
-
-        The mean of a beta distribution after a uniform prior (Laplace's rule of succession).
-        """
-        record = self._records.get(place)
-        if record is None:
-            return self._priors.get(place[0], 0.5)
-        fade = self._fade(record, now)
-        good, bad = record.good * fade, record.bad * fade
-        return (good + 1) / (good + bad + 2)
+        """The share that will at least; one lucky answer does not beat a hundred good ones (`wilson`)."""
+        good, bad = self._counts(place, now)
+        expected = self.reputation(place[0])
+        return wilson(good + _PRIOR * expected, bad + _PRIOR * (1 - expected))
 
     def first_token(self, place: Place) -> float | None:
         """Seconds to the first content as lately observed, None if never."""
         record = self._records.get(place)
-        return record.first_token / record.timed if record is not None and record.timed else None
+        return None if record is None else record.wait.value
 
-    def _faded(self, place: Place, now: float) -> _Record:
+    def rate(self, place: Place) -> float | None:
+        """Output tokens a second as lately observed, None if never."""
+        record = self._records.get(place)
+        return None if record is None else record.rate.value
+
+    def wait(self, place: Place, share: float, now: float, least: int = 1) -> float | None:
+        """Seconds within which the first content came in `share` of the latest answers; None if there were fewer than `least`."""
+        record = self._records.get(place)
+        return None if record is None else record.waits.quantile(share, now - _OLD * self._memory, least)
+
+    def length(self, model: str) -> float:
+        """Output tokens of a usual answer."""
+        known = self._lengths.get(model)
+        return (known.value if known else None) or TYPICAL_LENGTH
+
+    def newcomers(self, now: float) -> float:
+        """The share of first requests to newcomers that went well lately; a half where none was made."""
+        fade = faded(now - self._newcomers_at, self._memory)
+        good, count = self._newcomers.above * fade, self._newcomers.below * fade
+        return (good + TRIAL / 2) / (count + TRIAL)
+
+    def _counts(self, place: Place, now: float) -> tuple[float, float]:
+        record = self._records.get(place)
+        if record is None:
+            return 0.0, 0.0
+        fade = faded(now - record.at, self._memory)
+        return record.success.above * fade, (record.success.below - record.success.above) * fade
+
+    def _tried(self, place: Place, now: float, *, good: bool) -> None:
+        if self.evidence(place, now) < TRIAL:
+            self._newcomers.fade(faded(now - self._newcomers_at, self._memory))
+            self._newcomers_at = now
+            self._newcomers.add(good, 1)
+        self._changed(place, now).success.add(good, 1)
+
+    def _changed(self, place: Place, now: float) -> _Record:
         """The record of `place`, brought to `now`, for a change; the one unused for longest makes room."""
-        record = self._records.setdefault(place, _Record(at=now))
+        record = self._records.get(place)
+        if record is None:
+            record = self._records[place] = _Record(now, Breaker(self._rest))
         self._records.move_to_end(place)
         if len(self._records) > _MAX_PLACES:
             self._records.popitem(last=False)
-        fade = self._fade(record, now)
+        fade = faded(now - record.at, self._memory)
         record.at = now
-        record.good *= fade
-        record.bad *= fade
-        record.timed *= fade
-        record.first_token *= fade
+        for estimate in (record.success, record.wait, record.rate):
+            estimate.fade(fade)
         return record
-
-    def _fade(self, record: _Record, now: float) -> float:
-        return float(0.5 ** (max(0.0, now - record.at) / self._memory))

@@ -1,34 +1,28 @@
-"""Who gets a request: filters, then a policy. It draws from the `rng` it is given and never asks anybody anything."""
+"""Who gets a request: filters, then who is ready, then a policy. It draws from the `rng` it is given and asks nobody."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from random import Random
-from typing import Final, Literal
 
 from lloom.core.api.request import ApiRequest
-from lloom.core.identity import NodeId
-from lloom.core.routing.candidate import Candidate, Nobody
-from lloom.core.routing.filters import Spending, misfit, nobody_fits
-from lloom.core.routing.outcomes import Outcomes, Place
-
-Policy = Literal["balanced", "cheapest", "fastest", "pinned"]
-
-_STRANGERS: Final = 0.25
-"""The share of requests for which those count as well of whom nothing good is known, while there are others."""
-_UNKNOWN: Final = 0.5
-"""The success (`Outcomes.success`) of those of whom nothing is known."""
+from lloom.core.routing.affinity import fraction
+from lloom.core.routing.candidate import Candidate, Choice, Nobody
+from lloom.core.routing.filters import misfit, nobody_fits
+from lloom.core.routing.outcomes import UNKNOWN, Outcomes, Place
+from lloom.core.routing.policies import POLICIES, Contest
+from lloom.core.routing.readiness import Later, Tier, readiness
+from lloom.core.routing.rules import Rules
+from lloom.core.routing.score import scale
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A policy, the executors it is limited to (pinned, in order of preference), and what is remembered."""
+    """The rules for a model, and what is remembered of all."""
 
-    policy: Policy
-    pinned: tuple[NodeId, ...]
+    rules: Rules
     outcomes: Outcomes
-    spending: Spending = field(default_factory=Spending)
 
     def choose(
         self,
@@ -37,105 +31,82 @@ class Selection:
         tried: Collection[Place],
         now: float,
         rng: Random,
-    ) -> Candidate | Nobody:
+    ) -> Choice | Nobody:
         """The candidate to ask next, other than those `tried`. `now` counts seconds on any steady clock."""
-        fit = self._fit(candidates, request)
+        fit = self.fit(candidates, request)
         if isinstance(fit, Nobody):
             return fit
+        failed = {executor for executor, _, _ in tried}
         left = [candidate for candidate in fit if candidate.place not in tried]
-        awake = [candidate for candidate in left if not self.outcomes.is_shut(candidate.place, now)]
-        if awake:
-            return self._pick(self._best_tier(self._worth_asking(awake, tried, now, rng), tried, now), now, rng)
-        return self._last_resort(left, now) or self._all_shut(fit, now)
+        stand = [(each, readiness(each, self.outcomes, failed, now)) for each in left]
+        best = min((tier for _, tier in stand if isinstance(tier, Tier)), default=None)
+        if best is not None:
+            first = [each for each, tier in stand if tier is best]
+            return self._among(first, len(fit), request, first_try=not tried, now=now, rng=rng)
+        later = [(each, wait) for each, wait in stand if isinstance(wait, Later)]
+        resort = _last_resort(later)
+        return self._choice(resort, len(fit), request, now) if resort else self._nobody_now(fit, later, now)
 
-    def _fit(self, candidates: Sequence[Candidate], request: ApiRequest) -> list[Candidate] | Nobody:
-        allowed = [each for each in candidates if self.policy != "pinned" or each.executor in self.pinned]
-        if not allowed:
+    def fit(self, candidates: Sequence[Candidate], request: ApiRequest) -> list[Candidate] | Nobody:
+        """Those who could take `request` if they were well."""
+        rules = self.rules
+        named = [each for each in candidates if rules.policy != "pinned" or each.executor in rules.pinned]
+        if not named:
             return Nobody(f"None of the executors that routing.executors names offers {request.model}.")
-        misfits = [(each, misfit(each, request, self.spending)) for each in allowed]
-        fit = [each for each, misfit in misfits if misfit is None]
-        return fit or nobody_fits({each.executor: misfit for each, misfit in misfits if misfit}, request)
+        misfits = [(each, misfit(each, request, rules.limits)) for each in named]
+        able = [each for each, problem in misfits if problem is None]
+        return able or nobody_fits({each.executor: problem for each, problem in misfits if problem}, request)
 
-    def _last_resort(self, shut: Sequence[Candidate], now: float) -> Candidate | None:
-        """Of those that should rest the one with the least rest left: it may be back, and the caller has nobody else.
-
-        One request at a time finds that out (the half-open state of a circuit breaker); the others are not made to wait for it.
-        """
-        outcomes = self.outcomes
-        idle = [each for each in shut if not outcomes.load(each.place) and not outcomes.lied(each.place, now)]
-        return min(idle, key=lambda each: outcomes.rests(each.place, now), default=None)
-
-    def _all_shut(self, fit: Sequence[Candidate], now: float) -> Nobody:
-        wait = min(self.outcomes.rests(candidate.place, now) for candidate in fit)
-        who = _count(len({candidate.executor for candidate in fit}))
-        reason = f"{who} of {fit[0].terms.id} failed a moment ago; the next try is due in {wait:.0f} s."
-        return Nobody(reason, retry_after=wait)
-
-    def _worth_asking(
-        self, awake: list[Candidate], tried: Collection[Place], now: float, rng: Random
-    ) -> list[Candidate]:
-        """Those that answered us, or that validators saw answering, if there are any; and strangers now and then, first.
+    def _among(
+        self, ready: list[Candidate], of: int, request: ApiRequest, *, first_try: bool, now: float, rng: Random
+    ) -> Choice:
+        """Those that answered us, or of whom others say so, if there are any; and newcomers now and then, first.
 
         Identities are free, and many of them may be nobody: no request may fail of them, and few should wait for one.
         """
-        if self.policy == "pinned" or (not tried and rng.random() < _STRANGERS):
-            return awake
-        return [each for each in awake if self._is_well(each.place, now)] or awake
+        exploring = first_try and self._explores(request.affinity, now, rng)
+        known = [each for each in ready if self.outcomes.hope(each.place, now) > UNKNOWN]
+        among = known if known and not exploring and self.rules.policy != "pinned" else ready
+        contest = Contest(
+            among, scale(among, self.outcomes, request.max_output, now), self.rules, request.affinity, exploring
+        )
+        chosen = POLICIES[self.rules.policy](contest, rng)
+        return Choice(chosen, self.rules.policy, contest.score(chosen), of, exploring)
 
-    def _is_well(self, place: Place, now: float) -> bool:
-        outcomes = self.outcomes
-        well = not outcomes.rests(place, now) and not outcomes.suspect(place, now)
-        return well and outcomes.success(place, now) > _UNKNOWN
+    def _explores(self, key: bytes, now: float, rng: Random) -> bool:
+        """All requests of one conversation do, or none: else newcomers would cost others their caches.
 
-    def _best_tier(self, left: list[Candidate], tried: Collection[Place], now: float) -> list[Candidate]:
-        """Those who neither failed lately nor belong to somebody who just failed this request; else whoever is left.
-
-        Nobody waits twice for the same dead executor: one that was silent is asked after all others, until it was seen again.
+        The share falls with what newcomers are worth: who floods the network with identities that are nobody is soon ignored.
         """
-        failed = {executor for executor, _, _ in tried}
-        outcomes = self.outcomes
+        share = self.rules.explore * min(1.0, 2 * self.outcomes.newcomers(now))
+        return (fraction(key) if key else rng.random()) < share
 
-        def tier(candidate: Candidate) -> int:
-            place = candidate.place
-            resting = outcomes.rests(place, now) > 0
-            return 4 * outcomes.suspect(place, now) + 2 * resting + (candidate.executor in failed)
+    def _choice(self, chosen: Candidate, of: int, request: ApiRequest, now: float) -> Choice:
+        score = scale([chosen], self.outcomes, request.max_output, now).score(chosen)
+        return Choice(chosen, self.rules.policy, score, of, exploring=False)
 
-        best = min(map(tier, left))
-        return [candidate for candidate in left if tier(candidate) == best]
+    def _nobody_now(self, fit: Sequence[Candidate], later: Sequence[tuple[Candidate, Later]], now: float) -> Nobody:
+        """Everybody was tried, rests, or has enough to do."""
+        outcomes, model = self.outcomes, fit[0].terms.id
+        known = [wait.seconds for _, wait in later if wait.seconds is not None]
+        rests = known or [outcomes.rests(each.place, now) for each in fit]
+        wait, who = min(rests), _count(len({each.executor for each in fit}))
+        if not any(wait.busy for _, wait in later):
+            reason = f"{who} of {model} failed a moment ago; the next try is due in {wait:.0f} s."
+            return Nobody(reason, retry_after=wait, soon=bool(later))
+        texts = [wait.text for _, wait in later]
+        parts = "; ".join(f"{texts.count(text)} {text}" for text in dict.fromkeys(texts))
+        return Nobody(f"{who} of {model} is busy: {parts}.", "busy", retry_after=wait or 1.0, soon=True)
 
-    def _pick(self, left: list[Candidate], now: float, rng: Random) -> Candidate:
-        drawn = rng.sample(left, len(left))  # so that equals share the work
-        outcomes = self.outcomes
-        match self.policy:
-            case "cheapest":
-                return min(drawn, key=lambda each: (each.price, outcomes.load(each.place)))
-            case "fastest":
-                return min(drawn, key=lambda each: (outcomes.first_token(each.place) or 0.0, outcomes.load(each.place)))
-            case "pinned":
-                order = {executor: rank for rank, executor in enumerate(self.pinned)}
-                return min(drawn, key=lambda each: (order[each.executor], outcomes.load(each.place)))
-            case "balanced":
-                return max(drawn[:2], key=self._score(left, now))
 
-    def _score(self, among: Sequence[Candidate], now: float) -> Callable[[Candidate], float]:
-        """Success over price, wait and load, each relative to the average of those it is compared with.
+def _last_resort(later: Sequence[tuple[Candidate, Later]]) -> Candidate | None:
+    """Of those that should rest the one with the least rest left: it may be back, and the caller has nobody else.
 
-        Two are drawn and the better one taken: herds form where everybody takes the best (Mitzenmacher, The Power of Two
-        Choices in Randomized Load Balancing).
-        """
-        outcomes = self.outcomes
-        price = sum(each.price for each in among) / len(among) or 1.0
-        seen = [known for each in among if (known := outcomes.first_token(each.place)) is not None]
-        usual = (sum(seen) / len(seen) if seen else 0.0) or 1.0
-
-        def score(each: Candidate) -> float:
-            known = outcomes.first_token(each.place)
-            wait = 1.0 if known is None else known / usual
-            load = outcomes.load(each.place) / each.terms.parallel
-            return outcomes.success(each.place, now) / ((1 + each.price / price) * (1 + wait) * (1 + load))
-
-        return score
+    One request at a time finds that out; the others are not made to wait for it.
+    """
+    idle = [(wait.seconds or 0.0, number) for number, (_, wait) in enumerate(later) if not wait.hopeless]
+    return later[min(idle)[1]][0] if idle else None
 
 
 def _count(number: int) -> str:
-    return "The only executor" if number == 1 else f"All {number} executors"
+    return "The only executor" if number == 1 else f"Every one of {number} executors"

@@ -25,7 +25,7 @@ from lloom.core.messages import Done, ModelCall, OfferCall, SignedReceipt
 from lloom.core.offer import Endpoint, ModelOffer, Offer, fingerprint, seal
 from lloom.core.order import Client
 from lloom.core.routing.outcomes import Outcomes
-from lloom.core.routing.selection import Selection
+from lloom.core.routing.plans import Plans
 from lloom.core.settings import RoutingSettings
 from lloom.core.sse import event
 
@@ -34,6 +34,8 @@ DOMAIN = Domain(0, bytes(20))
 SETTINGS = RoutingSettings(
     policy="cheapest",
     executors=(),
+    allow=(),
+    deny=(),
     attempts=3,
     continuations=5,
     first_token_seconds=60,
@@ -46,6 +48,13 @@ SETTINGS = RoutingSettings(
     max_input_price=None,
     max_output_price=None,
     grace_seconds=60,
+    affinity=0.0,
+    explore=0.25,
+    hedge_share=0.0,
+    queue=0,
+    queue_seconds=60,
+    aliases={},
+    models={},
 )
 HANG = object()
 """In a script: nothing comes any more."""
@@ -181,7 +190,7 @@ class FakeExecutor:
             id=name,
             context=2048,
             max_output=512,
-            parallel=4,
+            parallel=64,
             encoding="o200k_base",
             backend="mock",
             features=self.features,
@@ -248,9 +257,9 @@ class Net:
         self.receipts: list[tuple[NodeId, SignedReceipt]] = []
         self.deliveries = Deliveries(lambda executor, signed: self.receipts.append((executor, signed)))
         self.client = Client(Identity.generate(), DOMAIN)
-        selection = Selection(self.settings.policy, (), self.outcomes)
+        plans = Plans(self.settings, self.outcomes)
         keeping = Keeping(self.settings, self.outcomes, self.deliveries)
-        self.router = Router(self.client, selection, self.directory, self.pool, keeping)
+        self.router = Router(self.client, plans, self.directory, self.pool, keeping)
 
     async def __aenter__(self) -> Net:
         return self

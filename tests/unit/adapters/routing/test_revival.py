@@ -9,6 +9,7 @@ from typing import Any, cast
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.revival import AT_ONCE, Revival
 from lloom.core.errors import RetryElsewhere
+from lloom.core.routing.breaker import State
 from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.outcomes import Failure, Outcomes
 from tests.unit.adapters.routing_support import FakeDht, FakeExecutor
@@ -33,7 +34,7 @@ class Ward:
         return asyncio.get_running_loop().time()
 
     def suspects(self, at: float) -> list[bool]:
-        return [self.outcomes.suspect(each.place, at) for each in self.candidates]
+        return [self.outcomes.state(each.place, at) is State.HALF_OPEN for each in self.candidates]
 
     async def look(self) -> None:
         """Looks, and lets the dials come to their end."""

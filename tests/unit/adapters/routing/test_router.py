@@ -234,7 +234,7 @@ async def test_a_caller_that_leaves_before_the_first_content_cancels_the_work() 
             await asking
         assert executor.chats[0].cancelled
         assert net.outcomes.load(place) == 0
-        assert not net.outcomes.is_shut(place, asyncio.get_running_loop().time())
+        assert net.outcomes.rests(place, asyncio.get_running_loop().time()) == 0
 
 
 # --- nobody

@@ -124,10 +124,26 @@ def test_the_ports_of_all_workers_must_exist() -> None:
 
 
 def test_pinned_and_its_executors_belong_together() -> None:
-    assert "needs routing.executors" in refused("role=client routing=pinned")
-    assert "only routing=pinned uses them" in refused("role=client", routing__executors=[ADDRESS])
+    assert "pinned needs routing.executors" in refused("role=client routing=pinned")
+    assert "only the policy pinned uses them" in refused("role=client", routing__executors=[ADDRESS])
     assert "is no address" in refused("role=client routing=pinned", routing__executors=["0x12"])
     assert "EIP-55" in refused("role=client routing=pinned", routing__executors=[ADDRESS.replace("5aA", "5AA")])
+
+
+def test_what_is_different_for_some_models_is_checked_as_the_rest() -> None:
+    def overridden(**said: object) -> str:
+        return refused("role=client", routing__models={"qwen*": said})
+
+    assert "routing.models.qwen*: the policy pinned needs" in overridden(policy="pinned")
+    assert "routing.models.qwen*.deny: '0x12' is no address" in overridden(deny=["0x12"])
+    assert "routing.models.qwen*.affinity: expected a number <= 1" in overridden(affinity=2)
+    assert "routing.models.qwen*.polcy: there is no such setting" in overridden(polcy="cheapest")
+    assert "dearest' is no choice; there are balanced, cheapest" in overridden(policy="dearest")
+
+
+def test_an_alias_is_a_name_and_stands_for_something() -> None:
+    assert "is not a model id" in refused("role=client", routing__aliases={"gpt 4o": ["a"]})
+    assert "say which models it stands for" in refused("role=client", routing__aliases={"gpt-4o": []})
 
 
 def test_only_a_client_asks() -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
+from lloom.core.routing.breaker import State
 from lloom.core.routing.outcomes import Failure, Outcomes
 
 HERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 1), "m")
@@ -20,13 +21,13 @@ def test_a_hundred_good_answers_beat_a_lucky_one() -> None:
     book.succeeded(HERE, 0.0)
     for _ in range(100):
         book.succeeded(THERE, 0.0)
-    assert 0.5 < book.success(HERE, 0.0) < book.success(THERE, 0.0) < 1
+    assert book.success(HERE, 0.0) < 0.5 < 0.95 < book.success(THERE, 0.0) < 1
 
 
 def test_old_outcomes_fade() -> None:
     book = outcomes()
     book.failed(HERE, 0.0, how=Failure.SILENT, retry_after=None)
-    assert book.success(HERE, 0.0) < book.success(HERE, 100.0) < book.success(HERE, 1000.0) < 0.5
+    assert book.hope(HERE, 0.0) < book.hope(HERE, 100.0) < book.hope(HERE, 1000.0) < 0.5
 
 
 def test_every_further_failure_doubles_the_rest_until_a_success_ends_it() -> None:
@@ -39,7 +40,7 @@ def test_every_further_failure_doubles_the_rest_until_a_success_ends_it() -> Non
     assert rests == [5.0, 10.0, 20.0]
     book.succeeded(HERE, now)
     assert book.rests(HERE, now) == 0
-    assert not book.is_shut(HERE, now)
+    assert book.state(HERE, now) is State.CLOSED
 
 
 def test_many_requests_that_fail_of_one_thing_are_one_failure() -> None:
@@ -60,20 +61,20 @@ def test_an_executor_may_say_how_long_it_wants_to_rest() -> None:
     book = outcomes()
     book.failed(HERE, 10.0, how=Failure.REFUSED, retry_after=1.5)
     assert book.rests(HERE, 10.0) == 1.5
-    assert not book.is_shut(HERE, 10.0)
+    assert book.state(HERE, 10.0) is State.BUSY
 
 
 def test_a_rest_ends_by_itself() -> None:
     book = outcomes()
     book.failed(HERE, 0.0, how=Failure.SILENT, retry_after=None)
-    assert book.is_shut(HERE, 4.9)
-    assert not book.is_shut(HERE, 5.0)
+    assert book.state(HERE, 4.9) is State.OPEN
+    assert book.state(HERE, 5.0) is State.HALF_OPEN
 
 
 def test_one_worker_failing_says_nothing_of_the_other() -> None:
     book = outcomes()
     book.failed(HERE, 0.0, how=Failure.SILENT, retry_after=None)
-    assert (book.rests(THERE, 0.0), book.success(THERE, 0.0)) == (0.0, 0.5)
+    assert (book.rests(THERE, 0.0), book.hope(THERE, 0.0)) == (0.0, 0.5)
 
 
 def test_the_time_to_the_first_token_follows_the_newest() -> None:

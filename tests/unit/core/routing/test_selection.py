@@ -13,9 +13,11 @@ from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Offer
 from lloom.core.receipt import quote_hash, quote_of
-from lloom.core.routing.candidate import Candidate, Nobody
+from lloom.core.routing.candidate import Candidate, Choice, Nobody
 from lloom.core.routing.outcomes import Failure, Outcomes
-from lloom.core.routing.selection import Policy, Selection
+from lloom.core.routing.rules import Rules
+from lloom.core.routing.selection import Selection
+from lloom.core.settings import Policy
 
 
 def candidate(name: int, port: int = 1, **terms: Any) -> Candidate:
@@ -39,12 +41,19 @@ def request(**fields: Any) -> ApiRequest:
 
 
 def selection(policy: Policy = "balanced", *pinned: Candidate) -> Selection:
-    return Selection(policy, tuple(each.executor for each in pinned), Outcomes(memory=100.0, rest=5.0))
+    rules = Rules(policy, tuple(each.executor for each in pinned), explore=0.25)
+    return Selection(rules, Outcomes(memory=100.0, rest=5.0))
+
+
+def ask(chosen: Selection, *args: Any) -> Candidate | Nobody:
+    """Who is chosen; the arguments are those of `choose`."""
+    found = chosen.choose(*args)
+    return found.candidate if isinstance(found, Choice) else found
 
 
 def draws(chosen: Selection, candidates: list[Candidate], times: int = 300) -> Counter[Candidate | Nobody]:
     rng = Random(7)
-    return Counter(chosen.choose(candidates, request(), (), 0.0, rng) for _ in range(times))
+    return Counter(ask(chosen, candidates, request(), (), 0.0, rng) for _ in range(times))
 
 
 A, B, C = candidate(1), candidate(2), candidate(3)
@@ -112,7 +121,7 @@ def test_pinned_takes_the_named_in_their_order_and_nobody_else() -> None:
     chosen = selection("pinned", B, A)
     assert set(draws(chosen, [A, B, C])) == {B}
     assert set(draws(chosen, [A, C])) == {A}
-    nobody = chosen.choose([C], request(), (), 0.0, Random(0))
+    nobody = ask(chosen, [C], request(), (), 0.0, Random(0))
     assert isinstance(nobody, Nobody)
     assert "routing.executors" in nobody.reason
 
@@ -120,9 +129,9 @@ def test_pinned_takes_the_named_in_their_order_and_nobody_else() -> None:
 def test_the_tried_are_not_asked_again_and_another_executor_comes_first() -> None:
     second_worker = candidate(1, port=2)
     chosen, rng = selection(), Random(0)
-    assert chosen.choose([A, second_worker, B], request(), {A.place}, 0.0, rng) == B
-    assert chosen.choose([A, second_worker], request(), {A.place}, 0.0, rng) == second_worker
-    nobody = chosen.choose([A, B], request(), {A.place, B.place}, 0.0, rng)
+    assert ask(chosen, [A, second_worker, B], request(), {A.place}, 0.0, rng) == B
+    assert ask(chosen, [A, second_worker], request(), {A.place}, 0.0, rng) == second_worker
+    nobody = ask(chosen, [A, B], request(), {A.place, B.place}, 0.0, rng)
     assert isinstance(nobody, Nobody)
 
 
@@ -141,14 +150,14 @@ def test_of_many_strangers_few_requests_try_one_and_none_tries_two(policy: Polic
     if why == "it answered us":
         chosen.outcomes.succeeded(known.place, 0.0)
     else:
-        chosen.outcomes.expect(known.executor, 0.75)
+        chosen.outcomes.reputed(known.executor, 0.75)
     rng, tries = Random(7), 0
     for _ in range(300):
-        first = chosen.choose([*strangers, known], request(), (), 0.0, rng)
+        first = ask(chosen, [*strangers, known], request(), (), 0.0, rng)
         assert isinstance(first, Candidate)
         if first is not known:
             tries += 1
-            assert chosen.choose([*strangers, known], request(), [first.place], 0.0, rng) is known
+            assert ask(chosen, [*strangers, known], request(), [first.place], 0.0, rng) is known
     assert 30 < tries < 120, "newcomers get their chance"
 
 
@@ -165,26 +174,28 @@ def test_one_that_was_silent_is_not_tried_while_there_are_others() -> None:
     chosen = selection()
     chosen.outcomes.failed(A.place, 0.0, how=Failure.SILENT, retry_after=None)
     assert set(draws(chosen, [A, B])) == {B}
-    assert chosen.choose([A, B], request(), {B.place}, 2.0, Random(0)) == A
+    assert ask(chosen, [A, B], request(), {B.place}, 2.0, Random(0)) == A
 
 
 def test_if_it_is_the_only_one_a_single_request_finds_out_whether_it_is_back() -> None:
     chosen, rng = selection(), Random(0)
     chosen.outcomes.failed(A.place, 0.0, how=Failure.SILENT, retry_after=None)
-    assert chosen.choose([A], request(), (), 2.0, rng) == A
+    assert ask(chosen, [A], request(), (), 2.0, rng) == A
     chosen.outcomes.began(A.place)
-    nobody = chosen.choose([A], request(), (), 2.0, rng)
+    nobody = ask(chosen, [A], request(), (), 2.0, rng)
     assert isinstance(nobody, Nobody)
-    assert (nobody.code, nobody.retry_after) == ("no_executor", 3.0)
-    assert chosen.choose([A], request(), (), 5.0, rng) == A
+    assert (nobody.code, nobody.retry_after, nobody.soon) == ("no_executor", 3.0, True)
+    assert isinstance(ask(chosen, [A], request(), (), 5.0, rng), Nobody)
+    chosen.outcomes.ended(A.place)
+    assert ask(chosen, [A], request(), (), 5.0, rng) == A
 
 
 def test_only_offers_with_the_features_are_asked() -> None:
     able = candidate(2, features=("tools", "json"))
     wants = request(tools=[{"type": "function", "function": {"name": "f"}}], response_format={"type": "json_object"})
     chosen, rng = selection(), Random(0)
-    assert {chosen.choose([A, able], wants, (), 0.0, rng) for _ in range(20)} == {able}
-    nobody = chosen.choose([A, B], wants, (), 0.0, rng)
+    assert {ask(chosen, [A, able], wants, (), 0.0, rng) for _ in range(20)} == {able}
+    nobody = ask(chosen, [A, B], wants, (), 0.0, rng)
     assert isinstance(nobody, Nobody)
     assert "2 without json, tools" in nobody.reason
 
@@ -193,8 +204,8 @@ def test_only_offers_for_the_operation_are_asked() -> None:
     able = candidate(2, operations=("chat", "embeddings"))
     wants = replace(request(), operation="embeddings")
     chosen, rng = selection(), Random(0)
-    assert {chosen.choose([A, able], wants, (), 0.0, rng) for _ in range(20)} == {able}
-    nobody = chosen.choose([A, B], wants, (), 0.0, rng)
+    assert {ask(chosen, [A, able], wants, (), 0.0, rng) for _ in range(20)} == {able}
+    nobody = ask(chosen, [A, B], wants, (), 0.0, rng)
     assert isinstance(nobody, Nobody)
     assert (nobody.code, nobody.param) == ("unsupported_operation", "model")
     assert "does not do embeddings" in nobody.reason
@@ -209,7 +220,7 @@ def test_only_offers_for_the_operation_are_asked() -> None:
 )
 def test_what_is_too_long_for_all_names_the_limit(fields: dict[str, Any], code: str, number: str) -> None:
     small = candidate(2, context=1024, max_output=256)
-    nobody = selection().choose([A, small], request(**fields), (), 0.0, Random(0))
+    nobody = ask(selection(), [A, small], request(**fields), (), 0.0, Random(0))
     assert isinstance(nobody, Nobody)
     assert nobody.code == code
     assert number in nobody.reason
@@ -218,18 +229,18 @@ def test_what_is_too_long_for_all_names_the_limit(fields: dict[str, Any], code: 
 def test_a_limit_that_only_had_to_be_named_keeps_nobody_out() -> None:
     only = candidate(1, max_output=256)
     asked = request(max_tokens=32_000)
-    assert isinstance(selection().choose([only], asked, (), 0.0, Random(0)), Nobody)
-    assert selection().choose([only], replace(asked, at_most=True), (), 0.0, Random(0)) is only
+    assert isinstance(ask(selection(), [only], asked, (), 0.0, Random(0)), Nobody)
+    assert ask(selection(), [only], replace(asked, at_most=True), (), 0.0, Random(0)) is only
 
 
 def test_what_is_too_long_for_one_goes_to_the_other() -> None:
     large = candidate(2, context=1 << 20, max_output=4096)
     long = request(messages=[{"role": "user", "content": "x" * 100_000}], max_tokens=1000)
     chosen, rng = selection(), Random(0)
-    assert {chosen.choose([A, large], long, (), 0.0, rng) for _ in range(20)} == {large}
+    assert {ask(chosen, [A, large], long, (), 0.0, rng) for _ in range(20)} == {large}
 
 
 def test_a_liar_is_no_last_resort() -> None:
     chosen = selection()
     chosen.outcomes.failed(A.place, 0.0, Failure.LIED, None)
-    assert isinstance(chosen.choose([A], request(), (), 2.0, Random(0)), Nobody)
+    assert isinstance(ask(chosen, [A], request(), (), 2.0, Random(0)), Nobody)

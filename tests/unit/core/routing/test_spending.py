@@ -9,10 +9,11 @@ import pytest
 from lloom.core.offer import Offer, Payment
 from lloom.core.receipt import quote_hash, quotes_of
 from lloom.core.routing.candidate import Candidate, Nobody
-from lloom.core.routing.filters import Spending
+from lloom.core.routing.filters import Limits, Spending
 from lloom.core.routing.outcomes import Outcomes
+from lloom.core.routing.rules import Rules
 from lloom.core.routing.selection import Selection
-from tests.unit.core.routing.test_selection import candidate, request
+from tests.unit.core.routing.test_selection import ask, candidate, request
 
 WAY = Payment(1, bytes(20), bytes(20), 2 * 10**6)
 """Prices count double in its token."""
@@ -37,8 +38,8 @@ def paid(number: int, *ways: Payment, **prices: int) -> list[Candidate]:
 
 
 def choose(spending: Spending, *candidates: Candidate) -> Candidate | Nobody:
-    selection = Selection("cheapest", (), Outcomes(100.0, 5.0), spending)
-    return selection.choose(candidates, request(), (), 0.0, Random(1))
+    rules = Rules("cheapest", limits=Limits(spending=spending))
+    return ask(Selection(rules, Outcomes(100.0, 5.0)), candidates, request(), (), 0.0, Random(1))
 
 
 def anything(_: Payment) -> str | None:
@@ -84,7 +85,8 @@ def test_of_several_ways_one_that_can_be_paid_is_taken() -> None:
 def test_of_two_reasons_the_one_that_no_money_mends_decides() -> None:
     [dear] = paid(1, WAY, output_price=5)
     small = candidate(2, max_output=1)
-    selection = Selection("cheapest", (), Outcomes(100.0, 5.0))
-    found = selection.choose([dear, small], request(max_tokens=2), (), 0.0, Random(1))
+    found = ask(
+        Selection(Rules("cheapest"), Outcomes(100.0, 5.0)), [dear, small], request(max_tokens=2), (), 0.0, Random(1)
+    )
     assert isinstance(found, Nobody)
     assert (found.code, "1 that costs money" in found.reason) == ("no_executor", True)

@@ -1,0 +1,167 @@
+"""Who could take a request, under the names that its model has here; and who is asked next. It sends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from lloom.adapters.routing.directory import Directory
+from lloom.adapters.routing.waiting import Waiting
+from lloom.core.api.request import ApiRequest
+from lloom.core.errors import CallerFault, RetryElsewhere
+from lloom.core.identity import NodeId
+from lloom.core.offer import ModelOffer
+from lloom.core.routing.candidate import Candidate, Choice, Nobody
+from lloom.core.routing.outcomes import Place
+from lloom.core.routing.plans import Plan, Plans
+from lloom.core.routing.rules import matches
+from lloom.core.settings import RoutingSettings
+
+_NEAR: Final = 0.5
+"""Likeness (difflib) from which a model's name is worth suggesting."""
+_MAX_MODELS: Final = 8
+"""Models that one alias stands for at a time: anybody can announce names that fit a pattern."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """One model, how it is routed, and who offers it."""
+
+    plan: Plan
+    model: str
+    candidates: Sequence[Candidate]
+
+
+class Options:
+    """The candidates for one request. `deadline`: on the loop's clock, after it nobody waits."""
+
+    def __init__(self, finder: Finder, offered: Sequence[Offered], deadline: float) -> None:
+        self.settings: RoutingSettings = offered[0].plan.settings
+        self._finder = finder
+        self._offered = offered
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return (candidate for each in self._offered for candidate in each.candidates)
+
+    async def choose(self, request: ApiRequest, tried: Collection[Place]) -> Choice | Nobody:
+        """Whom to ask next, other than those `tried`; waits for its turn while all are busy (`routing.queue`).
+
+        The caller must start the attempt before it waits for anything else: only then does the choice count as load.
+        """
+        loop, waiting = asyncio.get_running_loop(), self._finder.waiting
+        models = tuple(each.model for each in self._offered)
+
+        def look() -> Choice | Nobody:
+            return self._look(request, tried, loop.time())
+
+        if tried or not waiting.line(models):
+            found = look()
+            if isinstance(found, Choice) or not found.soon or not self.settings.queue:
+                return found
+        return await waiting.wait(models, request.caller, look, self.settings, self._deadline)
+
+    def stay(self, model: str) -> None:
+        """Nobody else but those of `model` is asked from now on: a part of its answer is out."""
+        self._offered = [each for each in self._offered if each.model == model]
+
+    async def anew(self) -> None:
+        """Asks the network again: those who were known may have moved."""
+        self._offered = [await self._finder.anew(each) for each in self._offered]
+
+    def _look(self, request: ApiRequest, tried: Collection[Place], now: float) -> Choice | Nobody:
+        """From the first model for which somebody is free."""
+        nobody: list[Nobody] = []
+        for each in self._offered:
+            found = each.plan.selection.choose(each.candidates, request, tried, now, self._finder.rng)
+            if isinstance(found, Choice):
+                return found
+            nobody.append(found)
+        return next((each for each in nobody if each.soon), nobody[0])
+
+
+class Finder:
+    """Finds the options for requests; one for all of them."""
+
+    def __init__(self, plans: Plans, directory: Directory, aliases: dict[str, tuple[str, ...]]) -> None:
+        self.waiting = Waiting()
+        self.rng = Random()  # noqa: S311 (it spreads load, it hides nothing)
+        self._plans = plans
+        self._directory = directory
+        self._aliases = {name.lower(): meant for name, meant in aliases.items()}
+        plans.outcomes.on_change(self.waiting.changed)
+
+    async def find(self, model: str, deadline: float) -> Options:
+        """Who offers `model` (canonical), or what it stands for here.
+
+        CallerFault (404 `model_not_found`, with similar names), or RetryElsewhere (503 `no_executor`; 504 `deadline`).
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                offered = [each for name in await self._names(model) if (each := await self._offered(name)).candidates]
+                if not offered:
+                    raise await self._missing(model)
+        except TimeoutError:
+            message = "The network took too long to name an executor."
+            raise RetryElsewhere(message, status=504, code="deadline") from None
+        return Options(self, offered, deadline)
+
+    async def anew(self, offered: Offered) -> Offered:
+        """As `offered`, once the network was asked again."""
+        found = await self._directory.anew(offered.model)
+        return Offered(offered.plan, offered.model, found.candidates)
+
+    async def _names(self, model: str) -> list[str]:
+        """What `model` stands for, in order of preference; of a pattern's models those first that most executors offer."""
+        meant = self._aliases.get(model)
+        if meant is None:
+            return [model]
+        names: dict[str, None] = {}
+        listed: list[str] | None = None
+        for each in meant:
+            if not _is_pattern(each):
+                names[each.lower()] = None
+                continue
+            if listed is None:
+                listed = [
+                    name for name, _ in Counter(offer.id for _, offer in await self._directory.models()).most_common()
+                ]
+            names.update(dict.fromkeys(name for name in listed if matches(each, name)))
+        return list(names)[:_MAX_MODELS] or [model]
+
+    async def _offered(self, model: str) -> Offered:
+        found = await self._directory.candidates(model)
+        return Offered(self._plans.of(model), model, found.candidates)
+
+    async def _missing(self, model: str) -> RetryElsewhere | CallerFault:
+        """Why nobody serves `model`."""
+        soon = self._plans.of(model).settings.negative_seconds
+        for name in await self._names(model):
+            found = await self._directory.candidates(name)
+            if found.announced:
+                reasons = "; ".join(found.problems) or "their offers have expired"
+                message = f"{found.announced} executors announce {name}, but none can be used: {reasons}."
+                return RetryElsewhere(message, status=503, code="no_executor", retry_after=soon)
+        if not self._directory.connected:
+            message = "This node has not found the network yet: nobody answers at network.bootstrap."
+            return RetryElsewhere(message, status=503, code="no_executor", retry_after=soon)
+        if model in self._aliases:
+            message = f"Nobody serves what the alias '{model}' stands for: {', '.join(self._aliases[model])}."
+            return RetryElsewhere(message, status=503, code="no_executor", retry_after=soon)
+        return _unknown(model, await self._directory.models())
+
+
+def _unknown(model: str, known: list[tuple[NodeId, ModelOffer]]) -> CallerFault:
+    near = difflib.get_close_matches(model, sorted({offer.id for _, offer in known}), n=3, cutoff=_NEAR)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    message = f"The model '{model}' does not exist: no executor announces it.{hint}"
+    return CallerFault(message, status=404, code="model_not_found", param="model")
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")

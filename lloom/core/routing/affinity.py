@@ -1,0 +1,40 @@
+"""Which executor has the beginning of a prompt in its cache, most likely. It remembers nothing: a hash says it.
+
+Rendezvous hashing (Thaler and Ravishankar, Using Name-Based Mappings to Increase Hit Rates, 1998): if somebody leaves or comes,
+only its own keys move. Bounded loads: Mirrokni, Thorup, Zadimoghaddam, Consistent Hashing with Bounded Loads, 2018.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from lloom.core.routing.candidate import Candidate
+
+BOUND: Final = 1.25
+"""Times the average load that one may carry for the sake of its cache."""
+
+
+def preferred(key: bytes, among: Sequence[Candidate], load: Callable[[Candidate], int]) -> Candidate | None:
+    """The first in the order of `key` that is not loaded more than others; None if all are."""
+    places = sum(each.terms.parallel for each in among)
+    share = BOUND * (1 + sum(map(load, among))) / places
+    for each in sorted(among, key=lambda each: weight(key, each), reverse=True):
+        # Half of its places are there to be used, however little there is to do.
+        if load(each) < max(math.ceil(share * each.terms.parallel), each.terms.parallel // 2):
+            return each
+    return None
+
+
+def weight(key: bytes, candidate: Candidate) -> bytes:
+    """Whoever has the greatest one is the first for `key`; the same on every machine."""
+    executor, endpoint, model = candidate.place
+    name = b"%s %s:%d %d %s" % (executor, endpoint.host.encode(), endpoint.port, endpoint.worker, model.encode())
+    return hashlib.blake2b(name, key=key[: hashlib.blake2b.MAX_KEY_SIZE], digest_size=8).digest()
+
+
+def fraction(key: bytes) -> float:
+    """A number from 0 to 1 that is the same for the same key, which is a hash of at least eight bytes."""
+    return int.from_bytes(key[:8]) / 2**64

@@ -1,0 +1,55 @@
+"""Whether a candidate can be asked now, or comes after others, or only later. It compares nobody's quality."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import IntEnum
+
+from lloom.core.identity import NodeId
+from lloom.core.routing.breaker import State
+from lloom.core.routing.candidate import Candidate
+from lloom.core.routing.outcomes import Outcomes
+
+
+class Tier(IntEnum):
+    """Who is asked before whom: a candidate of a later tier only where none of the ones before is left."""
+
+    WELL = 0
+    SHAKEN = 1
+    """Another worker of it just failed this request."""
+    COOLING = 2
+    """It failed lately."""
+    BACK = 3
+    """It was silent, and nobody knows yet whether it is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Not now. `seconds`: when to ask again; None: when a request that is under way has ended."""
+
+    text: str
+    seconds: float | None
+    busy: bool
+    """Whether it is well, and only has enough to do."""
+    hopeless: bool = True
+    """Whether it is not asked before even where there is nobody else."""
+
+
+def readiness(candidate: Candidate, outcomes: Outcomes, failed: Collection[NodeId], now: float) -> Tier | Later:
+    """How `candidate` stands at `now`; `failed`: the executors that failed this request."""
+    place = candidate.place
+    state, load, rests = outcomes.state(place, now), outcomes.load(place), outcomes.rests(place, now)
+    if state is State.BARRED:
+        return Later(f"broke the protocol, rests for {rests:.0f} s", rests, busy=False)
+    if state is State.BUSY:
+        return Later(f"wants us to come back in {rests:.0f} s", rests, busy=True)
+    if state is State.OPEN:
+        return Later(f"did not answer, rests for {rests:.0f} s", rests, busy=False, hopeless=load > 0)
+    if load >= candidate.terms.parallel:
+        return Later(f"has {candidate.terms.parallel} requests of ours, its limit", None, busy=True)
+    if state is State.HALF_OPEN:
+        return Later("did not answer, is being tried again", None, busy=False) if load else Tier.BACK
+    if state is State.COOLING:
+        return Tier.COOLING
+    return Tier.SHAKEN if candidate.executor in failed else Tier.WELL
