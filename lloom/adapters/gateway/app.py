@@ -25,6 +25,7 @@ from lloom.core.api.anthropic import Messages
 from lloom.core.api.dialect import Dialect
 from lloom.core.api.openai import ChatCompletions
 from lloom.core.api.reading import unknown_model
+from lloom.core.api.responses import Responses
 from lloom.core.errors import CallerFault, LloomError
 from lloom.core.settings import GatewaySettings
 
@@ -33,7 +34,11 @@ _NOBODY: Final = 499
 
 _USUAL: Final[Dialect] = ChatCompletions()
 _MESSAGES: Final[Dialect] = Messages()
-DIALECTS: Final[dict[str, Dialect]] = {"/v1/chat/completions": _USUAL, "/v1/messages": _MESSAGES}
+DIALECTS: Final[dict[str, Dialect]] = {
+    "/v1/chat/completions": _USUAL,
+    "/v1/responses": Responses(),
+    "/v1/messages": _MESSAGES,
+}
 """Of the endpoints that ask the network, by their paths."""
 
 _COUNT_TOKENS: Final = "/v1/messages/count_tokens"
@@ -62,6 +67,7 @@ class Gateway:
                     for path, dialect in DIALECTS.items()
                 ),
                 _route(_COUNT_TOKENS, "POST", Counting(backend.models, settings)),
+                *(_route("/v1/responses/{id:path}", method, _no_response) for method in ("GET", "POST", "DELETE")),
                 _route("/v1/models", "GET", self._models),
                 _route("/v1/models/{id:path}", "GET", self._model),
                 _route("/health", "GET", self._tell_health),
@@ -146,3 +152,11 @@ class _Endpoint:
 def _route(path: str, method: str, handler: _Handler) -> Route:
     endpoint: ASGIApp = _Endpoint(path, handler)
     return Route(path, endpoint, methods=[method])
+
+
+async def _no_response(_exchange: Exchange) -> None:
+    raise CallerFault(
+        "There is no such response: nothing is stored here (store is always false). Send the whole conversation as 'input'.",
+        status=404,
+        code="not_found",
+    )

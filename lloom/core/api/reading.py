@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,6 +29,16 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise CallerFault("The JSON of the request is nested too deeply.", code="invalid_json") from error
     except msgspec.DecodeError as error:
         raise CallerFault(f"The body of the request is not valid JSON: {error}.", code="invalid_json") from error
+
+
+def convert(value: Any, kind: type[T], where: str) -> T:
+    """`value` (decoded JSON, which stands at `where` in the request) as a `kind`; CallerFault names the field that is wrong."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _fault(str(error), where) from error
+    except RecursionError as error:
+        raise CallerFault("The JSON of the request is nested too deeply.", code="invalid_json") from error
 
 
 def missing(param: str) -> CallerFault:
@@ -78,11 +88,12 @@ def unknown_model(model: str) -> CallerFault:
     return CallerFault(text, status=404, code="model_not_found", param="model")
 
 
-def _fault(message: str) -> CallerFault:
-    """msgspec's "Expected `int | null`, got `str` - at `$.n`" as OpenAI would put it."""
+def _fault(message: str, where: str = "") -> CallerFault:
+    """msgspec's "Expected `int | null`, got `str` - at `$.n`" as OpenAI would put it. `where`: what `$` is in the request."""
     found = re.fullmatch(r"(?s)(.*?)(?: - at `(?:key` in `)?\$\.?(.*?)(?:\[\.\.\.\])*`)?", message)
     assert found is not None
-    what, param = found[1].replace(" | null", "").replace("`", ""), found[2]
+    what, inner = found[1].replace(" | null", "").replace("`", ""), found[2] or ""
+    param = f"{where}.{inner}" if where and inner and not inner.startswith("[") else where + inner
     if absent := re.fullmatch(r"Object missing required field (\w+)", what):
         return missing(f"{param}.{absent[1]}" if param else absent[1])
     code = "invalid_type" if ", got " in what else "invalid_value"

@@ -1,0 +1,5 @@
+"""OpenAI's Responses API, over chat completions (https://platform.openai.com/docs/api-reference/responses)."""
+
+from lloom.core.api.responses.dialect import Responses
+
+__all__ = ["Responses"]
