@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -187,6 +188,19 @@ async def test_tokens_are_settled_by_what_the_executor_counted(stream: bool) -> 
         assert (await gateway.ask(bearer("ecila"), stream=stream, max_tokens=48)).status == 200
         assert book.used == [50, 100, 150]
         assert (await gateway.ask(bearer("ecila"), stream=stream, max_tokens=1)).status == 429
+
+
+async def test_a_limit_that_only_had_to_be_named_sets_no_more_aside_than_none() -> None:
+    async with running(guests=guests(alice={"tokens_per_day": 150})) as gateway:
+        body = {"model": "m", "messages": HELLO, "max_tokens": 32_000}
+        named = await gateway.post(json.dumps(body).encode(), bearer("ecila"), path="/v1/messages")
+        assert named.status == 200
+        assert (await gateway.ask(bearer("ecila"), max_tokens=32_000)).status == 429
+
+
+async def test_who_has_no_key_is_told_in_the_words_of_the_endpoint(gateway: Running) -> None:
+    reply = await gateway.post(b"{}", path="/v1/messages")
+    assert (reply.status, reply.json["error"]["type"]) == (401, "authentication_error")
 
 
 async def test_an_answer_that_breaks_off_costs_what_came_of_it() -> None:

@@ -67,7 +67,8 @@ class Metered:
     def _outputs(self, request: ApiRequest) -> int:
         if request.operation == "embeddings":
             return 0
-        return (request.max_output or self._assumed) * request.choices
+        most = request.max_output or self._assumed
+        return (min(most, self._assumed) if request.at_most else most) * request.choices
 
 
 class _Counted:
