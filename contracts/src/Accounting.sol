@@ -16,8 +16,8 @@ import {Statistics} from "./Statistics.sol";
 /// @title Escrow and settlement of a network for LLM requests
 /// @notice Clients pay money in, sign vouchers for what they owe, and executors redeem those in batches. Nobody owns this contract,
 /// nobody can stop or change it, and it takes no fee.
-/// @dev A voucher states the total ever owed on a lane, so redeeming one is idempotent and their order does not matter. Money moves
-/// in `settle` only from a client's account to an executor's earnings; it leaves the contract only when its owner pulls it.
+/// @dev A voucher states the total ever promised on a lane, so redeeming one is idempotent and their order does not matter. Money
+/// moves in `settle` only from a client's account to an executor's earnings; it leaves the contract only when its owner pulls it.
 contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
@@ -28,7 +28,7 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc IAccounting
     uint256 public constant MAX_MODELS = 16;
     bytes32 private constant VOUCHER = keccak256(
-        "Voucher(address client,address executor,address token,uint64 lane,uint128 cumulative,bytes32 usageHash)"
+        "Voucher(address client,address executor,address token,uint64 lane,uint128 cumulative,uint128 accepted,bytes32 usageHash)"
     );
     bytes32 private constant RESERVE =
         keccak256("Reserve(address client,address executor,address token,uint64 lane,uint128 total,uint64 deadline)");
@@ -305,12 +305,18 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IAccounting
-    function digest(address client, address executor, address token, uint64 lane, uint128 cumulative, bytes32 usageHash)
-        public
-        view
-        returns (bytes32)
-    {
-        return _hashTypedDataV4(keccak256(abi.encode(VOUCHER, client, executor, token, lane, cumulative, usageHash)));
+    function digest(
+        address client,
+        address executor,
+        address token,
+        uint64 lane,
+        uint128 cumulative,
+        uint128 accepted,
+        bytes32 usageHash
+    ) public view returns (bytes32) {
+        return _hashTypedDataV4(
+            keccak256(abi.encode(VOUCHER, client, executor, token, lane, cumulative, accepted, usageHash))
+        );
     }
 
     /// @inheritdoc IAccounting
@@ -355,7 +361,7 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
         emit Reserved(client, executor, token, lane, more, line.reserved);
     }
 
-    /// @dev Pays what one voucher is owed, as far as there is money; says so instead of reverting if it cannot.
+    /// @dev Pays what is asked for of one voucher, as far as there is money; says so instead of reverting if it cannot.
     function _settle(address executor, address token, Claim calldata claim)
         private
         returns (uint256 paid, uint256 growth)
@@ -363,7 +369,8 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
         bytes32 id = laneId(claim.client, executor, token, claim.lane);
         Lane storage line = _lanes[id];
         uint256 claimed = line.claimed;
-        if (claim.cumulative <= claimed) {
+        uint256 target = _target(executor, claim);
+        if (target <= claimed) {
             emit Skipped(claim.client, executor, token, claim.lane, Reason.STALE);
             return (0, 0);
         }
@@ -372,16 +379,22 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
             emit Skipped(claim.client, executor, token, claim.lane, Reason.SIGNATURE);
             return (0, 0);
         }
-        paid = _drawReserve(line, claim.cumulative - claimed);
-        if (!reservedOnly) paid += _draw(claim.client, token, claim.cumulative - claimed - paid);
+        paid = _drawReserve(line, target - claimed);
+        if (!reservedOnly) paid += _draw(claim.client, token, target - claimed - paid);
         if (paid == 0) {
             emit Skipped(claim.client, executor, token, claim.lane, Reason.FUNDS);
             return (0, 0);
         }
         claimed += paid;
         line.claimed = uint128(claimed);
-        emit Settled(claim.client, executor, token, claim.lane, claim.cumulative, uint128(claimed), paid);
+        emit Settled(claim.client, executor, token, claim.lane, uint128(target), uint128(claimed), paid);
         if (claim.usages.length != 0) growth = _publish(id, executor, token, claim, claimed);
+    }
+
+    /// @dev What a claim wants to be paid on its lane in all. Only the executor can say what it charged. Vouchers are public once
+    /// they were brought, so what anybody could choose, somebody would: then what is paid in advance were gone with the first.
+    function _target(address executor, Claim calldata claim) private view returns (uint256) {
+        return Math.min(claim.cumulative, msg.sender == executor ? claim.upTo : claim.accepted);
     }
 
     /// @dev Takes up to `wanted` out of what is reserved on a lane.
@@ -411,7 +424,9 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
         returns (bool valid, bool reservedOnly)
     {
         address by = _recovered(
-            digest(claim.client, executor, token, claim.lane, claim.cumulative, claim.usageHash), claim.r, claim.vs
+            digest(claim.client, executor, token, claim.lane, claim.cumulative, claim.accepted, claim.usageHash),
+            claim.r,
+            claim.vs
         );
         if (by == address(0)) return (false, false);
         if (by == claim.client) return (true, false);
@@ -470,7 +485,8 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
         _clients[claim.client] = Statistics.sum(_clients[claim.client], sum);
     }
 
-    /// @dev Whether usage is what was signed, comes from the executor itself, is paid for, sorted, and grows within bounds.
+    /// @dev Whether usage is what was signed, comes from the executor itself, is paid for at the price the client names (not merely
+    /// as far as the executor asked to be paid: it could ask for nothing), sorted, and grows within bounds.
     function _countable(
         mapping(bytes32 model => uint256) storage known,
         address executor,
@@ -479,7 +495,7 @@ contract Accounting is IAccounting, EIP712, ReentrancyGuardTransient {
     ) private view returns (bool news) {
         ModelUsage[] calldata usages = claim.usages;
         uint256 count = usages.length;
-        if (msg.sender != executor || claimed < claim.cumulative || count == 0 || count > MAX_MODELS) return false;
+        if (msg.sender != executor || claimed < claim.accepted || count == 0 || count > MAX_MODELS) return false;
         if (keccak256(abi.encode(usages)) != claim.usageHash) return false;
         bytes32 before;
         for (uint256 i = 0; i < count; ++i) {

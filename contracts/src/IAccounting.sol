@@ -12,11 +12,17 @@ interface IAccounting {
         uint56 requests;
     }
 
-    /// @notice A signed voucher. `r` and `vs` are the 64-byte form of the signature (EIP-2098).
+    /// @notice A signed voucher, and how much of it is to be paid. `cumulative` is all that the client promises on the lane, what it
+    /// pays in advance included; `accepted` is the part of it that it has accepted receipts for, which is what the usage costs.
+    /// Nobody signs `upTo`: the executor chooses it, and can only take less by it. An honest one names what its receipts charged, so
+    /// what is paid is what was charged, and what was promised in advance stays the client's until it is used. The rest of a voucher
+    /// that was not asked for stays good. `r` and `vs` are the 64-byte form of the signature (EIP-2098).
     struct Claim {
         address client;
         uint64 lane;
-        uint128 cumulative; // the total ever owed on the lane
+        uint128 cumulative;
+        uint128 accepted;
+        uint128 upTo; // the total to be paid on the lane, at most; means something only if the executor sends it
         bytes32 usageHash; // keccak256(abi.encode(usages))
         bytes32 r;
         bytes32 vs;
@@ -60,13 +66,13 @@ interface IAccounting {
         address indexed client, address indexed executor, address indexed token, uint64 lane, uint256 amount
     );
     event Refunded(address indexed executor, address indexed client, address indexed token, uint256 amount);
-    /// @param cumulative what the voucher says; @param claimed what has been paid of it so far; @param paid now
+    /// @param target what was asked for on the lane in all; @param claimed what has been paid of it so far; @param paid now
     event Settled(
         address indexed client,
         address indexed executor,
         address indexed token,
         uint64 lane,
-        uint128 cumulative,
+        uint128 target,
         uint128 claimed,
         uint256 paid
     );
@@ -155,8 +161,11 @@ interface IAccounting {
 
     // Executors
 
-    /// @notice Redeems vouchers for `executor`; anybody may. A claim that cannot be paid is skipped with an event, it never fails the
-    /// others. Usage counts only if the executor itself sends it.
+    /// @notice Redeems vouchers for `executor`; anybody may. The executor itself is paid until `min(cumulative, upTo)` was ever paid on
+    /// a lane. Anybody else (a watcher, while the executor is away) has it paid what its client accepted, `min(cumulative, accepted)`,
+    /// whatever `upTo` says: so nobody can make a client lose what it paid in advance, nor an executor what is left of a voucher.
+    /// A claim that cannot be paid is skipped with an event, it never fails the others. Usage counts only if the executor itself sends
+    /// it, and once `accepted` has been paid on the lane.
     /// @return paid how much was added to the executor's earnings
     function settle(address executor, address token, Claim[] calldata claims) external returns (uint256 paid);
 
@@ -204,10 +213,15 @@ interface IAccounting {
         returns (address client, uint40 validUntil, uint40 revokedAt, uint8 flags);
 
     /// @notice What a client signs for a voucher (EIP-712).
-    function digest(address client, address executor, address token, uint64 lane, uint128 cumulative, bytes32 usageHash)
-        external
-        view
-        returns (bytes32);
+    function digest(
+        address client,
+        address executor,
+        address token,
+        uint64 lane,
+        uint128 cumulative,
+        uint128 accepted,
+        bytes32 usageHash
+    ) external view returns (bytes32);
 
     /// @notice The key of a lane.
     function laneId(address client, address executor, address token, uint64 lane) external pure returns (bytes32);

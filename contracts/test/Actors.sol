@@ -42,6 +42,7 @@ contract Actors is Base {
     mapping(uint256 client => mapping(uint256 token => uint256)) public takenOut;
     mapping(uint256 executor => mapping(uint256 token => uint256)) public spent; // withdrawn and refunded
     mapping(bytes32 lane => uint256) private highest; // ever signed
+    mapping(bytes32 lane => uint256) private asked; // the most, by the executor or of what was accepted by others
     mapping(bytes32 lane => uint256) private lastClaimed;
     mapping(bytes32 lane => mapping(uint256 model => uint80)) private usage;
     mapping(bytes32 call => uint256) private calls;
@@ -162,7 +163,7 @@ contract Actors is Base {
 
     // ------------------------------------------------------------- vouchers
 
-    /// @dev A client, or its signer, signs for more, or for less, with usage that may make no sense.
+    /// @dev A client, or its signer, signs for more, or for less, having accepted all or a part, with usage that may make no sense.
     function sign(uint256 seed, uint256 more, uint80 tokensMore, bool bySigner) external counted("sign") {
         Lane memory lane = pick(seed);
         bytes32 id = idOf(lane);
@@ -176,10 +177,23 @@ contract Actors is Base {
     function voucherOn(Lane memory lane, bool bySigner, uint128 cumulative, IAccounting.ModelUsage[] memory used_)
         private
         view
-        returns (IAccounting.Claim memory)
+        returns (IAccounting.Claim memory claim)
     {
         uint256 key = (bySigner ? SIGNER_KEY : CLIENT_KEY) + lane.c;
-        return voucherFor(key, lane.client, lane.executor, lane.token, lane.number, cumulative, used_);
+        claim = voucherFor(key, lane.client, lane.executor, lane.token, lane.number, cumulative, used_);
+        claim.accepted -= cumulative % 4 == 0 ? 0 : cumulative / 4;
+        signClaim(claim, key, lane.executor, lane.token);
+    }
+
+    /// @dev What a claim asks for: the executor whatever it likes, others what was accepted. It is the most that may be claimed now.
+    function ask(Lane memory lane, IAccounting.Claim memory claim, address sender, uint256 seed)
+        private
+        returns (uint256 target)
+    {
+        claim.upTo = seed % 4 == 0 ? type(uint128).max : uint128(uint256(claim.cumulative) * (seed % 128) / 100);
+        target = sender == lane.executor ? claim.upTo : claim.accepted;
+        if (target > claim.cumulative) target = claim.cumulative;
+        if (target > asked[idOf(lane)]) asked[idOf(lane)] = target;
     }
 
     /// @dev Somebody brings a voucher, old or new, once or twice in one batch.
@@ -188,30 +202,41 @@ contract Actors is Base {
         Draft memory draft = recent(which);
         Lane memory lane = laneAt(draft.lane);
         IAccounting.Claim memory claim = abi.decode(draft.claim, (IAccounting.Claim));
-        uint256 due = expected(draft, lane, claim.cumulative);
+        address by = sender % 3 == 0 ? stranger : lane.executor;
+        uint256 due = expected(draft, lane, ask(lane, claim, by, sender >> 8));
         bytes32 before = state(lane);
-        vm.prank(sender % 3 == 0 ? stranger : lane.executor);
+        uint256 counts = accounting.networkStats().claims;
+        vm.prank(by);
         uint256 paid = accounting.settle(lane.executor, lane.token, twice ? two(claim, claim) : one(claim));
         vm.assertEq(paid, due, "what can be paid is paid");
         if (due == 0) vm.assertEq(state(lane), before, "skipped");
+        countedIfPaid(lane, claim, counts);
+    }
+
+    /// @dev If usage was counted, what its client accepted for it has been paid.
+    function countedIfPaid(Lane memory lane, IAccounting.Claim memory claim, uint256 counts) private view {
+        (uint256 paid,,) = stateOf(lane);
+        if (accounting.networkStats().claims != counts) vm.assertTrue(paid >= claim.accepted, "counted unpaid");
     }
 
     /// @dev All that is there, in one batch, with rubbish in between.
     function settleMany(uint256 seed) external counted("settleMany") {
         Lane memory lane = pick(seed);
+        address by = seed % 7 == 0 ? stranger : lane.executor;
         IAccounting.Claim[] memory claims = new IAccounting.Claim[](8);
         uint256 count;
         for (uint256 i = drafts.length; i > 0 && count < claims.length; --i) {
             Lane memory other = laneAt(drafts[i - 1].lane);
             if (other.e != lane.e || other.t != lane.t) continue;
             claims[count] = abi.decode(drafts[i - 1].claim, (IAccounting.Claim));
+            ask(other, claims[count], by, seed >> count);
             if ((seed >> count) % 4 == 0) claims[count].cumulative += 1; // nobody signed that
             ++count;
         }
         assembly {
             mstore(claims, count)
         }
-        vm.prank(seed % 7 == 0 ? stranger : lane.executor);
+        vm.prank(by);
         accounting.settle(lane.executor, lane.token, claims);
     }
 
@@ -221,8 +246,9 @@ contract Actors is Base {
         Draft memory draft = recent(which);
         Lane memory lane = laneAt(draft.lane);
         IAccounting.Claim memory claim = abi.decode(draft.claim, (IAccounting.Claim));
-        field %= 6;
+        field %= 7;
         if (field == 0) claim.cumulative += 1;
+        if (field == 6) claim.accepted += 1;
         if (field == 1) claim.lane = uint64(1 - claim.lane);
         if (field == 2) claim.client = clientOf(lane.c + 1);
         if (field == 3) lane.executor = executorOf(lane.e + 1);
@@ -241,8 +267,11 @@ contract Actors is Base {
         if (drafts.length == 0) return;
         Draft memory draft = recent(which);
         Lane memory lane = laneAt(draft.lane);
+        IAccounting.Claim memory claim = abi.decode(draft.claim, (IAccounting.Claim));
+        uint256 counts = accounting.networkStats().claims;
         vm.prank(lane.executor);
-        accounting.publishUsage(lane.token, one(abi.decode(draft.claim, (IAccounting.Claim))));
+        accounting.publishUsage(lane.token, one(claim));
+        countedIfPaid(lane, claim, counts);
     }
 
     // ------------------------------------------------------------ executors
@@ -326,9 +355,9 @@ contract Actors is Base {
     }
 
     /// @dev What can be paid of a voucher now: the rules, written a second time.
-    function expected(Draft memory draft, Lane memory lane, uint256 cumulative) private view returns (uint256) {
+    function expected(Draft memory draft, Lane memory lane, uint256 target) private view returns (uint256) {
         (uint256 paid, uint256 limit,) = stateOf(lane);
-        if (cumulative <= paid) return 0;
+        if (target <= paid) return 0;
         (uint256 all,,) = accounting.account(lane.client, lane.token);
         if (draft.bySigner) {
             (address known, uint40 until, uint40 revokedAt, uint8 flags) = accounting.signerState(signers[lane.c]);
@@ -336,7 +365,7 @@ contract Actors is Base {
             if (flags == 1) all = 0;
         }
         limit += all;
-        return cumulative - paid < limit ? cumulative - paid : limit;
+        return target - paid < limit ? target - paid : limit;
     }
 
     function active(uint40 until, uint40 revokedAt) private view returns (bool) {
@@ -381,14 +410,14 @@ contract Actors is Base {
         return accounting.laneState(lane.client, lane.executor, lane.token, lane.number);
     }
 
-    /// @dev All lanes, what was paid and is reserved on them, and the most that was ever signed.
-    function survey() external view returns (Lane[] memory all, uint256[3][] memory amounts) {
+    /// @dev All lanes, what was paid and is reserved on them, the most that was ever signed, and that was ever asked for.
+    function survey() external view returns (Lane[] memory all, uint256[4][] memory amounts) {
         all = new Lane[](lanes());
-        amounts = new uint256[3][](all.length);
+        amounts = new uint256[4][](all.length);
         for (uint256 i = 0; i < all.length; ++i) {
             all[i] = laneAt(i);
             (uint256 paid, uint256 reserved,) = stateOf(all[i]);
-            amounts[i] = [paid, reserved, highest[idOf(all[i])]];
+            amounts[i] = [paid, reserved, highest[idOf(all[i])], asked[idOf(all[i])]];
         }
     }
 

@@ -158,10 +158,33 @@ abstract contract Base {
         uint128 cumulative,
         IAccounting.ModelUsage[] memory usages
     ) internal view returns (IAccounting.Claim memory claim) {
-        bytes32 usageHash = keccak256(abi.encode(usages));
-        bytes32 digest = accounting.digest(client_, executor_, token, lane, cumulative, usageHash);
-        (bytes32 r, bytes32 vs) = signed(key, digest);
-        return IAccounting.Claim(client_, lane, cumulative, usageHash, r, vs, usages);
+        claim.client = client_;
+        claim.lane = lane;
+        (claim.cumulative, claim.accepted, claim.upTo) = (cumulative, cumulative, type(uint128).max);
+        claim.usages = usages;
+        signClaim(claim, key, executor_, token);
+    }
+
+    /// @dev Signs what the claim says.
+    function signClaim(IAccounting.Claim memory claim, uint256 key, address executor_, address token) internal view {
+        claim.usageHash = keccak256(abi.encode(claim.usages));
+        (claim.r, claim.vs) = signed(
+            key,
+            accounting.digest(
+                claim.client, executor_, token, claim.lane, claim.cumulative, claim.accepted, claim.usageHash
+            )
+        );
+    }
+
+    /// @dev A promise of the client on lane 1, of which it accepted a part.
+    function promised(uint128 cumulative, uint128 accepted, uint128 upTo, IAccounting.ModelUsage[] memory usages)
+        internal
+        view
+        returns (IAccounting.Claim memory claim)
+    {
+        claim = voucher(CLIENT_KEY, client, 1, cumulative, usages);
+        (claim.accepted, claim.upTo) = (accepted, upTo);
+        signClaim(claim, CLIENT_KEY, executor, NATIVE);
     }
 
     /// @dev A voucher of the client on lane 1, money only.

@@ -38,6 +38,47 @@ contract FuzzTest is Base {
         }
     }
 
+    /// @dev Whoever brings claims in whatever order: what is paid is the most that the executor asked for, or that was accepted.
+    function testFuzz_What_is_paid_is_what_was_asked_for(uint128[12] memory amounts, uint256 draw) public {
+        fund(1e6);
+        uint256 most;
+        for (uint256 i = 0; i < amounts.length; ++i) {
+            draw = uint256(keccak256(abi.encode(draw)));
+            uint128 cumulative = uint128(bound(amounts[i], 0, 1e6));
+            IAccounting.Claim memory claim =
+                promised(cumulative, uint128(draw % 1e6), uint128((draw >> 64) % 1e6), none());
+            bool own = draw >> 255 == 0;
+            uint256 target = own ? claim.upTo : claim.accepted;
+            if (target > cumulative) target = cumulative;
+            vm.prank(own ? executor : stranger);
+            uint256 paid = accounting.settle(executor, NATIVE, one(claim));
+            vm.assertEq(paid, target > most ? target - most : 0, "paid");
+            if (target > most) most = target;
+            vm.assertEq(claimed(), most, "claimed");
+        }
+        vm.assertEq(accounting.available(client, NATIVE), 1e6 - most, "available");
+        vm.assertEq(accounting.earned(executor, NATIVE), most, "earned");
+    }
+
+    /// @dev Usage is counted if, and only if, what its client accepted for it has been paid.
+    function testFuzz_Usage_is_counted_when_what_was_accepted_is_paid(
+        uint128 cumulative,
+        uint128 accepted,
+        uint128 upTo,
+        uint128 funds
+    ) public {
+        fund(bound(funds, 1, 1e6));
+        cumulative = uint128(bound(cumulative, 1, 1e6));
+        IAccounting.Claim memory claim = promised(
+            cumulative, uint128(bound(accepted, 0, 1e6)), uint128(bound(upTo, 0, 1e6)), used(MODEL, 100, 20, 3)
+        );
+        uint256 paid = settle(claim);
+        vm.prank(executor);
+        accounting.publishUsage(NATIVE, one(claim));
+        bool counts = paid >= claim.accepted;
+        same(accounting.networkStats(), counts ? 100 : 0, counts ? 20 : 0, counts ? 3 : 0, counts ? 1 : 0);
+    }
+
     function testFuzz_Paid_in_parts_and_topped_up(uint128 cumulative, uint128[5] memory deposits) public {
         IAccounting.Claim memory claim = voucher(CLIENT_KEY, client, 1, cumulative, used(MODEL, 5, 5, 5));
         uint256 all;
@@ -96,7 +137,7 @@ contract FuzzTest is Base {
         fundToken(type(uint128).max);
         IAccounting.Claim memory claim = voucher(CLIENT_KEY, client, lane, cumulative, used(MODEL, 1, 2, 3));
         (address to, address token) = (executor, NATIVE);
-        field = bound(field, 0, 7);
+        field = bound(field, 0, 8);
         if (field == 0) claim.client = address(uint160(claim.client) ^ uint160(1 << (bit % 160)));
         if (field == 1) claim.lane ^= uint64(1 << (bit % 64));
         if (field == 2) claim.cumulative ^= uint128(1 << (bit % 128));
@@ -105,6 +146,7 @@ contract FuzzTest is Base {
         if (field == 5) claim.vs ^= bytes32(1 << (bit % 256));
         if (field == 6) to = address(uint160(to) ^ uint160(1 << (bit % 160)));
         if (field == 7) token = address(coin);
+        if (field == 8) claim.accepted ^= uint128(1 << (bit % 128));
         vm.prank(to);
         vm.assertEq(accounting.settle(to, token, one(claim)), 0, "paid");
         vm.prank(to);
@@ -145,14 +187,15 @@ contract FuzzTest is Base {
         address executor_,
         address token,
         uint64 lane,
-        uint128 cumulative,
+        uint128[2] memory owed,
         bytes32 usageHash
     ) public view {
         bytes32 kind = keccak256(
-            "Voucher(address client,address executor,address token,uint64 lane,uint128 cumulative,bytes32 usageHash)"
+            "Voucher(address client,address executor,address token,uint64 lane,uint128 cumulative,uint128 accepted,bytes32 usageHash)"
         );
-        bytes32 expected = typed(keccak256(abi.encode(kind, client_, executor_, token, lane, cumulative, usageHash)));
-        vm.assertEq(accounting.digest(client_, executor_, token, lane, cumulative, usageHash), expected, "digest");
+        bytes32 expected =
+            typed(keccak256(abi.encode(kind, client_, executor_, token, lane, owed[0], owed[1], usageHash)));
+        vm.assertEq(accounting.digest(client_, executor_, token, lane, owed[0], owed[1], usageHash), expected, "digest");
         vm.assertEq(
             accounting.laneId(client_, executor_, token, lane),
             keccak256(abi.encode(client_, executor_, token, lane)),
@@ -237,12 +280,15 @@ contract FuzzTest is Base {
     }
 
     /// @dev Mostly good, on two lanes of the client; or signed wrongly, or with usage that shrinks, or grows too fast.
-    function anyClaim(uint256 draw) private view returns (IAccounting.Claim memory) {
+    function anyClaim(uint256 draw) private view returns (IAccounting.Claim memory claim) {
         uint256 key = draw % 7 == 0 ? SIGNER_KEY : CLIENT_KEY;
         uint80 tokens = (draw >> 8) % 7 == 0 ? type(uint80).max : uint80((draw >> 16) % 1000);
         IAccounting.ModelUsage[] memory usages =
             (draw >> 64) % 3 == 0 ? none() : used((draw >> 66) % 2 == 0 ? MODEL : OTHER_MODEL, tokens, 7, 1);
-        return voucher(key, client, uint64((draw >> 70) % 2), uint128((draw >> 80) % 2e6), usages);
+        claim = voucher(key, client, uint64((draw >> 70) % 2), uint128((draw >> 80) % 2e6), usages);
+        claim.accepted = uint128((draw >> 110) % 2e6);
+        claim.upTo = uint128((draw >> 140) % 2e6);
+        signClaim(claim, key, executor, NATIVE);
     }
 
     function everything() private view returns (bytes32) {

@@ -10,6 +10,7 @@ import {Base} from "./Base.sol";
 /// forge-config: default.isolate = true
 contract GasTest is Base {
     uint256 private constant REQUESTS = 1000; // to a voucher
+    uint128 private constant AHEAD = 2_345_678_901; // promised beyond what was accepted and charged
     uint256 private constant MOST_OF_ONE = 100_000;
     uint256 private constant MOST_IN_A_BATCH = 48_000;
     uint256 private constant MOST_OF_A_REQUEST = 100;
@@ -70,7 +71,7 @@ contract GasTest is Base {
         vm.prank(executor);
         accounting.settle(executor, NATIVE, stale);
         measured("settle 1 lane, stale");
-        stale[0].cumulative += 1;
+        (stale[0].cumulative, stale[0].upTo) = (stale[0].cumulative + 1, stale[0].cumulative + 1);
         vm.prank(executor);
         accounting.settle(executor, NATIVE, stale);
         measured("settle 1 lane, badly signed");
@@ -127,7 +128,7 @@ contract GasTest is Base {
         accounting.settle(executor, NATIVE, claims);
     }
 
-    function claimOf(uint256 i, uint256 models) private view returns (IAccounting.Claim memory) {
+    function claimOf(uint256 i, uint256 models) private view returns (IAccounting.Claim memory claim) {
         IAccounting.ModelUsage[] memory usages = new IAccounting.ModelUsage[](models);
         for (uint256 m = 0; m < models; ++m) {
             usages[m].model = bytes32(uint256(MODEL) + m);
@@ -135,7 +136,10 @@ contract GasTest is Base {
             usages[m].outputTokens = tokensOf[i] / 3;
             usages[m].requests = uint56(tokensOf[i] / 1234);
         }
-        return voucher(CLIENT_KEYS + i, vm.addr(CLIENT_KEYS + i), uint64(i), signedFor[i], usages);
+        address whose = vm.addr(CLIENT_KEYS + i);
+        claim = voucher(CLIENT_KEYS + i, whose, uint64(i), signedFor[i] + AHEAD, usages);
+        (claim.accepted, claim.upTo) = (signedFor[i], signedFor[i]);
+        signClaim(claim, CLIENT_KEYS + i, executor, NATIVE);
     }
 
     function measured(string memory name) private returns (uint256 used_) {

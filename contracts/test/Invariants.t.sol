@@ -56,19 +56,20 @@ contract InvariantsTest is Base {
 
     /// @dev One campaign checks them all: each test of its own would repeat it.
     function invariant_Money_and_totals_are_accounted_for() public view {
-        (Actors.Lane[] memory lanes, uint256[3][] memory amounts) = actors.survey();
+        (Actors.Lane[] memory lanes, uint256[4][] memory amounts) = actors.survey();
         for (uint256 t = 0; t < tokens; ++t) {
             moneyIsAccountedFor(t, lanes, amounts);
         }
         for (uint256 i = 0; i < lanes.length; ++i) {
             vm.assertTrue(amounts[i][0] <= amounts[i][2], "no more is claimed than was signed");
+            vm.assertTrue(amounts[i][0] <= amounts[i][3], "no more is claimed than was asked for, or accepted");
         }
         allTotalsAgree(lanes);
     }
 
     /// @dev The contract holds what it owes; and nobody is debited but for what was signed: a client's money is in its account,
     /// reserved, claimed, or taken out.
-    function moneyIsAccountedFor(uint256 t, Actors.Lane[] memory lanes, uint256[3][] memory amounts) private view {
+    function moneyIsAccountedFor(uint256 t, Actors.Lane[] memory lanes, uint256[4][] memory amounts) private view {
         (uint256 owed, uint256 claimedInAll, uint256 received) = (0, 0, 0);
         for (uint256 c = 0; c < clients; ++c) {
             (uint256 all, uint256 thawing,) = accounting.account(actors.clientOf(c), actors.tokenOf(t));

@@ -143,6 +143,31 @@ contract PeersTest is Base {
         same(accounting.executorStats(executor), 100, 20, 3, 1);
     }
 
+    /// @dev What was brought once is public: others brought it again, and took out what the client had paid in advance.
+    function test_Nobody_else_takes_what_was_paid_in_advance() public {
+        fund(10);
+        settle(promised(10, 6, 7, none()));
+        vm.prank(client);
+        accounting.startThaw(NATIVE, 3);
+        vm.prank(stranger);
+        accounting.settle(executor, NATIVE, one(promised(10, 6, 10, none())));
+        vm.warp(block.timestamp + THAW);
+        vm.prank(client);
+        vm.assertEq(accounting.withdraw(NATIVE, client), 3, "withdrawn");
+        vm.assertEq(accounting.earned(executor, NATIVE), 7, "earned");
+    }
+
+    /// @dev Who came first with less left a claim that was good for nothing any more.
+    function test_Who_brings_a_claim_first_leaves_the_rest_to_the_executor() public {
+        fund(10);
+        for (uint128 upTo = 0; upTo < 10; ++upTo) {
+            vm.prank(stranger);
+            accounting.settle(executor, NATIVE, one(promised(10, 2, upTo, none())));
+        }
+        vm.assertEq(accounting.earned(executor, NATIVE), 2, "what was accepted");
+        vm.assertEq(settle(promised(10, 2, 9, none())), 7, "the rest");
+    }
+
     /// @dev A client revoked its signer, or shortened its life, instead of paying.
     function test_Revoking_a_signer_pays_no_debt() public {
         fund(10);

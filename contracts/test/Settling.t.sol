@@ -41,6 +41,49 @@ contract SettlingTest is Base {
         vm.assertEq(accounting.available(client, address(coin)), 6, "available");
     }
 
+    function test_The_executor_is_paid_what_it_asks_for_and_the_rest_stays_good() public {
+        fund(10);
+        vm.expectEmit();
+        emit IAccounting.Settled(client, executor, NATIVE, 1, 7, 7, 7);
+        vm.assertEq(settle(promised(10, 6, 7, none())), 7, "charged");
+        vm.assertEq(accounting.available(client, NATIVE), 3, "what was paid in advance is the client's");
+        skipped(promised(10, 6, 7, none()), IAccounting.Reason.STALE);
+        skipped(promised(10, 6, 5, none()), IAccounting.Reason.STALE);
+        vm.assertEq(settle(promised(10, 6, 9, none())), 2, "charged since");
+    }
+
+    function test_To_ask_for_more_than_is_promised_brings_what_is_promised() public {
+        fund(20);
+        vm.assertEq(settle(promised(10, 6, 11, none())), 10, "paid");
+        skipped(promised(10, 10, type(uint128).max, none()), IAccounting.Reason.STALE);
+    }
+
+    function test_To_ask_for_nothing_brings_nothing() public {
+        fund(10);
+        skipped(promised(10, 6, 0, none()), IAccounting.Reason.STALE);
+    }
+
+    function test_Anybody_else_has_paid_what_the_client_accepted_whatever_it_asks_for() public {
+        fund(20);
+        vm.prank(stranger);
+        vm.assertEq(accounting.settle(executor, NATIVE, one(promised(10, 6, 10, none()))), 6, "not more");
+        vm.prank(client);
+        vm.assertEq(accounting.settle(executor, NATIVE, one(promised(12, 8, 1, none()))), 2, "not less");
+        vm.assertEq(settle(promised(12, 8, 9, none())), 1, "the executor takes the rest");
+        vm.prank(stranger);
+        vm.assertEq(accounting.settle(executor, NATIVE, one(promised(12, 8, 12, none()))), 0, "nothing is left");
+        vm.assertEq(claimed(), 9, "claimed");
+    }
+
+    function test_What_is_asked_for_comes_out_of_the_reserve_first() public {
+        fund(10);
+        vm.prank(client);
+        accounting.reserve(executor, NATIVE, 1, 4);
+        vm.assertEq(settle(promised(9, 9, 3, none())), 3, "out of the reserve");
+        vm.assertEq(settle(promised(9, 9, 6, none())), 3, "out of both");
+        vm.assertEq(accounting.available(client, NATIVE), 4, "available");
+    }
+
     function test_What_was_paid_is_stale() public {
         fund(10);
         IAccounting.Claim memory claim = voucher(4);
@@ -174,6 +217,35 @@ contract SettlingTest is Base {
         fund(1);
         settle(claim);
         same(accounting.networkStats(), 100, 20, 3, 1);
+    }
+
+    function test_Usage_counts_once_what_was_accepted_is_paid_although_more_is_promised() public {
+        fund(10);
+        uncounted(executor, promised(10, 6, 5, used(MODEL, 100, 20, 3)), 5);
+        settle(promised(10, 6, 6, used(MODEL, 100, 20, 3)));
+        same(accounting.networkStats(), 100, 20, 3, 1);
+        vm.assertEq(accounting.available(client, NATIVE), 4, "available");
+    }
+
+    function test_To_ask_for_less_than_it_costs_counts_no_usage() public {
+        fund(10);
+        IAccounting.Claim memory claim = promised(10, 6, 0, used(MODEL, 100, 20, 3));
+        skipped(claim, IAccounting.Reason.STALE);
+        unpublished(executor, claim, IAccounting.Reason.USAGE);
+        settle(promised(10, 5, 5, none()));
+        unpublished(executor, claim, IAccounting.Reason.USAGE);
+        settle(promised(10, 6, 6, none()));
+        vm.prank(executor);
+        accounting.publishUsage(NATIVE, one(claim));
+        same(accounting.networkStats(), 100, 20, 3, 1);
+    }
+
+    function test_Who_accepts_more_than_it_promises_has_paid_what_it_promises() public {
+        fund(10);
+        IAccounting.Claim memory claim = promised(4, 6, type(uint128).max, used(MODEL, 100, 20, 3));
+        uncounted(stranger, claim, 4);
+        unpublished(executor, claim, IAccounting.Reason.USAGE);
+        skipped(claim, IAccounting.Reason.STALE);
     }
 
     function test_Usage_counts_only_as_it_was_signed() public {
@@ -399,9 +471,19 @@ contract SettlingTest is Base {
         // The lane is the second word of the claim, after selector, three words of head, length and offset.
         uint256 place = 4 + 32 * 3 + 32 + 32 + 32;
         vm.assertEq(uint256(uint8(call[place + 31])), 1, "the lane");
-        call[place + 23] = 0x01; // the bit above a uint64
-        (done,) = address(accounting).call(call);
+        refused(call, place + 23); // the bit above a uint64
+        for (uint256 word = 1; word <= 3; ++word) {
+            refused(call, place + 32 * word + 15); // and above a uint128: what is promised, accepted, asked for
+        }
+    }
+
+    function refused(bytes memory call, uint256 place) private {
+        bytes1 was = call[place];
+        call[place] = 0x01;
+        vm.prank(executor);
+        (bool done,) = address(accounting).call(call);
         vm.assertTrue(!done, "refused");
+        call[place] = was;
     }
 
     // ---------------------------------------------------------------- doing

@@ -23,11 +23,14 @@ contract VectorsTest is Base {
             claim.client = addressAt(at_, ".client");
             claim.lane = uint64(uintAt(at_, ".lane"));
             claim.cumulative = uint128(uintAt(at_, ".cumulative"));
+            claim.accepted = uint128(uintAt(at_, ".accepted"));
             claim.usageHash = wordAt(at_, ".usageHash");
             (claim.r, claim.vs) = (wordAt(at_, ".r"), wordAt(at_, ".vs"));
             (address to, address token) = (addressAt(at_, ".executor"), addressAt(at_, ".token"));
             vm.assertEq(
-                accounting.digest(claim.client, to, token, claim.lane, claim.cumulative, claim.usageHash),
+                accounting.digest(
+                    claim.client, to, token, claim.lane, claim.cumulative, claim.accepted, claim.usageHash
+                ),
                 wordAt(at_, ".digest"),
                 "digest"
             );
@@ -35,7 +38,10 @@ contract VectorsTest is Base {
             if (token != NATIVE || claim.cumulative == 0) continue;
             vm.deal(address(this), claim.cumulative);
             accounting.deposit{value: claim.cumulative}(claim.client, NATIVE, claim.cumulative);
-            vm.assertEq(accounting.settle(to, NATIVE, one(claim)), claim.cumulative, "paid");
+            vm.assertEq(accounting.settle(to, NATIVE, one(claim)), claim.accepted, "by anybody");
+            claim.upTo = claim.cumulative;
+            vm.prank(to);
+            vm.assertEq(accounting.settle(to, NATIVE, one(claim)), claim.cumulative - claim.accepted, "the rest");
         }
     }
 

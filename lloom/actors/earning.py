@@ -76,13 +76,13 @@ class Earning(Actor):
         try:
             token = token_of(each)
             treasury = Treasury(bank, identity.address, token, limits.settlement, each)
-            self._settling = Settling(bank, treasury, writer, identity.address, token)
-            bank.on_events = self._settling.on_events
 
             async def recall(holder: Holder, wanted: list[Lane]) -> list[Ask]:
                 return await self._recall(chain, holder, wanted)
 
-            self._receivables = Receivables(writer, treasury, sign, limits.credit_limit, recall)
+            books = self._receivables = Receivables(writer, treasury, sign, limits.credit_limit, recall)
+            self._settling = Settling(bank, treasury, writer, identity.address, token, books.take_back)
+            bank.on_events = self._settling.on_events
             self.up(f"takes vouchers on {chain}")
             async with asyncio.TaskGroup() as group:
                 group.create_task(bank.run())

@@ -20,11 +20,10 @@ from lloom.adapters.journal import history, lanes
 from lloom.adapters.journal.lanes import Owing
 from lloom.adapters.journal.reading import reading
 from lloom.core.identity import Identity, NodeId, checksum, parse_address
-from lloom.core.messages import SignedVoucher
 from lloom.core.payment import units
 from lloom.core.payment.domain import token_of
 from lloom.core.payment.usage import Row, rows
-from lloom.core.payment.voucher import CheckedVoucher, read
+from lloom.core.payment.voucher import Claim
 from lloom.core.settings import Chain
 from lloom.node import Node
 
@@ -43,7 +42,7 @@ class Balances(Struct, frozen=True):
 
 
 class Bill(Struct, frozen=True):
-    """What one executor was paid for, and how."""
+    """What one executor was paid for, and how. `voucher`: what it was promised."""
 
     executor: NodeId
     row: Row
@@ -83,7 +82,7 @@ class Teller:
             (row,) = rows(history.receipts(db, self._name, lambda _: "", gave=True), "chain")
         executor = node.identity.address
         before = await self._balances(executor)
-        settled = await self._redeem(node.identity, owing.voucher)
+        settled = await self._redeem(node.identity, owing.claim)
         return Bill(executor, row, owing.state.vouched, settled, before, await self._balances(executor))
 
     def text(self, bill: Bill, price: tuple[int, int]) -> str:
@@ -94,38 +93,32 @@ class Teller:
             ("served", f"{row.input_tokens} + {row.output_tokens} tokens by {checksum(bill.executor)}"),
             ("price", f"{show(price[0])} + {show(price[1])} for a million"),
             ("charged", f"{show(row.cost)}, by a signed receipt"),
-            ("voucher", f"{show(bill.voucher)}, signed by {checksum(self._client.address)}{self._credit(bill)}"),
-            ("settled", f"{text(bill.settled.hash)}"),
+            ("voucher", f"up to {show(bill.voucher)}, signed by {checksum(self._client.address)}"),
+            ("settled", f"{show(after.executor - before.executor)}, by {text(bill.settled.hash)}"),
             ("", f"in block {bill.settled.block} of {self._name}, for {bill.settled.gas:,} gas"),
             ("client", f"{show(before.client)} → {show(after.client)} in the contract"),
             ("executor", f"{show(before.executor)} → {show(after.executor)} earned there"),
         )
         return "Bill\n" + "".join(f"  {name:<9} {what}\n" for name, what in lines)
 
-    async def _redeem(self, executor: Identity, voucher: SignedVoucher) -> Mined:
-        claim = CheckedVoucher(read(voucher), voucher.usages, voucher)
+    async def _redeem(self, executor: Identity, claim: Claim) -> Mined:
         data = settlement(executor.address, self._token, [claim])
         wallet = Wallet(self._rpc, self._chain, executor)
         return await wallet.send(Transaction(self._contract.address, data), "redeeming the voucher")
 
     async def _owing(self, path: Path) -> Owing | None:
-        """The executor's only lane, once its last voucher is there and tells of all that was served."""
+        """The executor's only lane, once its last voucher is there and tells of all that was served; None if it has none."""
+        found = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(VOUCHER_SECONDS):
-                while True:
-                    found = _lane(path)
-                    if found is None or found.voucher.usages:
-                        return found
+                while _lanes(path) and (found is None or not found.voucher.usages):
                     await asyncio.sleep(LOOK_SECONDS)
-        return _lane(path)
+                    found = _lane(path)
+        return found
 
     async def _balances(self, executor: NodeId) -> Balances:
         funds = await self._contract.funds(self._client.address, self._token)
         return Balances(funds.balance, await self._contract.earned(executor, self._token))
-
-    def _credit(self, bill: Bill) -> str:
-        left = bill.voucher - bill.row.cost
-        return f"; of it {self._show(left)} is paid in advance" if left > 0 else ""
 
     def _show(self, amount: int) -> str:
         return f"{units.show(amount, self._chain.decimals)} {self._chain.symbol}"
@@ -140,6 +133,11 @@ async def teller(name: str, chain: Chain, client: Identity) -> AsyncIterator[Tel
         yield Teller(name, chain, rpc, client)
     finally:
         await rpc.close()
+
+
+def _lanes(path: Path) -> int:
+    with reading(path) as db:
+        return lanes.count(db) if db is not None else 0
 
 
 def _lane(path: Path) -> Owing | None:

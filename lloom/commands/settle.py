@@ -1,4 +1,4 @@
-"""Redeems now what this executor's journal holds and the contract has not paid. It never writes to the journal.
+"""Redeems now what this executor charged, was promised, and was not paid yet. It never writes to the journal.
 
 Redeeming twice pays nothing twice, so it may be run at any time, also while the node runs.
 """
@@ -17,11 +17,10 @@ from lloom.adapters.journal.reading import reading
 from lloom.adapters.machine import home
 from lloom.commands.chains import Counter, Told, on_every_chain, print_json, say, told
 from lloom.core.errors import PeerFault
-from lloom.core.messages import SignedVoucher
 from lloom.core.payment.domain import domain
 from lloom.core.payment.fees import price
 from lloom.core.payment.settlement import MAX_CLAIMS
-from lloom.core.payment.voucher import CheckedVoucher, check
+from lloom.core.payment.voucher import Claim, check
 from lloom.core.receipt import PRICE_UNIT
 from lloom.core.settings import Settings
 
@@ -33,7 +32,7 @@ def run(settings: Settings) -> int:
     """Prints what was redeemed on every chosen chain."""
 
     async def settle(counter: Counter) -> Told:
-        claims = await _open(counter, _vouchers(settings, counter))
+        claims = await _open(counter, _claims(settings, counter))
         starts = range(0, len(claims), MAX_CLAIMS)
         tried = [await _redeem(counter, claims[start : start + MAX_CLAIMS]) for start in starts]
         done = [batch for batch in tried if batch is not None]
@@ -50,46 +49,46 @@ def run(settings: Settings) -> int:
     return 0
 
 
-def _vouchers(settings: Settings, counter: Counter) -> list[CheckedVoucher]:
-    """The best voucher of every lane that is not redeemed for certain, but for those that the running node is redeeming."""
+def _claims(settings: Settings, counter: Counter) -> list[Claim]:
+    """What is to be redeemed of the best voucher of every lane, but for what the running node is redeeming."""
     with reading(journal_path(settings, counter.name, counter.wallet.identity.address)) as db:
         if db is None:
             say(f"{counter.name}: this executor has no journal here, so it holds no voucher")
             return []
-        signed = [owing.voucher for owing in lanes.owing(db)]
+        claims = [owing.claim for owing in lanes.owing(db)]
         under_way = dict(transactions.claims(db)) if home.running(settings) is not None else {}
-    ours = [claim for voucher in signed if (claim := _checked(voucher, counter)) is not None]
-    if len(ours) < len(signed):
-        say(f"{counter.name}: {len(signed) - len(ours)} vouchers are for another contract or token, and are left alone")
-    free = [claim for claim in ours if claim.voucher.cumulative > under_way.get(claim.lane, -1)]
+    ours = [claim for claim in claims if _good(claim, counter)]
+    if len(ours) < len(claims):
+        say(f"{counter.name}: {len(claims) - len(ours)} vouchers are for another contract or token, and are left alone")
+    free = [claim for claim in ours if claim.up_to > under_way.get(claim.checked.lane, -1)]
     if len(free) < len(ours):
         say(f"{counter.name}: the node is redeeming {len(ours) - len(free)} vouchers already")
     return free
 
 
-def _checked(signed: SignedVoucher, counter: Counter) -> CheckedVoucher | None:
-    """None if the contract would not take it: it, or the token, was another one when the voucher was signed."""
+def _good(claim: Claim, counter: Counter) -> bool:
+    """Whether the contract would take it: it, or the token, may have been another one when the voucher was signed."""
     try:
-        found = check(signed, counter.wallet.identity.address, domain(counter.chain))
+        check(claim.checked.signed, counter.wallet.identity.address, domain(counter.chain))
     except PeerFault:
-        return None
-    return found if found.voucher.token == counter.token else None
+        return False
+    return claim.checked.voucher.token == counter.token
 
 
-async def _open(counter: Counter, claims: Sequence[CheckedVoucher]) -> list[CheckedVoucher]:
+async def _open(counter: Counter, claims: Sequence[Claim]) -> list[Claim]:
     """Those of which the contract has not paid all, and whose client has something left."""
     found = []
     for claim in claims:
-        voucher = claim.voucher
+        voucher = claim.checked.voucher
         lane = await counter.contract.lane(voucher.client, voucher.executor, voucher.token, voucher.lane)
         funds = await counter.contract.funds(voucher.client, voucher.token)
-        if voucher.cumulative > lane.claimed and lane.reserved + funds.balance:
+        if claim.up_to > lane.claimed and lane.reserved + funds.balance:
             found.append(claim)
     say(f"{counter.name}: {len(found)} of {len(claims)} vouchers are to be redeemed")
     return found
 
 
-async def _redeem(counter: Counter, claims: Sequence[CheckedVoucher]) -> Redeemed | None:
+async def _redeem(counter: Counter, claims: Sequence[Claim]) -> Redeemed | None:
     """None if it would bring less than its gas costs."""
     executor, rpc = counter.wallet.address, counter.wallet.rpc
     what = Transaction(counter.address, settlement(executor, counter.token, claims))

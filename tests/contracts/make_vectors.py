@@ -28,7 +28,7 @@ DOMAINS: Final = ((0, ZERO), (31337, "0x" + "5f" * 20), (11155111, "0x" + "ac" *
 """Chain id and contract: none, a local chain's, a test net's, and extreme ones."""
 
 TYPES: Final = {
-    "Voucher": "address client,address executor,address token,uint64 lane,uint128 cumulative,bytes32 usageHash",
+    "Voucher": "address client,address executor,address token,uint64 lane,uint128 cumulative,uint128 accepted,bytes32 usageHash",
     "Reserve": "address client,address executor,address token,uint64 lane,uint128 total,uint64 deadline",
     "SignerProof": "address client,address signer,uint40 validUntil,uint8 flags,uint256 deadline",
 }
@@ -56,10 +56,11 @@ def signed(name: str, key: str, domain: tuple[int, str], values: dict[str, Any])
     }
 
 
-def voucher(key: str, domain: int, to: tuple[str, str], lane: int, cumulative: int, usage: str) -> dict[str, str]:
+def voucher(key: str, domain: int, to: tuple[str, str], lane: int, owed: tuple[int, int], usage: str) -> dict[str, str]:
+    """`owed`: all that is promised, and what of it is accepted."""
     client, (executor, token) = address(key), to
-    members = ("client", "executor", "token", "lane", "cumulative", "usageHash")
-    values = dict(zip(members, (client, executor, token, lane, cumulative, usage), strict=True))
+    members = ("client", "executor", "token", "lane", "cumulative", "accepted", "usageHash")
+    values = dict(zip(members, (client, executor, token, lane, *owed, usage), strict=True))
     lane_id = keccak(encode(["address", "address", "address", "uint64"], [client, executor, token, lane]))
     return signed("Voucher", key, DOMAINS[domain], values) | {"laneId": "0x" + lane_id.hex()}
 
@@ -116,11 +117,11 @@ def vectors() -> dict[str, Any]:
     return {
         "types": {name: f"{name}({members})" for name, members in TYPES.items()},
         "vouchers": [
-            voucher(first, 1, (EXECUTOR, ZERO), 0, 1, NO_USAGE),
-            voucher(second, 2, (EXECUTOR, TOKEN), 1, 10**18, counted[1]["hash"]),
-            voucher(third, 3, (MOST, MOST), U64, U128, "0x" + "ff" * 32),
-            voucher(first, 0, (ZERO, ZERO), 0, 0, "0x" + "00" * 32),
-            voucher(second, 1, (EXECUTOR, ZERO), 1 << 32, 1 << 64, counted[3]["hash"]),
+            voucher(first, 1, (EXECUTOR, ZERO), 0, (1, 1), NO_USAGE),
+            voucher(second, 2, (EXECUTOR, TOKEN), 1, (10**18, 10**17), counted[1]["hash"]),
+            voucher(third, 3, (MOST, MOST), U64, (U128, U128), "0x" + "ff" * 32),
+            voucher(first, 0, (ZERO, ZERO), 0, (0, 0), "0x" + "00" * 32),
+            voucher(second, 1, (EXECUTOR, ZERO), 1 << 32, (1 << 64, 1 << 63), counted[3]["hash"]),
         ],
         "reserves": [
             reserve(first, 1, (EXECUTOR, ZERO), 0, 1, 1_800_000_000),

@@ -27,7 +27,7 @@ from lloom.core.identity import Identity, checksum
 from lloom.core.messages import Usage
 from lloom.core.payment.domain import domain
 from lloom.core.payment.events import Event, Seen
-from lloom.core.payment.voucher import CheckedVoucher, Voucher, check, sign, usage_hash
+from lloom.core.payment.voucher import CheckedVoucher, Claim, Voucher, check, sign, usage_hash
 from lloom.core.settings import Chain as Settings
 
 COIN = bytes(20)
@@ -90,8 +90,12 @@ class Local:
 
     def voucher(self, client: Identity, executor: Identity, cumulative: int, lane: int = 0) -> CheckedVoucher:
         usages = (Usage(b"\x07" * 32, 1000, 2000, 3),)
-        words = Voucher(client.address, executor.address, COIN, lane, cumulative, usage_hash(usages))
+        words = Voucher(client.address, executor.address, COIN, lane, cumulative, cumulative, usage_hash(usages))
         return check(sign(words, usages, (), client, self.domain), executor.address, self.domain)
+
+    def claim(self, client: Identity, executor: Identity, cumulative: int, lane: int = 0) -> Claim:
+        """All of such a voucher."""
+        return Claim(self.voucher(client, executor, cumulative, lane), cumulative)
 
 
 @dataclass

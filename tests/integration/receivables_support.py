@@ -24,7 +24,7 @@ from lloom.core.payment import voucher
 from lloom.core.payment.domain import domain
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Ask, Grant, Holder
-from lloom.core.payment.voucher import CheckedVoucher, Voucher
+from lloom.core.payment.voucher import CheckedVoucher, Claim, Voucher
 from lloom.core.receipt import Draft, Lane, Status, sign_receipt
 from tests.money_support import accounting, chain
 
@@ -47,7 +47,7 @@ class FakeBank:
     price: int = 0
     away: bool = False
     asked: list[object] = field(default_factory=list)
-    settled: list[tuple[bytes, list[CheckedVoucher]]] = field(default_factory=list)
+    settled: list[tuple[bytes, list[Claim]]] = field(default_factory=list)
     flying: list[tuple[Lane, int]] = field(default_factory=list)
 
     def _ask(self, what: object) -> None:
@@ -69,7 +69,7 @@ class FakeBank:
         self._ask("gas")
         return self.price
 
-    async def settle(self, token: bytes, claims: Sequence[CheckedVoucher]) -> int:
+    async def settle(self, token: bytes, claims: Sequence[Claim]) -> int:
         self._ask("settle")
         self.settled.append((token, list(claims)))
         return len(self.settled)
@@ -113,13 +113,14 @@ async def books(path: Path, bank: FakeBank | None = None, credit: int = 0, **lim
     writing = asyncio.create_task(writer.run())
     rules = replace(accounting().settlement, **{"check_seconds": 3600, **limits})
     treasury = Treasury(bank, EXECUTOR.address, TOKEN, rules, CHAIN)
-    settling = Settling(bank, treasury, writer, EXECUTOR.address, TOKEN)
 
     async def recall(holder: Holder, lanes: list[Lane]) -> list[Ask]:
         return await found.recall(holder, lanes)
 
     sign = partial(sign_receipt, identity=EXECUTOR, domain=DOMAIN)
-    found = Books(bank, treasury, Receivables(writer, treasury, sign, credit, recall), settling, writer)
+    receivables = Receivables(writer, treasury, sign, credit, recall)
+    settling = Settling(bank, treasury, writer, EXECUTOR.address, TOKEN, receivables.take_back)
+    found = Books(bank, treasury, receivables, settling, writer)
     try:
         async with asyncio.timeout(60):
             yield found
@@ -133,7 +134,7 @@ async def books(path: Path, bank: FakeBank | None = None, credit: int = 0, **lim
 
 def checked(cumulative: int, lane: Lane = LANE, client: Identity = CLIENT, requests: int = 0) -> CheckedVoucher:
     usages = (Usage(bytes(32), 1, 1, requests),) if requests else ()
-    words = Voucher(client.address, EXECUTOR.address, TOKEN, lane.number, cumulative, voucher.usage_hash(usages))
+    words = Voucher(client.address, EXECUTOR.address, TOKEN, lane.number, cumulative, 0, voucher.usage_hash(usages))
     signed = voucher.sign(words, usages, (), client, DOMAIN)
     return voucher.check(signed, EXECUTOR.address, DOMAIN)
 

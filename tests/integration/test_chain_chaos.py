@@ -63,7 +63,7 @@ class World:
     async def settle(self, it: Watched) -> None:
         client = self.rng.choice(self.clients)
         self.owed[client.address] += 20 * FINNEY
-        claim = self.local.voucher(client, self.executor, self.owed[client.address])
+        claim = self.local.claim(client, self.executor, self.owed[client.address])
         self.jobs.append(await it.chain.settle(COIN, [claim]))
 
     async def fork(self, it: Watched) -> None:

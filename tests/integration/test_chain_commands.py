@@ -206,17 +206,20 @@ async def test_an_erc20_is_allowed_and_paid_in(local: Local, lloom: Lloom) -> No
     assert "not 4000000" in much.err
 
 
+Holds = Callable[[Identity, CheckedVoucher, int], Coroutine[Any, Any, None]]
+
+
 @pytest.fixture
-async def holds(tmp_path: Path) -> AsyncIterator[Callable[[Identity, CheckedVoucher], Coroutine[Any, Any, None]]]:
-    """Puts a voucher into the journal of an executor, which stays open as that of a running node."""
+async def holds(tmp_path: Path) -> AsyncIterator[Holds]:
+    """Puts a voucher, and what was charged, into the journal of an executor, which stays open as that of a running node."""
     opened: list[tuple[Writer, asyncio.Task[None]]] = []
 
-    async def put(executor: Identity, claim: CheckedVoucher) -> None:
+    async def put(executor: Identity, claim: CheckedVoucher, charged: int) -> None:
         path = tmp_path / "home" / "executor" / f"ledger-anvil-{checksum(executor.address)}.sqlite"
         writer = Writer(path, accounting())
         await writer.open()
         opened.append((writer, asyncio.create_task(writer.run())))
-        await writer.write(lambda db: lanes.save(db, None, Receivable(lane=claim.lane)), 1)
+        await writer.write(lambda db: lanes.save(db, None, Receivable(lane=claim.lane, charged=charged)), 1)
         await writer.write(lambda db: lanes.keep(db, claim, 1.0), 1)
 
     yield put
@@ -226,11 +229,9 @@ async def holds(tmp_path: Path) -> AsyncIterator[Callable[[Identity, CheckedVouc
         await writer.close()
 
 
-async def test_what_the_journal_holds_is_redeemed_once_and_taken_out(
-    local: Local, lloom: Lloom, holds: Callable[[Identity, CheckedVoucher], Coroutine[Any, Any, None]]
-) -> None:
+async def test_what_the_journal_holds_is_redeemed_once_and_taken_out(local: Local, lloom: Lloom, holds: Holds) -> None:
     executor, client = await local.person(), await local.client()
-    await holds(executor, local.voucher(client, executor, 7 * FINNEY))
+    await holds(executor, local.voucher(client, executor, 9 * FINNEY), 7 * FINNEY)
     done = await lloom("command=settle", who=executor)
     assert done.status == 0, done.err
     assert "anvil: 0.007 ETH redeemed" in done.out
@@ -243,11 +244,9 @@ async def test_what_the_journal_holds_is_redeemed_once_and_taken_out(
     assert (rest["amount"], rest["left"]) == (str(4 * FINNEY), "0")
 
 
-async def test_a_voucher_that_is_not_worth_its_gas_is_kept(
-    local: Local, lloom: Lloom, holds: Callable[[Identity, CheckedVoucher], Coroutine[Any, Any, None]]
-) -> None:
+async def test_a_voucher_that_is_not_worth_its_gas_is_kept(local: Local, lloom: Lloom, holds: Holds) -> None:
     executor, client = await local.person(), await local.client()
-    await holds(executor, local.voucher(client, executor, 1000))
+    await holds(executor, local.voucher(client, executor, 7 * FINNEY), 1000)
     done = await lloom("command=settle", who=executor)
     assert done.status == 0
     assert "and their gas costs" in done.err

@@ -161,7 +161,7 @@ async def test_an_answer_that_makes_no_sense_is_no_answer(
     settings = local.settings(rpc=(first.url,))
     async with watching(tmp_path / "journal", settings, executor) as it:
         await it.chain.step()
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, ETHER // 2)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, ETHER // 2)])
         for answer in NONSENSE:
             first.answers[method] = lambda _, true, said=answer: {**true, "result": said}
             with contextlib.suppress(RetryElsewhere):

@@ -40,7 +40,7 @@ async def test_vouchers_are_redeemed_and_told_as_settled(local: Local, tmp_path:
     await local.still()
     async with watching(tmp_path / "journal", local.settings(), executor) as it:
         await it.chain.step()
-        claims = [local.voucher(client, executor, FINNEY + place) for place, client in enumerate(clients)]
+        claims = [local.claim(client, executor, FINNEY + place) for place, client in enumerate(clients)]
         job = await it.chain.settle(COIN, claims)
         assert len(await it.chain.claims()) == 2
         await it.chain.step()
@@ -58,8 +58,8 @@ async def test_vouchers_are_redeemed_and_told_as_settled(local: Local, tmp_path:
 async def test_a_batch_is_not_sent_that_brings_nothing_or_less_than_its_gas(local: Local, tmp_path: Path) -> None:
     executor, client = await local.person(), await local.client()
     async with watching(tmp_path / "journal", local.settings(), executor) as it:
-        poor = await it.chain.settle(COIN, [local.voucher(client, executor, 1000, lane=1)])
-        unfunded = await it.chain.settle(COIN, [local.voucher(Identity.generate(), executor, FINNEY)])
+        poor = await it.chain.settle(COIN, [local.claim(client, executor, 1000, lane=1)])
+        unfunded = await it.chain.settle(COIN, [local.claim(Identity.generate(), executor, FINNEY)])
         await it.chain.step()
         assert (await it.state(poor), await it.state(unfunded)) == (State.WAITING, State.DROPPED)
         assert await transactions_of(local, executor) == 0
@@ -68,7 +68,7 @@ async def test_a_batch_is_not_sent_that_brings_nothing_or_less_than_its_gas(loca
 async def test_an_executor_without_coin_for_gas_sends_once_it_has_some(local: Local, tmp_path: Path) -> None:
     executor, client, clock = Identity.generate(), await local.client(), Clock()
     async with watching(tmp_path / "journal", local.settings(), executor, clock=clock) as it:
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, FINNEY)])
         await it.chain.step()
         assert await it.state(job) is State.WAITING
         await anvil.fund("anvil", local.settings(), executor.address, ETHER)
@@ -89,7 +89,7 @@ async def test_no_more_than_a_few_are_in_flight_and_their_nonces_follow_one_anot
     await local.still()
     async with watching(tmp_path / "journal", local.settings(), executor) as it:
         jobs = [
-            await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY, lane=lane)])
+            await it.chain.settle(COIN, [local.claim(client, executor, FINNEY, lane=lane)])
             for lane in range(IN_FLIGHT + 2)
         ]
         await it.chain.step()
@@ -109,7 +109,7 @@ async def test_one_that_waits_too_long_is_replaced_by_a_dearer_one_of_the_same_n
     executor, client, clock = await local.person(), await local.client(), Clock()
     await local.still()
     async with watching(tmp_path / "journal", local.settings(), executor, clock=clock) as it:
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, ETHER // 2)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, ETHER // 2)])
         await it.chain.step()
         (first,) = await it.attempts(job)
         # Gas becomes ten times as dear, so blocks go by without it.
@@ -140,7 +140,7 @@ async def test_no_fee_is_paid_beyond_the_limit(local: Local, tmp_path: Path) -> 
     await local.still()
     limit = 3 * 10**9
     async with watching(tmp_path / "journal", local.settings(max_fee=limit), executor, clock=clock) as it:
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, ETHER)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, ETHER)])
         await it.chain.step()
         for _ in range(12):
             await local.call("anvil_setNextBlockBaseFeePerGas", hex(10 * limit))
@@ -156,7 +156,7 @@ async def test_a_nonce_that_somebody_else_used_is_given_up(local: Local, tmp_pat
     executor, client = await local.person(), await local.client()
     await local.still()
     async with watching(tmp_path / "journal", local.settings(), executor) as it:
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, FINNEY)])
         await it.chain.step()
         await foreign(local, executor, 0)
         await local.mine()
@@ -174,7 +174,7 @@ async def test_what_waits_at_the_server_with_our_key_is_not_run_over(local: Loca
     await local.still()
     await foreign(local, executor, 0)
     async with watching(tmp_path / "journal", local.settings(), executor) as it:
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, FINNEY)])
         await it.chain.step()
         assert [each.nonce for each in await it.attempts(job)] == [1]
         await local.mine()
@@ -188,7 +188,7 @@ async def test_a_gap_before_a_nonce_is_not_waited_for_for_ever(local: Local, tmp
     await local.still()
     vanishing = await foreign(local, executor, 0)
     async with watching(tmp_path / "journal", local.settings(), executor, clock=clock) as it:
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, FINNEY)])
         await it.chain.step()
         await local.call("anvil_dropTransaction", vanishing)
         await local.mine(3)
@@ -206,7 +206,7 @@ async def test_a_lost_transaction_is_broadcast_again_byte_for_byte(local: Local,
     executor, client = await local.person(), await local.client()
     await local.still()
     async with watching(tmp_path / "journal", local.settings(), executor) as it:
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, FINNEY)])
         await it.chain.step()
         (sent,) = await it.attempts(job)
         await local.call("anvil_dropAllTransactions")
@@ -224,7 +224,7 @@ async def test_a_job_is_done_only_when_its_block_is_final_and_survives_a_reorgan
     await local.mine(10)
     await local.still()
     async with watching(tmp_path / "journal", local.settings(finality="safe"), executor) as it:
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, FINNEY)])
         await it.chain.step()
         before = await local.call("evm_snapshot")
         await local.mine()
@@ -255,7 +255,7 @@ async def test_what_the_server_says_against_a_broadcast_changes_nothing(local: L
         settings = local.settings(rpc=(server.url,))
         async with watching(tmp_path / "journal", settings, executor) as it:
             server.answers["eth_sendRawTransaction"] = RuntimeError("transaction underpriced")
-            job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+            job = await it.chain.settle(COIN, [local.claim(client, executor, FINNEY)])
             await it.chain.step()
             del server.answers["eth_sendRawTransaction"]
             await it.chain.step()
@@ -275,7 +275,7 @@ async def test_a_server_that_keeps_no_events_still_sends(local: Local, tmp_path:
         await it.chain.step()
         server.answers["eth_getLogs"] = RuntimeError("not on this plan")
         await local.mine()
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, FINNEY)])
         for _ in range(2):
             with contextlib.suppress(Refused):
                 await it.chain.step()
@@ -292,7 +292,7 @@ async def test_a_server_that_cannot_say_what_gas_is_needed_does_not_lose_a_job(l
         watching(tmp_path / "journal", local.settings(rpc=(server.url,)), executor, clock=clock) as it,
     ):
         server.answers["eth_estimateGas"] = RuntimeError("insufficient funds for transfer")
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, FINNEY)])
         await it.chain.step()
         assert await it.state(job) is State.WAITING
         server.answers.clear()
@@ -312,7 +312,7 @@ async def test_one_that_fails_on_chain_is_sent_anew_and_dropped_in_the_end(
 
     monkeypatch.setattr(gas, "needed", too_little)
     async with watching(tmp_path / "journal", local.settings(), executor) as it:
-        job = await it.chain.settle(COIN, [local.voucher(client, executor, FINNEY)])
+        job = await it.chain.settle(COIN, [local.claim(client, executor, FINNEY)])
         for _ in range(7):
             await it.chain.step()
             await local.mine()

@@ -105,13 +105,13 @@ async def test_what_was_promised_is_lent_charged_and_redeemed(local: Local, tmp_
     lane = Lane(client.address, COIN, 0)
     node = Node(tmp_path, local, executor)
     async with open_books(node) as books:
-        promise = local.voucher(client, executor, 10 * FINNEY)
+        promise = local.voucher(client, executor, 15 * FINNEY)
         (grant,) = await books.lend(A, [node.wish(lane, least=FINNEY, fresh=True, voucher=promise)])
-        assert (grant.granted, grant.short) == (10 * FINNEY, 0)
-        (signed,) = await books.charge(A, [draft(1, 9 * FINNEY, lane)])
+        assert (grant.granted, grant.short) == (15 * FINNEY, 0)
+        (signed,) = await books.charge(A, [draft(1, 12 * FINNEY, lane)])
         state = await books.lane(client.address, LaneCall(31337, COIN, 0))
-        assert (amount(state.charged), state.voucher, state.receipts) == (9 * FINNEY, promise.signed, (signed,))
-        await node.until(lane, lambda state: state.confirmed == state.claimed == 10 * FINNEY)
+        assert (amount(state.charged), state.voucher, state.receipts) == (12 * FINNEY, promise.signed, (signed,))
+        await node.until(lane, lambda state: state.confirmed == state.claimed == 12 * FINNEY)
         assert await books.redeem() == []
 
 
@@ -135,12 +135,14 @@ async def test_a_thaw_ends_what_is_lent_and_is_redeemed_at_once(local: Local, tm
     lane = Lane(client.address, COIN, 0)
     node = Node(tmp_path, local, executor)
     async with open_books(node) as books:
-        promise = local.voucher(client, executor, 5 * FINNEY)
+        promise = local.voucher(client, executor, 8 * FINNEY)
         await books.lend(A, [node.wish(lane, fresh=True, voucher=promise)])
+        await books.charge(A, [draft(1, 5 * FINNEY, lane)])
+        node.gives = [node.wish(lane, used=5 * FINNEY, back=True)]
         assert (await node.state(lane)).claimed == 0
         async with local.wallet(client) as wallet:
             await banking.start_thaw(wallet, deployment.address(), COIN, ETHER)
-        await node.until(lane, lambda state: state.claimed == 5 * FINNEY)
+        await node.until(lane, lambda state: state.claimed == 5 * FINNEY and not state.lease(A).open)
         more = local.voucher(client, executor, 50 * FINNEY)
         (grant,) = await books.lend(A, [node.wish(lane, used=5 * FINNEY, least=FINNEY, voucher=more)])
         assert (grant.short, grant.reason) == (FINNEY, "funds")

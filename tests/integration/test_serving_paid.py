@@ -194,7 +194,7 @@ class Market:
         return call
 
     def voucher(self, cumulative: int, lane: int = 0, by: Identity | None = None) -> SignedVoucher:
-        words = Voucher(self.client.address, self.owner.address, bytes(20), lane, cumulative, voucher.usage_hash(()))
+        words = Voucher(self.client.address, self.owner.address, bytes(20), lane, cumulative, 0, voucher.usage_hash(()))
         return voucher.sign(words, (), (), by or self.client, DOMAIN)
 
     async def state(self, lane: int = 0) -> Receivable:

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 from bridge_support import until
-from receivables_support import CLIENT, EXECUTOR, LANE, TOKEN, A, Books, FakeBank, books, checked, draft
+from receivables_support import CLIENT, EXECUTOR, LANE, TOKEN, A, B, Books, FakeBank, books, checked, draft
 
 from lloom.adapters.journal import lanes
+from lloom.adapters.journal.lanes import Owing
 from lloom.adapters.payment import settling
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.payment.events import Block, Event, ReleaseStarted, Seen, Settled, ThawStarted
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Receivable
+from lloom.core.payment.voucher import Claim
 
 NOW = time.time() + 3600
 """Later than any voucher of these tests comes."""
@@ -37,14 +39,26 @@ def seen(event: Event, *, final: bool = False, removed: bool = False) -> Seen:
     return Seen(event, Block(1, bytes(32), 0), bytes(32), 0, final=final, removed=removed)
 
 
-def settled(claimed: int, cumulative: int | None = None, executor: Identity = EXECUTOR) -> Settled:
-    return Settled(CLIENT.address, executor.address, TOKEN, 0, cumulative or claimed, claimed, claimed)
+def settled(claimed: int, executor: Identity = EXECUTOR) -> Settled:
+    return Settled(CLIENT.address, executor.address, TOKEN, 0, claimed, claimed, claimed)
 
 
 async def owe(ledger: Books, amount: int) -> None:
     """The client owes `amount` and has promised it."""
     await ledger.lend(A, voucher=checked(amount))
-    await ledger.receivables.issue(A, [draft(amount, amount)])
+    now = int(time.time() * 1000)
+    await ledger.receivables.issue(A, [draft(amount, amount, finished_at=now)])
+
+
+async def paid(ledger: Books, claimed: int) -> None:
+    """The contract has paid so much, for certain."""
+    ledger.bank.lines[CLIENT.address, 0] = LaneFunds(claimed, 0, 0)
+    ledger.settling.on_events([seen(settled(claimed), final=True)])
+    await ledger.settling.hear()
+
+
+async def owing(ledger: Books) -> list[Owing]:
+    return await ledger.writer.write(lanes.owing, 1)
 
 
 async def state(ledger: Books) -> Receivable:
@@ -59,12 +73,76 @@ async def test_what_is_due_is_handed_over_once(path: Path) -> None:
         assert await ledger.settling.look(NOW) == []
         await owe(ledger, 100)
         assert await ledger.settling.look(NOW) == [1]
-        assert ledger.bank.settled == [(TOKEN, [checked(100)])]
+        assert ledger.bank.settled == [(TOKEN, [Claim(checked(100), 100)])]
         await owe(ledger, 150)
         assert await ledger.settling.look(NOW) == []
     async with books(path, ledger.bank) as ledger:  # nor by a process that comes later
         assert await ledger.settling.look(NOW) == []
         assert await ledger.settling.look(NOW + settling.AGAIN_SECONDS) == [2]  # unless nothing is heard of it
+
+
+async def test_no_more_is_redeemed_than_was_charged(path: Path) -> None:
+    async with books(path, bank()) as ledger:
+        await ledger.lend(A, voucher=checked(1000))
+        assert await ledger.settling.look(NOW, everything=True) == []
+        for charged in (150, 220):
+            await ledger.receivables.issue(A, [draft(charged, charged - (await state(ledger)).charged)])
+            assert len(await ledger.settling.look(NOW, everything=True)) == 1
+            assert ledger.bank.settled[-1][1] == [Claim(checked(1000), charged)]
+            assert len(await owing(ledger)) == 1, "until it is final"
+            await paid(ledger, charged)
+            assert await owing(ledger) == []
+            assert await ledger.settling.look(NOW, everything=True) == []
+
+
+async def test_what_was_charged_beyond_a_voucher_waits_for_a_larger_one(path: Path) -> None:
+    async with books(path, bank(), credit=100) as ledger:
+        await ledger.lend(A, voucher=checked(100))
+        await ledger.receivables.issue(A, [draft(1, 160)])
+        await ledger.settling.look(NOW)
+        assert ledger.bank.settled[-1][1] == [Claim(checked(100), 100)]
+        await paid(ledger, 100)
+        assert await owing(ledger) == []
+        await ledger.lend(A, voucher=checked(500))
+        await ledger.settling.look(NOW, everything=True)
+        assert ledger.bank.settled[-1][1] == [Claim(checked(500), 160)]
+
+
+async def test_what_was_delivered_twice_is_not_redeemed(path: Path) -> None:
+    async with books(path, bank()) as ledger:
+        await ledger.lend(A, voucher=checked(1000))
+        await ledger.receivables.issue(A, [draft(1, 100)])
+        await ledger.receivables.issue(B, [draft(1, 90, response_bytes=5)])
+        assert (await state(ledger)).doubled == 90
+        await ledger.settling.look(NOW, everything=True)
+        assert ledger.bank.settled[-1][1] == [Claim(checked(1000), 100)]
+
+
+async def test_what_is_due_is_as_old_as_its_voucher_and_its_charge_are(path: Path) -> None:
+    async with books(path, bank()) as ledger:
+        await ledger.lend(A, voucher=checked(150))
+        for number, finished in ((1, 5_000_000), (2, 6_000_000)):
+            await ledger.receivables.issue(A, [draft(number, 100, finished_at=finished)])
+        assert [each.since for each in await owing(ledger)] == [5_000], "seconds"
+        await paid(ledger, 150)
+        await ledger.lend(A, voucher=checked(1000))
+        assert [each.since for each in await owing(ledger)] == [pytest.approx(time.time(), abs=60)]
+        await paid(ledger, 200)
+        await ledger.receivables.issue(A, [draft(3, 100, finished_at=9_000_000)])
+        assert [each.since for each in await owing(ledger)] == [9_000]
+
+
+async def test_what_a_worker_does_not_use_is_had_back_when_a_client_takes_its_money_out(path: Path) -> None:
+    async with books(path, bank()) as ledger:
+        grant = await ledger.lend(A, voucher=checked(90))
+        assert grant.granted == 90
+        ledger.gives[A.life] = [ledger.ask(used=30, back=True)]
+        ledger.bank.money[CLIENT.address] = Funds(1000, 1000, 1)
+        ledger.settling.on_events([seen(ThawStarted(CLIENT.address, TOKEN, 1000, 1))])
+        await ledger.settling.hear()
+        assert ledger.recalled == [(A, [LANE])]
+        assert (await state(ledger)).lease(A).open == 30, "what runs is delivered, charged and redeemed"
+        assert (await ledger.lend(A, used=30, least=1)).reason == "funds"
 
 
 async def test_a_kill_between_handing_over_and_noting_it_hands_nothing_over_twice(
@@ -177,7 +255,7 @@ async def test_while_the_chain_is_away_nothing_is_lost(path: Path) -> None:
         await until(lambda: bool(ledger.bank.settled))
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-        assert ledger.bank.settled[0][1] == [checked(150)]
+        assert ledger.bank.settled[0][1] == [Claim(checked(150), 150)]
         assert (await state(ledger)).confirmed == 40
 
 

@@ -26,7 +26,7 @@ from lloom.core.identity import Identity, NodeId, parse_address
 from lloom.core.payment.events import Seen
 from lloom.core.payment.fees import price
 from lloom.core.payment.funds import Funds, LaneFunds
-from lloom.core.payment.voucher import CheckedVoucher
+from lloom.core.payment.voucher import Claim as VoucherClaim
 from lloom.core.settings import Chain as Settings
 
 SURVEY_SECONDS: Final = 60.0
@@ -108,11 +108,11 @@ class Chain:
         market = await gas.market(self._rpc)
         return price(market.base_fee, market.fees)
 
-    async def settle(self, token: bytes, claims: Sequence[CheckedVoucher]) -> int:
+    async def settle(self, token: bytes, claims: Sequence[VoucherClaim]) -> int:
         """The number of a new job that redeems `claims`, all in `token`, once it is on the disk; it then arrives once."""
         assert self._sender is not None, "who redeems has a key"
-        data = settlement(claims[0].voucher.executor, token, claims)
-        listed = [(claim.lane, claim.voucher.cumulative) for claim in claims]
+        data = settlement(claims[0].checked.voucher.executor, token, claims)
+        listed = [(claim.checked.lane, claim.up_to) for claim in claims]
         job = await self._sender.add(self._contract.address, data, listed)
         self._poke.set()
         return job

@@ -10,7 +10,7 @@ from lloom.adapters.chain.answers import data as bytes_of
 from lloom.adapters.chain.artifact import SELECTOR, artifact
 from lloom.adapters.chain.rpc import Refused, Rpc
 from lloom.core.payment.funds import Funds, LaneFunds
-from lloom.core.payment.voucher import CheckedVoucher, compact
+from lloom.core.payment.voucher import Claim, compact
 
 LATEST: Final = "latest"
 
@@ -66,16 +66,16 @@ def results(name: str, found: Any) -> tuple[Any, ...]:
         raise ValueError(f"the contract does not answer {name}") from error
 
 
-def settlement(executor: bytes, token: bytes, claims: Iterable[CheckedVoucher]) -> bytes:
-    """The calldata that redeems `claims`, all of them vouchers for `executor` in `token`."""
-    return calldata("settle", executor, token, [claim(each) for each in claims])
+def settlement(executor: bytes, token: bytes, claims: Iterable[Claim]) -> bytes:
+    """The calldata by which `executor` redeems `claims`, all of them vouchers for it in `token`."""
+    return calldata("settle", executor, token, [_claim(each) for each in claims])
 
 
-def claim(checked: CheckedVoucher) -> tuple[Any, ...]:
-    """A voucher as the contract's `Claim`."""
-    voucher, (r, vs) = checked.voucher, compact(checked.signed.signature)
+def _claim(claim: Claim) -> tuple[Any, ...]:
+    checked, voucher = claim.checked, claim.checked.voucher
     usages = [(used.model, used.input_tokens, used.output_tokens, used.requests) for used in checked.usages]
-    return (voucher.client, voucher.lane, voucher.cumulative, voucher.usage_hash, r, vs, usages)
+    amounts = (voucher.cumulative, voucher.accepted, claim.up_to)
+    return (voucher.client, voucher.lane, *amounts, voucher.usage_hash, *compact(checked.signed.signature), usages)
 
 
 def explained(error: Refused) -> str:

@@ -15,7 +15,7 @@ from lloom.core.identity import ADDRESS_BYTES
 from lloom.core.messages import SignedReceipt, SignedVoucher
 from lloom.core.payment import receivable
 from lloom.core.payment.receivable import Holder, Lease, Receivable
-from lloom.core.payment.voucher import CheckedVoucher, read
+from lloom.core.payment.voucher import CheckedVoucher, Claim, read
 from lloom.core.receipt import Draft, Lane, Receipt, read_receipt
 
 TABLES: Final = """
@@ -33,7 +33,7 @@ CREATE TABLE lane (
     handed    BLOB NOT NULL DEFAULT x'',
     handed_at INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX owed ON lane (since) WHERE vouched > confirmed;
+CREATE INDEX owed ON lane (since) WHERE vouched > confirmed AND charged > confirmed;
 CREATE TABLE lease (
     lane    BLOB NOT NULL,
     name    TEXT NOT NULL,
@@ -52,27 +52,48 @@ CREATE TABLE doubled (
 ) STRICT, WITHOUT ROWID;
 """
 
+MILLISECONDS: Final = 1000
 _NUMBER_BYTES: Final = 8
 _COLUMNS: Final = "lane, vouched, charged, doubled, claimed, confirmed, reserved"
 _signed = messages.decoder(SignedVoucher)
 
 
 class Owing(Struct, frozen=True):
-    """A lane whose best voucher is not redeemed, or not for certain."""
+    """A lane on which more was charged, and promised, than is paid for certain."""
 
     state: Receivable
     voucher: SignedVoucher
     since: int
     """Unix seconds since when."""
     handed: int
-    """The cumulative amount that was last given to the sender of transactions and of which nothing was heard; 0: none."""
+    """What the last claim of the lane was up to that was given to the sender of transactions and not heard of; 0: none."""
     handed_at: int
+
+    @property
+    def claim(self) -> Claim:
+        """The best voucher, as far as it is to be redeemed now."""
+        checked = CheckedVoucher(read(self.voucher), self.voucher.usages, self.voucher)
+        return Claim(checked, self.state.redeemable)
 
 
 def load(db: sqlite3.Connection, lane: Lane) -> Receivable | None:
     """The lane; None if nothing is known of it."""
     row = db.execute(f"SELECT {_COLUMNS} FROM lane WHERE lane = ?", (lane_key(lane),)).fetchone()  # noqa: S608
     return _state(row, _leases(db, row[0])) if row else None
+
+
+def count(db: sqlite3.Connection) -> int:
+    """How many lanes are known."""
+    (found,) = db.execute("SELECT count(*) FROM lane").fetchone()
+    return int(found)
+
+
+def leased(db: sqlite3.Connection, client: bytes) -> list[Receivable]:
+    """The lanes of a client, in any token, of which Workers hold leases."""
+    span = (client, client + b"\xff" * (ADDRESS_BYTES + _NUMBER_BYTES))
+    leases = _leases_between(db, *span)
+    rows = db.execute(f"SELECT {_COLUMNS} FROM lane WHERE lane BETWEEN ? AND ?", span).fetchall()  # noqa: S608
+    return [_state(row, leases[row[0]]) for row in rows if row[0] in leases]
 
 
 def siblings(db: sqlite3.Connection, lane: Lane) -> list[Receivable]:
@@ -142,27 +163,24 @@ def dismiss(db: sqlite3.Connection, names: Iterable[str]) -> None:
 
 
 def owing(db: sqlite3.Connection) -> list[Owing]:
-    """All lanes whose best voucher is not redeemed for certain, without their leases."""
+    """All lanes of which something is to be redeemed, or is not for certain, without their leases."""
     rows = db.execute(
-        f"SELECT {_COLUMNS}, voucher, since, handed, handed_at FROM lane WHERE vouched > confirmed AND voucher IS NOT NULL"  # noqa: S608
+        f"SELECT {_COLUMNS}, voucher, since, handed, handed_at FROM lane"  # noqa: S608
+        " WHERE vouched > confirmed AND charged > confirmed AND voucher IS NOT NULL"
     ).fetchall()
     return [Owing(_state(row), messages.decode(row[7], _signed), row[8], number(row[9]), row[10]) for row in rows]
 
 
-def hand(db: sqlite3.Connection, vouchers: Iterable[SignedVoucher], now: float) -> None:
+def hand(db: sqlite3.Connection, claims: Iterable[Claim], now: float) -> None:
     """Notes that these were given to the sender of transactions."""
-    for signed in vouchers:
-        found = read(signed)
-        key = lane_key(Lane(found.client, found.token, found.lane))
-        db.execute(
-            "UPDATE lane SET handed = ?, handed_at = ? WHERE lane = ?", (amount(found.cumulative), int(now), key)
-        )
+    rows = [(amount(claim.up_to), int(now), lane_key(claim.checked.lane)) for claim in claims]
+    db.executemany("UPDATE lane SET handed = ?, handed_at = ? WHERE lane = ?", rows)
 
 
 def paid(
     db: sqlite3.Connection, lane: Lane, change: Callable[[Receivable], Receivable], redeemed: int | None = None
 ) -> None:
-    """Applies what the chain says of a lane; `redeemed`: the voucher of that amount was: it is not under way any more."""
+    """Applies what the chain says of a lane; `redeemed`: a claim up to so much arrived: it is not under way any more."""
     before = load(db, lane)
     if before is None:
         return
@@ -196,6 +214,9 @@ def _issue(
     else:
         after = receivable.doubled(state, holder, draft.cost)
     save(db, before, after)
+    if state.charged <= state.confirmed < after.charged:  # due since then, or since its voucher came (`keep`)
+        since = draft.finished_at // MILLISECONDS
+        db.execute("UPDATE lane SET since = ? WHERE lane = ?", (since, lane_key(draft.lane)))
     return found
 
 

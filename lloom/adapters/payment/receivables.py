@@ -99,6 +99,13 @@ class Receivables:
         """A Worker is there: what it had leased in an earlier life is free again."""
         await self._writer.write(lambda db: lanes.enlist(db, holder), 1)
 
+    async def take_back(self, client: bytes) -> None:
+        """Has Workers give back what they do not use of a client's lanes: what was lent outlasts no deposit that is taken out."""
+        held = await self._writer.write(lambda db: lanes.leased(db, client), 1)
+        back = await self._have_back([(each.lane, [lease.holder for lease in each.leases]) for each in held])
+        if back:
+            await self._lend(back[0][0], (), _Known({}, {}, frozenset()), back)
+
     def _may_be_richer(self, grant: Grant) -> bool:
         client, seconds = grant.lane.client, self._treasury.policy.limits.check_seconds
         return grant.short > 0 and grant.reason == "funds" and self._treasury.aged(client, seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from loguru import logger
@@ -21,7 +21,6 @@ from lloom.core.payment.events import Seen
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Receivable
 from lloom.core.payment.settlement import Due, batches
-from lloom.core.payment.voucher import CheckedVoucher, read
 from lloom.core.receipt import Lane
 
 AGAIN_SECONDS: Final = 1800
@@ -41,13 +40,21 @@ _OF_CLIENTS: Final = (
     events.Reserved,
     events.ReleaseStarted,
 )
+_LEAVING: Final = (events.ThawStarted, events.Withdrawn, events.ReleaseStarted, events.Released)
+"""A client takes its money away."""
 _OF_LANES: Final = (events.Reserved, events.ReleaseStarted, events.Released, events.Skipped)
+
+TakeBack = Callable[[bytes], Awaitable[None]]
+"""Has back from Workers what they do not use of a client's lanes; it may raise RetryElsewhere."""
 
 
 class Settling:
     """One chain, one executor, one token. Its life is `run`, while the chain calls `on_events`."""
 
-    def __init__(self, bank: Bank, treasury: Treasury, writer: Writer, executor: NodeId, token: bytes) -> None:
+    def __init__(
+        self, bank: Bank, treasury: Treasury, writer: Writer, executor: NodeId, token: bytes, take_back: TakeBack
+    ) -> None:
+        self._take_back = take_back
         self._bank = bank
         self._treasury = treasury
         self._writer = writer
@@ -86,13 +93,12 @@ class Settling:
             if each.state.lane not in claimed and not _tried(each, now)
         ]
         dues = await self._dues(owing, everything)
-        signed = {each.state.lane: each.voucher for each in owing}
+        ready = {each.state.lane: each.claim for each in owing}
         numbers = []
         for chosen in batches(dues, self._treasury.policy, now):
-            vouchers = [signed[lane] for lane in chosen]
-            claims = [CheckedVoucher(read(each), each.usages, each) for each in vouchers]
+            claims = [ready[lane] for lane in chosen]
             number = await self._bank.settle(self._token, claims)
-            await self._writer.write(lambda db, them=vouchers: lanes.hand(db, them, now), len(vouchers))  # type: ignore[misc]
+            await self._writer.write(lambda db, them=claims: lanes.hand(db, them, now), len(claims))  # type: ignore[misc]
             logger.info("settlement {}: redeems {} vouchers", number, len(claims))
             numbers.append(number)
         return numbers
@@ -105,6 +111,8 @@ class Settling:
             for each in seen:
                 self._treasury.deposited(each)
             await self._treasury.renew(self._shaken(seen))
+            for client in dict.fromkeys(each.event.client for each in seen if isinstance(each.event, _LEAVING)):
+                await self._take_back(client)
             stale = await self._paid(seen)
             for lane in await self._treasury.renew((), stale):
                 await self._reread(lane)
@@ -175,7 +183,7 @@ class Settling:
             confirmed = event.claimed if final else 0
             return receivable.paid(state, max(state.claimed, event.claimed), confirmed, state.reserved)
 
-        await self._writer.write(lambda db: lanes.paid(db, lane, change, event.cumulative), 1)
+        await self._writer.write(lambda db: lanes.paid(db, lane, change, event.target), 1)
 
     async def _reread(self, lane: Lane) -> None:
         line = await self._treasury.lane(lane)

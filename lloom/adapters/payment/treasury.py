@@ -19,7 +19,7 @@ from lloom.core.payment.events import Deposited, Seen
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Means
 from lloom.core.payment.settlement import Policy
-from lloom.core.payment.voucher import CheckedVoucher
+from lloom.core.payment.voucher import Claim
 from lloom.core.receipt import Lane
 from lloom.core.settings import Chain, SettlementSettings
 
@@ -45,7 +45,7 @@ class Bank(Protocol):
     async def gas_price(self) -> int:
         """Of a unit of gas, in smallest units of the coin."""
 
-    async def settle(self, token: bytes, claims: Sequence[CheckedVoucher]) -> int:
+    async def settle(self, token: bytes, claims: Sequence[Claim]) -> int:
         """Journals a settlement that will be sent once; its number."""
 
     async def claims(self) -> list[tuple[Lane, int]]:

@@ -186,6 +186,7 @@ class Lane:
             token=wallet.token,
             lane=payable.number,
             cumulative=cumulative,
+            accepted=min(payable.accepted, cumulative),
             usage_hash=voucher.usage_hash(usages),
         )
         self._latest = voucher.sign(words, usages, payable.left_out, wallet.identity, wallet.domain)

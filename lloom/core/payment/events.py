@@ -91,13 +91,13 @@ class Refunded(Event, frozen=True):
 
 
 class Settled(Event, frozen=True):
-    """`cumulative`: what the voucher says; `claimed`: paid of it so far; `paid`: now."""
+    """`target`: what was asked for on the lane in all; `claimed`: paid of it so far; `paid`: now."""
 
     client: bytes
     executor: bytes
     token: bytes
     lane: int
-    cumulative: int
+    target: int
     claimed: int
     paid: int
 

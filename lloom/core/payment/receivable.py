@@ -55,7 +55,8 @@ class Receivable(Struct, frozen=True, kw_only=True):
     charged: int = 0
     """By all receipts."""
     doubled: int = 0
-    """Delivered for a request that another Worker served as well: no receipt says so, and it is owed all the same."""
+    """Delivered for a request that another Worker served as well. No receipt says so, so it is never redeemed; but it uses up
+    what the client promised."""
     leases: tuple[Lease, ...] = ()
     claimed: int = 0
     """Ever paid on chain, as of its latest block."""
@@ -68,6 +69,11 @@ class Receivable(Struct, frozen=True, kw_only=True):
     def owed(self) -> int:
         """What was delivered, and what Workers may deliver without asking."""
         return self.charged + self.doubled + sum(lease.open for lease in self.leases)
+
+    @property
+    def redeemable(self) -> int:
+        """What the contract is to pay in all: what receipts charged, as far as a voucher promises it."""
+        return min(self.charged, self.vouched)
 
     @property
     def overdrawn(self) -> int:

@@ -14,7 +14,7 @@ from lloom.core.settings import Chain, SettlementSettings
 
 BATCH_GAS: Final = 45_000
 """Gas of a settlement besides its lanes (contracts/, gas snapshot; rounded up, as all of these)."""
-LANE_GAS: Final = 46_000
+LANE_GAS: Final = 47_000
 """Of one lane, with the usage of one model."""
 MODEL_GAS: Final = 16_000
 """Of each further model."""
@@ -45,7 +45,7 @@ class Due(Struct, frozen=True, kw_only=True):
     @property
     def amount(self) -> int:
         """What a settlement would bring now."""
-        return max(0, min(self.state.vouched - self.state.claimed, self.state.reserved + self.available))
+        return max(0, min(self.state.redeemable - self.state.claimed, self.state.reserved + self.available))
 
     @property
     def gas(self) -> int:

@@ -25,7 +25,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     cost: int = 0
     """What the receipts charge, in smallest units of the chain's token."""
     paid: int = 0
-    """What the contract has moved for it."""
+    """What the contract has moved for it: all of the cost once it is redeemed."""
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ def rows(entries: Iterable[Entry], by: By) -> list[Row]:
 
 def differences(ledger: Iterable[Row], on_chain: Iterable[Row]) -> list[Difference]:
     """Where the journal and the contract's events disagree on what was served, or on what was paid. What receipts charge no
-    chain tells: it is paid in advance, so `paid` is more.
+    chain tells: `paid` is as much once all is redeemed, and less before.
     """
     left, right = ({(row.key, row.chain): row for row in account} for account in (ledger, on_chain))
     nothing = dict.fromkeys(_NUMBERS, 0)

@@ -1,4 +1,4 @@
-"""Vouchers: how much a client ever owes on a lane, signed; what the contract pays against. It keeps no ledger.
+"""Vouchers: how much a client ever promises on a lane, signed; what the contract pays against. It keeps no ledger.
 
 A voucher travels as its encoded words and a signature (`messages.SignedVoucher`); only `check` makes a `CheckedVoucher` of it.
 """
@@ -18,7 +18,7 @@ from lloom.core.messages import SignedVoucher, Usage
 from lloom.core.receipt import Lane
 
 VOUCHER: Final = StructType(
-    "Voucher(address client,address executor,address token,uint64 lane,uint128 cumulative,bytes32 usageHash)"
+    "Voucher(address client,address executor,address token,uint64 lane,uint128 cumulative,uint128 accepted,bytes32 usageHash)"
 )
 RESERVE: Final = StructType(
     "Reserve(address client,address executor,address token,uint64 lane,uint128 total,uint64 deadline)"
@@ -36,13 +36,16 @@ _HIGH_BIT: Final = 1 << 255
 
 
 class Voucher(Struct, frozen=True):
-    """`cumulative` is everything ever owed on the lane, in smallest units of `token`; members in the order that is signed."""
+    """`cumulative` is everything ever promised on the lane, in smallest units of `token`; `accepted` is what of it the client has
+    accepted receipts for: what the usage costs. Members in the order that is signed.
+    """
 
     client: bytes
     executor: bytes
     token: bytes
     lane: int
     cumulative: int
+    accepted: int
     usage_hash: bytes
 
 
@@ -57,6 +60,13 @@ class CheckedVoucher(Struct, frozen=True):
     def lane(self) -> Lane:
         """The lane at the executor that the voucher names."""
         return Lane(self.voucher.client, self.voucher.token, self.voucher.lane)
+
+
+class Claim(Struct, frozen=True):
+    """A voucher that is redeemed until `up_to` was ever paid on its lane: what was charged, however much more it promises."""
+
+    checked: CheckedVoucher
+    up_to: int
 
 
 def sign(

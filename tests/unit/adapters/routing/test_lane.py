@@ -283,7 +283,7 @@ async def test_a_closing_voucher_is_sent_when_it_says_something_new() -> None:
     await subject.lane.close()
     await subject.lane.close()
     [closing] = subject.line.said
-    assert (read(closing).cumulative, closing.usages[0].requests) == (52_000, 1)
+    assert (read(closing).cumulative, read(closing).accepted, closing.usages[0].requests) == (52_000, 5_000, 1)
 
 
 async def test_what_was_accepted_on_credit_is_promised_at_the_end() -> None:
@@ -292,7 +292,7 @@ async def test_what_was_accepted_on_credit_is_promised_at_the_end() -> None:
     await subject.cover(bought)
     subject.settle(bought, cost=70_000, charged=70_000)
     await subject.lane.close()
-    assert read(subject.line.said[-1]).cumulative == 70_000
+    assert read(subject.line.said[-1]).cumulative == read(subject.line.said[-1]).accepted == 70_000
 
 
 async def test_a_long_answer_is_counted_in_a_thread_and_not_kept() -> None:

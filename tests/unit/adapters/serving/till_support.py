@@ -58,7 +58,7 @@ def signed(
     cumulative: int, lane: Lane = LANE, by: Identity = CLIENT, executor: Identity = EXECUTOR, requests: int = 0
 ) -> SignedVoucher:
     usages = (Usage(bytes(32), 0, 0, requests),) if requests else ()
-    words = Voucher(lane.client, executor.address, lane.token, lane.number, cumulative, voucher.usage_hash(usages))
+    words = Voucher(lane.client, executor.address, lane.token, lane.number, cumulative, 0, voucher.usage_hash(usages))
     return voucher.sign(words, usages, (), by, DOMAIN)
 
 

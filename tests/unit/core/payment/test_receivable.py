@@ -77,7 +77,7 @@ def test_a_debt_beyond_the_credit_blocks_a_new_lane_even_with_a_voucher() -> Non
 def test_what_was_delivered_twice_is_owed_though_no_receipt_says_so() -> None:
     state, _ = receivable.lend(lane(vouched=100), A, ask(least=60), alone())
     state = receivable.doubled(state, A, 60)
-    assert (state.charged, state.owed) == (0, 100)
+    assert (state.charged, state.owed, state.redeemable) == (0, 100, 0)
 
 
 def test_no_more_is_relied_on_than_the_client_has() -> None:
@@ -314,7 +314,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(lane=lanes, paid=amounts, final=st.booleans())
     def a_voucher_is_redeemed(self, lane: Lane, paid: int, final: bool) -> None:
         state = self.states[lane]
-        claimed = min(self.best[lane], state.claimed + paid)
+        claimed = max(state.claimed, min(state.redeemable, state.claimed + paid))
         self.states[lane] = receivable.paid(state, claimed, claimed if final else 0, 0)
 
     @invariant()
@@ -334,6 +334,7 @@ class Ledger(RuleBasedStateMachine):
         for lane, state in self.states.items():
             assert state.charged == self.issued[lane]
             assert state.vouched == self.best[lane]
+            assert state.confirmed <= state.claimed <= state.redeemable == min(self.issued[lane], self.best[lane])
 
 
 Ledger.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

@@ -22,7 +22,9 @@ RICH = 10 * THRESHOLD
 
 
 def due(amount: int, number: int = 0, **what: Any) -> Due:
-    state = Receivable(lane=Lane(what.pop("client", bytes(20)), bytes(20), number), vouched=amount + 1, claimed=1)
+    state = Receivable(
+        lane=Lane(what.pop("client", bytes(20)), bytes(20), number), vouched=1 << 100, charged=amount + 1, claimed=1
+    )
     return Due(**{"state": state, "since": NOW, "available": RICH, **what})
 
 
@@ -74,11 +76,20 @@ def test_the_lanes_of_one_client_count_together() -> None:
 
 def test_a_lane_that_is_not_worth_its_gas_does_not_come_along() -> None:
     assert chosen(due(THRESHOLD, 1), due(PRICE * LANE_GAS, 2)) == [[1]]
-    first = replace(due(PRICE * (LANE_GAS + FIRST_GAS), 2), state=Receivable(lane=due(1, 2).lane, vouched=1_460_000))
+    first = replace(
+        due(PRICE * (LANE_GAS + FIRST_GAS), 2),
+        state=Receivable(lane=due(1, 2).lane, vouched=1 << 100, charged=1_470_000),
+    )
     assert first.amount == PRICE * (LANE_GAS + FIRST_GAS)
     assert chosen(due(THRESHOLD, 1), first) == [[1]]
     many = due(PRICE * (LANE_GAS + 2 * MODEL_GAS), 2, models=3)
     assert chosen(due(THRESHOLD, 1), many) == [[1]]
+
+
+def test_what_was_charged_is_due_as_far_as_it_is_promised() -> None:
+    for vouched, charged, claimed, amount in ((100, 70, 0, 70), (60, 70, 0, 60), (100, 70, 70, 0), (100, 70, 80, 0)):
+        state = Receivable(lane=due(1).lane, vouched=vouched, charged=charged, claimed=claimed)
+        assert replace(due(1), state=state).amount == amount
 
 
 def test_nothing_is_claimed_that_the_client_does_not_have() -> None:
