@@ -19,7 +19,9 @@ import pytest
 from support import ROOT, Process, environment, free_port, launch
 
 from lloom.adapters.chain import anvil
+from lloom.core import messages
 from lloom.core.errors import ConfigError
+from lloom.core.payment.voucher import read
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -27,6 +29,7 @@ MODEL = "mock-small"
 INPUT_PRICE, OUTPUT_PRICE = 10**17, 4 * 10**17
 PAID_IN = 10**18
 PARALLEL = 16
+SIGNED = messages.decoder(messages.SignedVoucher)
 PEER_GAS = 316_860
 """Of one request where each is written to the chain by itself."""
 
@@ -85,6 +88,11 @@ class Market:
         """Receipts that the executor gave, or the client accepted."""
         ((count,),) = self.rows(role, f"SELECT count(*) FROM {'issued' if role == 'executor' else 'kept'}")
         return int(count)
+
+    def accepted(self) -> int:
+        """What the executor's vouchers say that its client accepted."""
+        vouchers = self.rows("executor", "SELECT voucher FROM lane")
+        return sum(read(messages.decode(raw, SIGNED)).accepted for (raw,) in vouchers)
 
     async def at_rest(self) -> None:
         """Returns once the client has every receipt, and the executor the voucher that tells of it."""
@@ -159,12 +167,16 @@ async def test_a_thousand_requests_cost_what_journal_and_contract_both_say(marke
     for name in ("requests", "input_tokens", "output_tokens"):
         assert len({row[name] for row in rows.values()}) == 1, name
     assert rows["client", "chain"]["requests"] >= 1100
-    assert rows["client", "ledger"]["cost"] == rows["executor", "ledger"]["cost"]
     assert rows["client", "chain"]["paid"] == rows["executor", "chain"]["paid"] == paid
+    assert rows["client", "ledger"]["cost"] == rows["executor", "ledger"]["cost"] == market.accepted() == paid
 
     gas = sum(sent["gas"] for sent in settled["transactions"])
     assert gas <= 100 * 1000
-    print(f"\n{gas} gas for 1000 requests: {gas / 1000:.0f} a request, where one by one it takes {PEER_GAS}")
+    times = PEER_GAS * 1000 / gas
+    print(
+        f"\n{gas} gas for 1000 requests: {gas / 1000:.0f} a request; one by one {PEER_GAS}, {times:.0f} times as much"
+    )
+    print(f"{paid} charged by receipts, accepted with vouchers, and settled")
     both = market.attempt("executor", "command=usage", "source=both")
     assert both.returncode == 0, both.stdout + both.stderr
     print(both.stdout)
@@ -198,6 +210,8 @@ async def test_nothing_is_lost_or_paid_twice_when_ledgers_and_workers_are_killed
     assert usage[0]["cost"] == usage[1]["cost"]
     assert usage[0]["requests"] == usage[1]["requests"]
     assert settled["chain"] == "anvil"
+    (chain,) = market.run("executor", "command=usage", "source=chain", "by=chain")
+    assert usage[0]["cost"] == usage[1]["cost"] == market.accepted() == chain["paid"]
 
 
 async def test_a_validator_that_has_paid_in_probes_for_money_and_under_another_name(market: Market) -> None:

@@ -91,6 +91,21 @@ async def owed(it: Market) -> Receivable:
     return found
 
 
+async def agreed(it: Market, buyer: Buyer) -> None:
+    """Returns once the idle lane's voucher is in the executor's journal: all that was charged was accepted, and is redeemed."""
+    await buyer.purse.lanes._lanes[it.owner.address].close()
+    charged, claim = (await owed(it)).charged, None
+    while claim is None or claim.checked.voucher.accepted < charged:  # bounded by the buyer's own timeout
+        await asyncio.sleep(0.001)
+        [owing] = await it.books.writer.write(lanes.owing, 1)
+        claim = owing.claim
+    receipts = [read_receipt(each.signed.receipt) for each in buyer.bank.judged]
+    accepted = lane(buyer, it).accepted
+    assert claim.up_to == claim.checked.voucher.accepted == accepted == charged == sum(each.cost for each in receipts)
+    assert claim.checked.voucher.cumulative >= charged
+    assert sum(usage.requests for usage in claim.checked.usages) == len(receipts)
+
+
 def lane(buyer: Buyer, it: Market) -> Any:
     return buyer.purse.lanes._lanes[it.owner.address].payable
 
@@ -105,6 +120,7 @@ async def test_what_one_side_charges_the_other_accepts_and_promises(tmp_path: Pa
         assert payable.accepted == books.charged > 0
         assert payable.signed >= books.charged
         assert payable.signed - payable.accepted <= PREPAY.per_executor
+        await agreed(it, buyer)
         await asyncio.gather(*(worker.desk.till.close() for worker in it.workers))
         assert (await owed(it)).vouched <= payable.signed
 
@@ -123,6 +139,7 @@ async def test_long_answers_in_parallel_are_paid_as_they_come(tmp_path: Path, wo
         assert payable.accepted == books.charged >= 3 * streams * words * TOKEN_PRICE
         assert payable.grants == {}
         assert payable.signed - payable.accepted <= PREPAY.per_executor
+        await agreed(it, buyer)
 
 
 async def test_a_backend_that_counts_half_as_much_again_is_paid_to_the_end(tmp_path: Path) -> None:
@@ -187,3 +204,4 @@ async def test_a_cancelled_answer_is_paid_as_far_as_it_arrived(tmp_path: Path) -
             assert (judged.problem, receipt.status) == ("", Status.CANCELLED)
             assert 0 < receipt.output_tokens <= 7
             assert lane(buyer, it).accepted == receipt.cost == (await owed(it)).charged
+            await agreed(it, buyer)

@@ -29,7 +29,7 @@ from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import Done, LaneCall, LaneState, wei
 from lloom.core.payment.numbering import TWICE, WRONG_TOTAL
-from lloom.core.payment.voucher import Voucher, sign, usage_hash
+from lloom.core.payment.voucher import Voucher, read, sign, usage_hash
 from lloom.core.receipt import Receipt, Status, sign_receipt
 from lloom.core.routing.breaker import State
 from tests.unit.adapters.routing_support import request
@@ -43,7 +43,8 @@ async def ask(buyer: Buyer, **fields: Any) -> bytes:
 
 
 def report(what: str, seller: Seller, accepted: int, bound: int) -> int:
-    """Prints, and returns, what the executor can redeem beyond what was accepted."""
+    """Prints, and returns, what the executor can redeem beyond what was accepted; nobody else can redeem any of that."""
+    assert all(read(book.voucher).accepted <= accepted for book in seller.books.values() if book.voucher)
     loss = max(book.best for book in seller.books.values()) - accepted
     print(f"{what}: {max(0, loss)} lost of at most {bound}, in smallest units")
     return loss
@@ -246,7 +247,7 @@ async def test_a_receipt_that_somebody_else_signed_counts_for_nothing(tmp_path: 
 async def test_a_voucher_that_we_did_not_sign_promises_nothing(tmp_path: Path) -> None:
     class Forger(Seller):
         def state(self, call: LaneCall) -> LaneState:
-            words = Voucher(self.client, self.address, TOKEN, call.lane, 1 << 100, usage_hash(()))
+            words = Voucher(self.client, self.address, TOKEN, call.lane, 1 << 100, 0, usage_hash(()))
             forged = sign(words, (), (), Identity.generate(), DOMAIN)
             return LaneState(wei(1 << 100), 0, wei(0), forged, ())
 
