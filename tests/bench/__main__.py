@@ -1,4 +1,4 @@
-"""Lloom beside the mock it asks and LiteLLM's proxy, in one run: `just bench` prints a table. See `just bench --help`."""
+"""Lloom beside the mock it asks, LiteLLM's proxy and vllm-router, in one run: `just bench` prints a table. See `--help`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import msgspec
 from tests.bench import dht, load, table
 from tests.bench.figures import LOADS, Load, Round
 from tests.bench.load import Incomplete, Job, Sample
-from tests.bench.proxy import install, proxy
+from tests.bench.peers import install, proxy, router
 from tests.bench.systems import NotStarted, System, lloom, mock
 
 CORES = 2
@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=_count, help=f"rounds in which all systems take turns ({ROUNDS})")
     parser.add_argument(
-        "--no-litellm", action="store_true", help="leave out LiteLLM's proxy, which has to be installed"
+        "--no-peers", action="store_true", help="leave out LiteLLM's proxy and vllm-router, which have to be installed"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures, round by round, to a file")
     return parser.parse_args()
@@ -55,15 +55,16 @@ def say(message: str) -> None:
 def start(stack: ExitStack, wanted: argparse.Namespace) -> list[System]:
     """All systems, running; `stack` stops them."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lloom-bench-", ignore_cleanup_errors=True)))
-    if not wanted.no_litellm:
-        say("preparing LiteLLM's proxy in .venv-bench (700 MB at the first run) ...")
+    if not wanted.no_peers:
+        say("preparing LiteLLM's proxy and vllm-router in .venv-bench (800 MB at the first run) ...")
         install()
     say("starting the mock, a local chain, and a network of five nodes ...")
     upstream = stack.enter_context(mock())
     systems = [upstream, *stack.enter_context(lloom(upstream.port, folder))]
-    if not wanted.no_litellm:
-        say("starting LiteLLM's proxy ...")
+    if not wanted.no_peers:
+        say("starting LiteLLM's proxy and vllm-router ...")
         systems.append(stack.enter_context(proxy(upstream.port, folder)))
+        systems.append(stack.enter_context(router(upstream.port, folder)))
     return systems
 
 

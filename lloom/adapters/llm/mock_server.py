@@ -132,6 +132,8 @@ class Connection(HttpConnection):
                 self._embed(request)
             case "GET", "/v1/models":
                 self.send(200, mock_answers.models(self._server.behaviour.models))
+            case "GET", "/health":
+                self.send(200, b"{}")
             case "GET", "/mock/stats":
                 self.send(200, msgspec.json.encode(asdict(stats)))
             case _:

@@ -1,4 +1,7 @@
-"""LiteLLM's proxy with one worker, in an environment of its own that is made at the first run. It is not tuned either way."""
+"""The peers, in an environment of their own that is made at the first run: LiteLLM's proxy with one worker, and vllm-router.
+
+Neither is tuned either way.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +54,10 @@ def install() -> None:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
         except subprocess.CalledProcessError as error:
             raise NotStarted(
-                f"LiteLLM's proxy cannot be installed (--no-litellm leaves it out): {error.stderr.strip()}"
+                f"the peers cannot be installed (--no-peers leaves them out): {error.stderr.strip()}"
             ) from None
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise NotStarted(f"LiteLLM's proxy cannot be installed (--no-litellm leaves it out): {error}") from None
+            raise NotStarted(f"the peers cannot be installed (--no-peers leaves them out): {error}") from None
     stamp.write_text(wanted)
 
 
@@ -74,17 +77,39 @@ def proxy(upstream: int, folder: Path) -> Iterator[System]:
     options = {"env": environment(**settings), "cwd": folder, "stderr": subprocess.STDOUT}
     command += ["--num_workers", "1", "--telemetry", "False"]
     with log.open("wb") as output, process(command, stdout=output, **options) as popen:
-        if not _answers(port, popen):
+        if not _answers(port, "/health/liveliness", popen):
             raise NotStarted(f"LiteLLM's proxy does not start: {log.read_text(errors='replace')[-2000:]}")
         yield System("LiteLLM proxy", port, MODEL, {"proxy": lambda: psutil.Process(popen.pid)}, key)
 
 
-def _answers(port: int, popen: subprocess.Popen[bytes]) -> bool:
+@contextmanager
+def router(upstream: int, folder: Path) -> Iterator[System]:
+    """vllm-router before `upstream` (a port), its files in `folder`. It is Rust: as fast as forwarding gets."""
+    port, log = free_port(), folder / "router.log"
+    command = [str(_binary("vllm-router")), "--worker-urls", f"http://127.0.0.1:{upstream}", "--policy", "round_robin"]
+    command += [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--prometheus-port",
+        str(free_port()),
+        "--log-level",
+        "error",
+    ]
+    options = {"env": environment(HOME=str(folder)), "cwd": folder, "stderr": subprocess.STDOUT}
+    with log.open("wb") as output, process(command, stdout=output, **options) as popen:
+        if not _answers(port, "/health", popen):
+            raise NotStarted(f"vllm-router does not start: {log.read_text(errors='replace')[-2000:]}")
+        yield System("vllm-router", port, MODEL, {"router": lambda: psutil.Process(popen.pid)})
+
+
+def _answers(port: int, path: str, popen: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and popen.poll() is None:
         link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(link):
-            link.request("GET", "/health/liveliness")
+            link.request("GET", path)
             if link.getresponse().status == http.client.OK:
                 return True
         time.sleep(0.25)
