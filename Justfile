@@ -36,7 +36,7 @@ unit *arguments:
 contracts *arguments:
     @contracts/check.sh {{ arguments }}
 
-# Latency and throughput beside the LiteLLM proxy, in one run; `bench dht`: discovery beside stock kademlia (takes minutes)
+# Latency and throughput beside LiteLLM's proxy and vllm-router, in one run; `bench dht`: discovery beside stock kademlia (takes minutes)
 bench *arguments:
     python -m tests.bench {{ arguments }}
 
