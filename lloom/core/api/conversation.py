@@ -23,7 +23,7 @@ def file_part(name: str, data: str) -> Part:
 
 
 class Conversation:
-    """The messages so far. Text stays a plain string wherever it can: not every backend takes parts.
+    """The messages so far, in a form that every model takes: instructions first, turns in turn, text as plain strings.
 
     Results of tools can only be text in a chat, and stand together: their images follow as the user's.
     """
@@ -33,20 +33,25 @@ class Conversation:
         self._shown: list[Part] = []
 
     def system(self, text: str) -> None:
-        """Instructions. Those at the beginning become one message: many models take no second one."""
-        if self._messages and all(message["role"] == "system" for message in self._messages):
+        """Instructions. Later ones become the user's, in a tag: many models take none there, or take no more than one."""
+        if not self._messages:
+            self._messages.append({"role": "system", "content": text})
+        elif self._messages[-1]["role"] == "system":
             self._messages[-1]["content"] += f"\n\n{text}"
         else:
-            self._say("system", text)
+            self.user([text_part(f"<system>\n{text}\n</system>")])
 
     def user(self, parts: list[Part]) -> None:
-        """What the user says and shows, after the images of results before it."""
+        """What the user says and shows, after the images of results before it; all that comes together is one message."""
         shown, self._shown = self._shown, []
-        self._messages.append({"role": "user", "content": _content(shown + parts)})
+        if not self._messages or self._messages[-1]["role"] != "user":
+            self._messages.append({"role": "user", "content": []})
+        self._messages[-1]["content"] += shown + parts
 
     def assistant(self, text: str) -> None:
         """What the model said."""
-        self._say("assistant", text)
+        self._show()
+        self._messages.append({"role": "assistant", "content": text})
 
     def call(self, id: str, name: str, arguments: str) -> None:
         """A call of the model, in the same message as what it said and called just before."""
@@ -68,18 +73,15 @@ class Conversation:
     def messages(self) -> list[dict[str, Any]]:
         """All of it, in OpenAI's wire form."""
         self._show()
-        return self._messages
-
-    def _say(self, role: str, text: str) -> None:
-        self._show()
-        self._messages.append({"role": role, "content": text})
+        return [_plain(message) for message in self._messages]
 
     def _show(self) -> None:
         if self._shown:
             self.user([])
 
 
-def _content(parts: list[Part]) -> str | list[Part]:
-    if all(part["type"] == "text" for part in parts):
-        return "\n".join(part["text"] for part in parts)
-    return parts
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    parts = message["content"]
+    if not isinstance(parts, list) or any(part["type"] != "text" for part in parts):
+        return message
+    return message | {"content": "\n".join(part["text"] for part in parts)}

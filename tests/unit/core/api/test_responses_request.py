@@ -93,13 +93,11 @@ def test_messages_may_be_written_short() -> None:
     assert talk(
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b"},
-        {"role": "system", "content": "c"},
-        {"role": "user", "content": "d"},
+        {"role": "user", "content": "c"},
     ) == [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b"},
-        {"role": "system", "content": "c"},
-        {"role": "user", "content": "d"},
+        {"role": "user", "content": "c"},
     ]
 
 
