@@ -68,17 +68,21 @@ def question(rng: Random, most: int) -> Question:
     """One short question, with an answer of `most` tokens, or down to half of that."""
     told = [_sentence(rng, _SAYING) for _ in range(rng.choice((0, 0, 1, 2)))]
     text = " ".join([*told, _sentence(rng, _ASKING)])
-    return Question(text, rng.randint((most + 1) // 2, most), rng.randrange(1 << 31))
+    return _limited(rng, text, most)
 
 
-def long_text(rng: Random, tokens: int) -> str:
-    """A question at the end of about `tokens` tokens of small talk."""
+def long_question(rng: Random, tokens: int, most: int) -> Question:
+    """A question at the end of about `tokens` tokens of small talk; its answer as for a short one."""
     sentences: list[str] = []
     words = 0
     while words < tokens * _WORDS_PER_TOKEN:
         sentences.append(_sentence(rng, _SAYING))
         words += len(sentences[-1].split())
-    return " ".join([*sentences, _sentence(rng, _ASKING)])
+    return _limited(rng, " ".join([*sentences, _sentence(rng, _ASKING)]), most)
+
+
+def _limited(rng: Random, text: str, most: int) -> Question:
+    return Question(text, rng.randint((most + 1) // 2, most), rng.randrange(1 << 31))
 
 
 def _sentence(rng: Random, forms: tuple[str, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Annotated, Final
 
 import msgspec
@@ -66,7 +68,17 @@ class Vouch(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
         return any(probe.conduct.doubts() for probe in self.probes)
 
 
+_PROBES: Final = 128
+_PROBES_BYTES: Final = 12 * 1024
+"""The rest of a vouch has room for the endpoints."""
+
 _decoder = decoder(Vouch)
+
+
+def fitting(probes: Sequence[Probe]) -> tuple[Probe, ...]:
+    """As many of `probes`, from the first on, as there is room for in a vouch: ids of models can be long."""
+    sizes = accumulate(len(msgspec.msgpack.encode(probe)) for probe in probes[:_PROBES])
+    return tuple(probes[: sum(size <= _PROBES_BYTES for size in sizes)])
 
 
 def seal(vouch: Vouch, identity: Identity, network: str) -> bytes:

@@ -134,6 +134,7 @@ async def test_the_requests_of_a_probe_look_like_any_clients() -> None:
             await its.look(offer)
         bodies = [msgspec.json.decode(body) for _, body in counter.engine.asked]
         assert len({body["messages"][0]["content"] for body in bodies}) == len(bodies) == 8
+        assert {body["max_tokens"] for body in bodies} <= set(range(8, 17))
         common = ("max_tokens", "messages", "model", "stream")
         assert {tuple(sorted(body)) for body in bodies} == {common, tuple(sorted((*common, "temperature")))}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from market_support import END, PRICE, TOKEN_COST, Buyer, Sale, Seller, Serve, buying, listening, well
+from market_support import END, TOKEN_COST, Buyer, Sale, Seller, Serve, buying, listening, well
 from payables_support import CLIENT
 from test_prober import SETTINGS, pool_of, prober
 
@@ -135,7 +136,7 @@ async def test_one_answer_that_differs_condemns_nobody() -> None:
 
 async def test_executors_are_visited_by_strangers_who_change_and_ask_all_the_same() -> None:
     sellers = tuple(free(serving(answer)) for _ in range(6))
-    owner, clock = Identity.generate(), [0.0]
+    owner, clock, began = Identity.generate(), [0.0], time.time()
     async with (
         asyncio.timeout(60),
         listening(*sellers),
@@ -147,6 +148,10 @@ async def test_executors_are_visited_by_strangers_who_change_and_ask_all_the_sam
     assert owner.address not in visitors
     assert 2 <= len(visitors) <= 4
     assert all(sale.request.client == sale.stream.connection.peer for seller in sellers for sale in seller.sales)
+    lives = [sale.request.deadline - began for seller in sellers for sale in seller.sales]
+    assert min(lives) >= ROUTING.total_seconds > SETTINGS.probe_timeout_seconds, (
+        "a probe waits no shorter than a client"
+    )
     questions = {asked(seller.sales[0])["messages"][0]["content"] for seller in sellers}
     assert len(questions) == 1
 
@@ -190,13 +195,17 @@ async def test_probing_ends_with_the_budget_and_says_nothing_then(tmp_path: Path
         assert buyer.lies == []
 
 
-@pytest.mark.parametrize(("price", "times"), [(PRICE, 2), (10**16, 0)])
-async def test_what_a_question_may_cost_is_bounded(tmp_path: Path, price: int, times: int) -> None:
-    seller = Seller(frugally, price=price)
+DEAR = (SETTINGS.probe_context + SETTINGS.probe_tokens) * TOKEN_COST
+"""The most that a question costs."""
+
+
+@pytest.mark.parametrize(("most", "times"), [(DEAR, 2), (DEAR - 1, 0)])
+async def test_what_a_question_may_cost_is_bounded(tmp_path: Path, most: int, times: int) -> None:
+    seller = Seller(frugally)
     async with (
         asyncio.timeout(60),
         paying(tmp_path / "ledger.sqlite", seller) as (_, payer),
-        prober(payer=payer) as (its, _),
+        prober(payer=payer, probe_cost=most) as (its, _),
     ):
         said = await its.look(seller.offer)
     assert len(seller.sales) == times

@@ -67,7 +67,7 @@ class _Answered:
     """Seconds to the first content."""
 
 
-async def probe(visit: Visit, question: Question, long: str) -> Seen | None:
+async def probe(visit: Visit, question: Question, long: Question) -> Seen | None:
     """What became of a question and of a long one; None if that tells nothing: the executor is busy, or wants more money.
 
     Unpaid if we cannot, or may not, pay for it.
@@ -77,10 +77,10 @@ async def probe(visit: Visit, question: Question, long: str) -> Seen | None:
         answered = await _tried(_question(visit, question))
         if answered is None:
             return Seen(Probe(model, answered=False))
-        at_length = await _tried(_ask(visit, long, 1, {}))
+        at_length = await _tried(_ask(visit, long, {}))
     except _Unseen:
         return None
-    context = 0 if at_length is None else await _count(long, visit.candidate.terms.encoding)
+    context = 0 if at_length is None else await _count(long.text, visit.candidate.terms.encoding)
     said, first = answered.said, answered.first
     rest = said.seconds - first
     rate = (said.tokens - 1) / rest if said.tokens > 1 and rest > 0 else 0.0
@@ -106,18 +106,23 @@ async def _question(visit: Visit, question: Question) -> _Answered:
     alike: dict[str, Any] = {"temperature": 0}
     if _SEED in visit.candidate.terms.features:
         alike["seed"] = question.seed
-    limit = min(question.tokens, visit.candidate.terms.max_output)
     try:
-        return await _ask(visit, question.text, limit, alike)
+        return await _ask(visit, question, alike)
     except CallerFault:
-        return await _ask(visit, question.text, limit, {})
+        return await _ask(visit, question, {})
 
 
-async def _ask(visit: Visit, text: str, limit: int, alike: dict[str, Any]) -> _Answered:
+async def _ask(visit: Visit, question: Question, alike: dict[str, Any]) -> _Answered:
     """One request from its first byte to its last. RetryElsewhere if it fails, PeerFault if what comes is no answer to it."""
     loop, candidate = asyncio.get_running_loop(), visit.candidate
-    body = {"model": candidate.terms.id, "messages": [{"role": "user", "content": text}], "max_tokens": limit, **alike}
-    request = chat.parse(msgspec.json.encode({**body, "stream": True}))
+    body = {
+        "model": candidate.terms.id,
+        "messages": [{"role": "user", "content": question.text}],
+        "max_tokens": min(question.tokens, candidate.terms.max_output),
+        "stream": True,
+        **alike,
+    }
+    request = chat.parse(msgspec.json.encode(body))
     order, paid = await _order(visit, request)
     answer = Attempt(candidate, visit.deadline, visit.shopper.keeping)
     began = loop.time()
@@ -136,8 +141,9 @@ async def _ask(visit: Visit, text: str, limit: int, alike: dict[str, Any]) -> _A
 async def _order(visit: Visit, request: ApiRequest) -> tuple[Order, Paid | None]:
     """The signed order, and what pays for it. Unpaid if that cannot be, or may not."""
     shopper, candidate = visit.shopper, visit.candidate
-    left = max(0.0, visit.deadline - asyncio.get_running_loop().time())
-    ending = Nonce(os.urandom(32), os.urandom(16)), math.ceil(time.time() + left)
+    # As long as clients wait, not as long as we do: nobody shall know a probe by its hurry.
+    deadline = math.ceil(time.time() + shopper.keeping.settings.total_seconds)
+    ending = Nonce(os.urandom(32), os.urandom(16)), deadline
     if candidate.payment is None:
         return shopper.client.order(request, candidate, *ending), None
     purse = shopper.purses.of(candidate.payment)

@@ -30,6 +30,8 @@ _ENDPOINTS: Final = 16
 """Endpoints of one executor that are dialled in one round."""
 _MODELS: Final = 16
 """Models of one executor that are asked in one round; the others have their turn in the next ones."""
+_LEEWAY: Final = 0.4
+"""A look comes later by up to this share of the pause, by lot: what comes like clockwork is no client."""
 _LOOK_SECONDS: Final = 5.0
 """Longest pause before newcomers are looked for."""
 
@@ -76,6 +78,7 @@ class Prober:
         self._rounds = Rounds(self._settings.probe_seconds)
         self._scrutiny = Scrutiny(rng, self._settings.probe_seconds, self._settings.probe_tokens)
         self._seen: dict[NodeId, dict[str, Probe]] = {}
+        self._doubts: dict[NodeId, set[str]] = {}
         self._turn = 0
 
     async def run(self) -> None:
@@ -110,6 +113,7 @@ class Prober:
         """The executor whose turn it is, which begins."""
         offers = {NodeId(offer.executor): offer for offer in self._catalogue.offers(time.time())}
         self._seen = {executor: seen for executor, seen in self._seen.items() if executor in offers}
+        self._doubts = {executor: doubts for executor, doubts in self._doubts.items() if executor in offers}
         self._scrutiny.keep(offers.keys())
         executor = self._rounds.next({each: self._catalogue.source(each) for each in offers}, self._clock())
         return None if executor is None else offers[executor]
@@ -122,7 +126,8 @@ class Prober:
         except Exception:  # noqa: BLE001 - the boundary of a task: one executor must not end the looking at all others
             logger.exception("the probe of {} failed in a way that was not expected", checksum(executor))
         finally:
-            self._rounds.ended(executor, well, self._clock())
+            later = self._rng.uniform(0, _LEEWAY) * self._settings.probe_seconds
+            self._rounds.ended(executor, well, self._clock() + later)
 
     async def _ask_all(self, reached: _Reached, models: Sequence[str], seen: dict[str, Probe]) -> None:
         """Notes in `seen` how each model answers at one of the workers that were reached, each time another one."""
@@ -151,7 +156,8 @@ class Prober:
         deadline = asyncio.get_running_loop().time() + self._settings.probe_timeout_seconds
         visit = Visit(shopper, connection, candidate, deadline)
         question = self._scrutiny.ask(executor, terms.id, self._clock())
-        long = questions.long_text(self._rng, min(terms.context // 2, self._settings.probe_context))
+        length = min(terms.context // 2, self._settings.probe_context)
+        long = questions.long_question(self._rng, length, self._settings.probe_tokens)
         seen = await probe(visit, question, long)
         if seen is not None and seen.said is not None:
             source = self._catalogue.source(executor)
@@ -190,12 +196,22 @@ class Prober:
             issued=int(now),
             expires=int(now + self._settings.vouch_seconds),
             reached=reached,
-            probes=tuple(probes[:128]),
+            probes=vouch.fitting(probes),
         )
         self._catalogue.put_vouch(vouch.seal(said, owner, self._network), said, now)
         self.vouched += 1
-        logger.debug("saw {}: {}", checksum(executor), _words(said))
+        self._tell(said)
         return said
+
+    def _tell(self, said: Vouch) -> None:
+        executor = NodeId(said.executor)
+        answered = sum(found.answered for found in said.probes)
+        told = f"{len(said.reached)} endpoints reached, {answered} of {len(said.probes)} models answer"
+        logger.debug("saw {}: {}", checksum(executor), told)
+        doubts = {f"{found.model} {doubt}" for found in said.probes for doubt in found.conduct.doubts()}
+        for doubt in sorted(doubts - self._doubts.get(executor, set())):
+            logger.warning("{} is suspected: its {}", checksum(executor), doubt)
+        self._doubts[executor] = doubts
 
     @property
     def _settings(self) -> ValidatorSettings:
@@ -223,10 +239,3 @@ def _offered(offer: Offer, model: str, endpoint: Endpoint) -> Iterator[Candidate
     assert terms is not None
     for payment, quote in quotes_of(offer, terms):
         yield Candidate(NodeId(offer.executor), endpoint, terms, quote, quote_hash(quote), payment)
-
-
-def _words(said: Vouch) -> str:
-    answered = sum(found.answered for found in said.probes)
-    doubts = {doubt for found in said.probes for doubt in found.conduct.doubts()}
-    told = f"{len(said.reached)} endpoints reached, {answered} of {len(said.probes)} models answer"
-    return "; but it ".join([told, *sorted(doubts)])

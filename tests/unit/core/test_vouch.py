@@ -42,6 +42,16 @@ def test_counts_out_of_bounds_are_refused(count: int) -> None:
         vouch.unseal(sealed, "test", 1500)
 
 
+@pytest.mark.parametrize(("name", "fits"), [("m", 128), ("m" * 120, 80)])
+def test_no_vouch_gets_too_long_to_be_read(name: str, fits: int) -> None:
+    probes = [Probe(f"{name}{number}", True, 2**31, 1e6, 2**31, Conduct(*[MEMORY] * 6)) for number in range(200)]
+    kept = vouch.fitting(probes)
+    assert kept == tuple(probes[: len(kept)])
+    assert fits <= len(kept) <= 128
+    said = Vouch(VALIDATOR.address, EXECUTOR.address, 1000, 2000, (Endpoint("2001:db8::" + "1" * 4, 65535),) * 16, kept)
+    assert vouch.unseal(vouch.seal(said, VALIDATOR, "test"), "test", 1500) == said
+
+
 def test_a_cut_or_changed_one_is_refused() -> None:
     sealed = vouch.seal(says(Probe("m", True)), VALIDATOR, "test")
     for bad in (sealed[:-1], sealed[1:], msgspec.msgpack.encode(says()) + sealed[-65:]):
