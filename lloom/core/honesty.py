@@ -5,19 +5,20 @@ A validator counts, and signs what it counted (`core/vouch`); whoever reads that
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Hashable
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from lloom.core.routing.estimates import wilson
+
 MEMORY: Final = 64
 """Answers of one model that are remembered: then all counts are halved, so who mends his ways is believed again."""
 HALF: Final = 0.5
 """Nobody is suspected of what happens in fewer than every other answer: other hardware gives other greedy answers."""
-_Z: Final = 1.96
-"""For 95 % confidence: of four answers all four have to be wrong, of ten nine."""
+_CERTAINTY: Final = 1.96
+"""Standard deviations: of four answers all four have to be wrong, of ten nine."""
 _LATEST: Final = 4
 """Answers that a new one is held against."""
 
@@ -54,7 +55,7 @@ class Conduct(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
             (self.hurried, self.answers, "answers faster than it can compute"),
             (self.miscounted, self.answers, "claims more tokens than it sends"),
         )
-        return tuple(what for hits, of, what in found if least_share(hits, of) > HALF)
+        return tuple(what for hits, of, what in found if wilson(hits, of - hits, _CERTAINTY) > HALF)
 
 
 class Record:
@@ -89,13 +90,3 @@ class Record:
         known = self.conduct
         before = (known.answers, known.compared, known.differed, known.repeated, known.hurried, known.miscounted)
         self.conduct = Conduct(*(old + new for old, new in zip(before, numbers, strict=True)))
-
-
-def least_share(hits: int, of: int) -> float:
-    """The least share that `hits` in `of` speak for: the lower bound of Wilson's score interval (JASA 22, 1927)."""
-    if not of:
-        return 0.0
-    share, z2 = hits / of, _Z * _Z
-    middle = share + z2 / (2 * of)
-    spread = _Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
-    return max(0.0, (middle - spread) / (1 + z2 / of))

@@ -7,9 +7,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-_Z: Final = 1.0
-"""Standard deviations that a bound keeps from the mean: five of six true values are above the lower one. More would keep
-newcomers waiting for longer than their fate is worth."""
 _LATEST: Final = 64
 
 
@@ -18,16 +15,18 @@ def faded(age: float, memory: float) -> float:
     return float(0.5 ** (max(0.0, age) / memory))
 
 
-def wilson(good: float, bad: float) -> float:
-    """The lower bound of the share of good ones among all that will be; 0 where nothing is known.
+def wilson(good: float, bad: float, deviations: float) -> float:
+    """The lower bound of the share of good ones among all that will be, so many standard deviations below the mean; 0 where
+    nothing is known.
 
-    One good of one says little (0.5), a hundred of a hundred much (0.99). Wilson, Probable Inference, JASA 22 (1927).
+    With one deviation, one good of one says little (0.5), a hundred of a hundred much (0.99). Wilson, Probable Inference, JASA
+    22 (1927).
     """
     count = good + bad
     if count <= 0:
         return 0.0
-    share, square = good / count, _Z * _Z
-    margin = _Z * math.sqrt(max(0.0, share * (1 - share)) / count + square / (4 * count * count))
+    share, square = good / count, deviations * deviations
+    margin = deviations * math.sqrt(max(0.0, share * (1 - share)) / count + square / (4 * count * count))
     return max(0.0, (share + square / (2 * count) - margin) / (1 + square / count))
 
 

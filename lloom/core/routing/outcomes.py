@@ -24,6 +24,9 @@ TYPICAL_LENGTH: Final = 256.0
 """Output tokens that are expected of a model of which nothing is known."""
 
 _MAX_PLACES: Final = 4096
+_CAUTION: Final = 1.0
+"""Standard deviations: five of six true values are above the bound. More would keep newcomers waiting for longer than their fate
+is worth."""
 _PRIOR: Final = 2.0
 """Outcomes of our own that outweigh what others say."""
 _OLD: Final = 4.0
@@ -170,7 +173,7 @@ class Outcomes:
         """The share that will at least; one lucky answer does not beat a hundred good ones (`wilson`)."""
         good, bad = self._counts(place, now)
         expected = self.reputation(place[0])
-        return wilson(good + _PRIOR * expected, bad + _PRIOR * (1 - expected))
+        return wilson(good + _PRIOR * expected, bad + _PRIOR * (1 - expected), _CAUTION)
 
     def first_token(self, place: Place) -> float | None:
         """Seconds to the first content as lately observed, None if never."""
