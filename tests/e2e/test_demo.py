@@ -56,3 +56,8 @@ def test_the_demo_can_end_after_its_answer(tmp_path: Path) -> None:
     )
     assert found.returncode == 0, found.stderr
     assert "ravity" in found.stdout
+    if "Nobody is paid" not in found.stderr:
+        charged, settled = (re.search(rf"  {word} +([\d.]+) ETH, by ", found.stderr) for word in ("charged", "settled"))
+        assert charged
+        assert settled
+        assert charged[1] == settled[1]
