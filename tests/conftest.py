@@ -7,9 +7,14 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 from lloom.actors.base import RECURSION_LIMIT
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("lloom", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("lloom")
 
 UNIT = Path(__file__).parent / "unit"
 

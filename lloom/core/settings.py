@@ -176,6 +176,10 @@ class GatewaySettings(Group, frozen=True):
     """By name; none: whoever reaches the gateway may use it."""
     assumed_output: Count
     """Tokens set aside for an answer whose length its caller did not limit."""
+    replay_seconds: Seconds
+    """How long an answer is kept for who asks again with the same Idempotency-Key."""
+    replay_bytes: Count
+    """Of all answers that are kept, of each endpoint."""
     cors: tuple[str, ...]
     """Origins whose web pages may use the gateway; `*`: all."""
 

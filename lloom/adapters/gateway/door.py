@@ -28,15 +28,17 @@ class Visit:
     """Somebody who was let in. `allowance`: None if nothing limits it."""
 
     allowance: Allowance | None
+    name: str
+    """What its key is called; nothing where none is needed."""
     known: bool
     """Whether it showed a key, or needs none."""
     sees_all: bool
     """Whether it may read what all others do."""
 
 
-OWNER: Final = Visit(allowance=None, known=True, sees_all=True)
+OWNER: Final = Visit(allowance=None, name="", known=True, sees_all=True)
 """The user of this node, or whoever reaches it where there are no keys."""
-_STRANGER: Final = Visit(allowance=None, known=False, sees_all=False)
+_STRANGER: Final = Visit(allowance=None, name="", known=False, sees_all=False)
 
 VISIT: Final[ContextVar[Visit]] = ContextVar("visit")
 """Whose request a task works for."""
@@ -61,7 +63,7 @@ class Door:
         self._local = is_local(host)
         self._hosts = _LOCAL_HOSTS | {host.encode()}
         self._visits = {
-            bytes.fromhex(each.terms.sha256): Visit(each, known=True, sees_all=each.terms.metrics)
+            bytes.fromhex(each.terms.sha256): Visit(each, each.name, known=True, sees_all=each.terms.metrics)
             for each in guests.allowances
         }
         if self._visits:

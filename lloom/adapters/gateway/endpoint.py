@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
+from lloom.adapters.gateway.door import VISIT
 from lloom.adapters.gateway.exchange import Exchange
 from lloom.adapters.gateway.metrics import Metrics
+from lloom.adapters.gateway.replaying import Replaying
 from lloom.core.api.dialect import Asked, Dialect, Headers, Served
 from lloom.core.api.request import ApiRequest
 from lloom.core.errors import RetryElsewhere
@@ -59,14 +61,17 @@ class Endpoint:
         self._router = router
         self._settings = settings
         self._metrics = metrics
+        self._replaying = Replaying(settings)
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answers one request; errors pass through as they are."""
         body = await exchange.body(self._settings.max_body, self._settings.body_seconds)
         asked = self._dialect.read(body, exchange.request_id.decode())
-        work = self._stream(exchange, asked) if asked.request.stream else self._plain(exchange, asked)
-        with self._metrics.running():
-            await exchange.unless_gone(work)
+        async with self._replaying.once(exchange, VISIT.get().name, body) as new:
+            if new:
+                work = self._stream(exchange, asked) if asked.request.stream else self._plain(exchange, asked)
+                with self._metrics.running():
+                    await exchange.unless_gone(work)
 
     async def _plain(self, exchange: Exchange, asked: Asked) -> None:
         began = asyncio.get_running_loop().time()

@@ -97,6 +97,31 @@ class Exchange:
             raise Gone
         await task
 
+    def recorded(self, limit: int) -> list[dict[str, Any]]:
+        """Filled from now on with what is sent; emptied for good once that is over `limit` bytes."""
+        sent: list[dict[str, Any]] = []
+        send, size = self._send, 0
+
+        async def both(message: Any) -> None:
+            nonlocal size
+            size += len(message.get("body", b""))
+            if size <= limit:
+                sent.append(message)
+            else:
+                sent.clear()
+            await send(message)
+
+        self._send = both
+        return sent
+
+    async def repeat(self, sent: list[dict[str, Any]]) -> None:
+        """The answer that was `recorded` at another exchange; a header says so."""
+        start, *rest = sent
+        self.status = start["status"]
+        await self._send({**start, "headers": [*start["headers"], (b"idempotent-replayed", b"true")]})
+        for message in rest:
+            await self._send(message)
+
     async def reply(self, status: int, body: bytes, headers: Headers, kind: tuple[bytes, bytes] = _JSON) -> None:
         """The whole answer at once."""
         await self._start(status, [kind, (b"content-length", b"%d" % len(body)), *headers])

@@ -1,0 +1,57 @@
+"""Requests with an Idempotency-Key: answered once, and given again to who asks again. It understands neither of both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from lloom.adapters.gateway.exchange import Exchange
+from lloom.core.errors import CallerFault
+from lloom.core.replays import Replays
+from lloom.core.settings import GatewaySettings
+
+HEADER: Final = b"idempotency-key"
+_KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}")
+_OK: Final = 200
+
+Sent = list[dict[str, Any]]
+"""The ASGI messages of an answer."""
+
+
+class Replaying:
+    """Keeps whole answers, plain and streamed, in memory."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._replays: Replays[Sent] = Replays(settings.replay_bytes, settings.replay_seconds)
+
+    @contextlib.asynccontextmanager
+    async def once(self, exchange: Exchange, whose: str, body: bytes) -> AsyncIterator[bool]:
+        """Whether the answer is to be made: else it has just been given again. CallerFault (400, 409) as `Replays.begin`."""
+        name = exchange.header(HEADER)
+        if name is None:
+            yield True
+            return
+        if not _KEY.fullmatch(name):
+            raise CallerFault("An Idempotency-Key has 1 to 255 visible characters.", code="invalid_idempotency_key")
+        key = (whose, exchange.scope["path"], name)
+        clock = asyncio.get_running_loop().time
+        found = self._replays.begin(key, hashlib.sha256(body).digest(), clock())
+        if found is not None:
+            await exchange.repeat(found)
+            yield False
+            return
+        sent = exchange.recorded(self._replays.largest)
+        try:
+            yield True
+        except BaseException:
+            self._replays.forget(key)
+            raise
+        size = sum(len(message.get("body", b"")) for message in sent)
+        if sent and exchange.status == _OK:
+            self._replays.keep(key, sent, size, clock())
+        else:
+            self._replays.forget(key)
