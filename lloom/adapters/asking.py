@@ -128,8 +128,8 @@ class Gateway:
 
 
 def only_model(models: list[dict[str, Any]]) -> str:
-    """The one model that is served; ConfigError asks for a choice where there are several, or says that there is none."""
-    names = sorted(str(model["id"]) for model in models)
+    """The one model that chats; ConfigError asks for a choice where there are several, or says that there is none."""
+    names = sorted(str(model["id"]) for model in models if "chat" in model["lloom"]["operations"])
     if len(names) == 1:
         return names[0]
     if not names:

@@ -11,7 +11,7 @@ from lloom.adapters.asking import Gateway
 from lloom.commands.ask import through_gateway
 from lloom.core.settings import Settings
 
-COLUMNS: Final = ("model", "executors", "context", "price in/out per 1M", "features")
+COLUMNS: Final = ("model", "executors", "context", "price in/out per 1M", "does", "features")
 
 
 def run(settings: Settings) -> int:
@@ -46,6 +46,7 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         str(terms["executors"]),
         str(terms["context"]),
         f"{_span(terms['input_price'])} / {_span(terms['output_price'])}",
+        " ".join(terms["operations"]),
         " ".join(terms["features"]) or "-",
     )
 

@@ -1,4 +1,4 @@
-"""A chat answer: what its chunks amount to, and its plain form. It never waits and never trusts the executor's JSON."""
+"""A chat answer in its plain form, folded from its chunks. It never waits and never trusts the executor's JSON."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.api.chunks import Choice, Chunk, Reader, merged, usage
+from lloom.core.errors import PeerFault
 from lloom.core.messages import Done
-from lloom.core.sse import DONE, Splitter, event, payload
-
-MAX_ANSWER: Final = 64 * 1024 * 1024
-"""Bytes of events that are folded into one plain answer."""
 
 _MAX_CALLS: Final = 1024
-
-_TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")
 
 
 class _CalledFunction(Struct):
@@ -31,93 +26,23 @@ class _Call(Struct):
     function: _CalledFunction | None = None
 
 
-class _Choice(Struct):
-    index: Annotated[int, Meta(ge=0, lt=128)] = 0
-    delta: dict[str, Any] | None = None
-    finish_reason: str | None = None
-    logprobs: dict[str, list[Any] | None] | None = None
-
-
-class _Chunk(Struct):
-    id: str | None = None
-    created: int | float | None = None
-    model: str | None = None
-    system_fingerprint: str | None = None
-    service_tier: str | None = None
-    choices: list[_Choice] | None = None
-    error: msgspec.Raw | None = None
-
-
-_decoder = msgspec.json.Decoder(_Chunk)
-_object = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.Encoder().encode
 
 
-def has_content(data: bytes) -> bool:
-    """Whether a chunk (the payload of an event) carries text, reasoning, a refusal or part of a tool call.
-
-    PeerFault if it is no chunk, RetryElsewhere if it is an error.
-    """
-    return any(
-        any(delta.get(key) for key in _TEXTS) or bool(delta.get("tool_calls") or delta.get("function_call"))
-        for choice in _chunk(data).choices or ()
-        if (delta := choice.delta)
-    )
-
-
-def finishes(data: bytes) -> bool:
-    """Whether a chunk ends one of its choices. Raises as `has_content`."""
-    return any(choice.finish_reason for choice in _chunk(data).choices or ())
-
-
-def usage(done: Done) -> dict[str, Any]:
-    """OpenAI's usage object: the backend's own if it gave one, else from what the executor counted."""
-    if done.usage:
-        try:
-            return _object.decode(done.usage)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise PeerFault("the executor reports a usage that is no JSON object", code="bad_usage") from error
-    return {
-        "prompt_tokens": done.input_tokens,
-        "completion_tokens": done.output_tokens,
-        "total_tokens": done.input_tokens + done.output_tokens,
-    }
-
-
-def usage_event(head: bytes, done: Done) -> bytes:
-    """The event that ends a stream with `include_usage`: no choices, the usage, and id, model, time of the first chunk `head`."""
-    first = _chunk(head)
-    chunk: dict[str, Any] = {
-        "id": first.id or "",
-        "object": "chat.completion.chunk",
-        "created": first.created or 0,
-        "model": first.model or "",
-        "choices": [],
-        "usage": usage(done),
-    }
-    return event(_encode(chunk))
-
-
 class Fold:
-    """Joins the chunks of a stream into one `chat.completion`, however the bytes are cut. Errors as in `has_content`."""
+    """Joins the chunks of a stream into one `chat.completion`, however the bytes are cut. Errors as in `chunks.read`."""
 
-    __slots__ = ("_bytes", "_choices", "_head", "_splitter")
+    __slots__ = ("_choices", "_head", "_reader")
 
     def __init__(self) -> None:
-        self._splitter = Splitter()
+        self._reader = Reader()
         self._choices: dict[int, _Sum] = {}
-        self._head = _Chunk()
-        self._bytes = 0
+        self._head = Chunk()
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
-        self._bytes += len(data)
-        if self._bytes > MAX_ANSWER:
-            raise PeerFault("an answer without end", code="bad_stream")
-        for found in self._splitter.feed(data):
-            chunk = payload(found)
-            if chunk and chunk != DONE:
-                self._add(_chunk(chunk))
+        for chunk in self._reader.feed(data):
+            self._add(chunk)
 
     def completion(self, done: Done) -> bytes:
         """The whole as JSON, with usage from `done`. PeerFault if the answer has no end: it was cut."""
@@ -137,7 +62,7 @@ class Fold:
             whole["service_tier"] = head.service_tier
         return _encode(whole)
 
-    def _add(self, chunk: _Chunk) -> None:
+    def _add(self, chunk: Chunk) -> None:
         head = self._head
         if not head.id:
             head.id, head.created, head.model = chunk.id, chunk.created, chunk.model
@@ -164,23 +89,14 @@ class _Sum:
         self.others: dict[str, Any] = {}
         self.finish_reason: str | None = None
 
-    def add(self, choice: _Choice) -> None:
+    def add(self, choice: Choice) -> None:
         self.finish_reason = choice.finish_reason or self.finish_reason
         if choice.delta:
             for key, value in choice.delta.items():
                 if value is not None:
                     self._merge(key, value)
         if choice.logprobs:
-            self._add_logprobs(choice.logprobs)
-
-    def _add_logprobs(self, logprobs: dict[str, list[Any] | None]) -> None:
-        for key, entries in logprobs.items():
-            self.logprobs = self.logprobs or {}
-            kept = self.logprobs.get(key)
-            if kept is None:
-                self.logprobs[key] = entries
-            else:
-                kept.extend(entries or ())
+            self.logprobs = merged(self.logprobs, choice.logprobs)
 
     def choice(self, index: int) -> dict[str, Any]:
         texts = {key: "".join(pieces) for key, pieces in self.texts.items()}
@@ -241,16 +157,6 @@ class _CallSum:
 
     def function(self) -> dict[str, str]:
         return {"name": self.name, "arguments": "".join(self.arguments)}
-
-
-def _chunk(data: bytes) -> _Chunk:
-    try:
-        chunk = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise PeerFault("the executor sent a chunk that is none", code="bad_stream") from error
-    if chunk.error is not None and bytes(chunk.error) != b"null":
-        raise RetryElsewhere("the executor failed in the middle of its answer")
-    return chunk
 
 
 def _convert(value: Any, kind: Any) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
+from lloom.core.api.request import Operation
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Tokens
 from lloom.core.sse import DONE, END, Splitter, payload
@@ -53,32 +54,42 @@ class _Delta(Struct, frozen=True):
     tool_calls: msgspec.Raw = _NULL
 
 
-class _Choice(Struct, frozen=True):
+class _ChatChoice(Struct, frozen=True):
     delta: _Delta = _Delta()
 
 
-class _Content(Struct, frozen=True):
-    choices: list[_Choice] = []
+class _ChatContent(Struct, frozen=True):
+    choices: list[_ChatChoice] = []
+
+
+class _CompletionChoice(Struct, frozen=True):
+    text: str | None = None
+
+
+class _CompletionContent(Struct, frozen=True):
+    choices: list[_CompletionChoice] = []
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
 _usage = msgspec.json.Decoder(_Usage)
-_content = msgspec.json.Decoder(_Content)
+_chat_content = msgspec.json.Decoder(_ChatContent)
+_completion_content = msgspec.json.Decoder(_CompletionContent)
 
 
 class Kept:
     """The content events of one answer, as many as there is room for, so that somebody can count what they say."""
 
-    __slots__ = ("_parts", "_size")
+    __slots__ = ("_operation", "_parts", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
         self._parts: list[bytes] = []
         self._size = 0
 
     @property
     def full(self) -> bool:
-        """Whether nothing more is kept."""
-        return self._size >= KEPT_BYTES
+        """Whether nothing more is kept. Of vectors nothing is: their tokens are all in the prompt."""
+        return self._operation == "embeddings" or self._size >= KEPT_BYTES
 
     def add(self, data: bytes) -> None:
         """The next bytes of the answer."""
@@ -88,11 +99,11 @@ class Kept:
 
     def text(self, length: int, start: int = 0) -> str:
         """What the model wrote in the first `length` bytes after the first `start`, where an event ends; tool calls included."""
-        return text(Splitter().feed(b"".join(self._parts)[start:length]))
+        return text(self._operation, Splitter().feed(b"".join(self._parts)[start:length]))
 
     def unkept(self, length: int) -> int:
         """How many of the first `length` bytes `text` leaves out because there were too many."""
-        return max(0, length - self._size)
+        return 0 if self._operation == "embeddings" else max(0, length - self._size)
 
 
 class Meter:
@@ -103,12 +114,12 @@ class Meter:
 
     __slots__ = ("_kept", "_splitter", "ended", "usage")
 
-    def __init__(self) -> None:
+    def __init__(self, operation: Operation) -> None:
         self.usage = b""
         self.ended = False
         """Whether the backend said `[DONE]`, or sent its usage: else the stream was cut."""
         self._splitter = Splitter()
-        self._kept = Kept()
+        self._kept = Kept(operation)
 
     def feed(self, data: bytes) -> bytes:
         """The whole content events that `data` completes, ready to be sent on (may be empty).
@@ -175,17 +186,34 @@ class Meter:
         self.ended = True
 
 
-def text(events: Iterable[bytes]) -> str:
+def text(operation: Operation, events: Iterable[bytes]) -> str:
     """What the model wrote in `events`, tool calls included; what is no content counts for nothing."""
-    parts: list[str] = []
-    for event in events:
-        try:
-            chunk = _content.decode(payload(event))
-        except _MALFORMED:
-            continue
-        for choice in chunk.choices:
-            delta = choice.delta
-            parts += [text for text in (delta.content, delta.reasoning_content, delta.refusal) if text]
-            if bytes(delta.tool_calls) != b"null":
-                parts.append(bytes(delta.tool_calls).decode(errors="replace"))
-    return "".join(parts)
+    words = _WORDS[operation]
+    return "".join(word for event in events for word in words(payload(event)))
+
+
+def _chat_words(data: bytes) -> Iterator[str]:
+    try:
+        choices = _chat_content.decode(data).choices
+    except _MALFORMED:
+        return
+    for choice in choices:
+        delta = choice.delta
+        yield from (text for text in (delta.content, delta.reasoning_content, delta.refusal) if text)
+        if bytes(delta.tool_calls) != b"null":
+            yield bytes(delta.tool_calls).decode(errors="replace")
+
+
+def _completion_words(data: bytes) -> Iterator[str]:
+    try:
+        choices = _completion_content.decode(data).choices
+    except _MALFORMED:
+        return
+    yield from (choice.text for choice in choices if choice.text)
+
+
+_WORDS: Final[dict[Operation, Callable[[bytes], Iterator[str]]]] = {
+    "chat": _chat_words,
+    "completions": _completion_words,
+    "embeddings": lambda _data: iter(()),
+}

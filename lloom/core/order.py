@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from lloom.core.api.request import ApiRequest
 from lloom.core.eip712 import Domain
@@ -11,6 +12,9 @@ from lloom.core.identity import Identity
 from lloom.core.messages import ModelCall
 from lloom.core.receipt import PRICE_UNIT, Quote, Request, cost, request_digest, request_hash, sign_request
 from lloom.core.routing.candidate import Candidate
+
+_MOST: Final = (1 << 32) - 1
+"""Tokens that a request can name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +63,10 @@ class Client:
         RetryElsewhere (402 `cost`) if earlier attempts have cost all that the request may.
         """
         terms = candidate.terms
-        paying = paying or Paying(self.domain, 0, terms.context, 0)
-        inputs = min(terms.context, paying.max_input)
-        wanted = min(chat.max_output or terms.max_output, terms.max_output)
-        outputs = min(wanted * chat.choices, (1 << 32) - 1)
+        paying = paying or Paying(self.domain, 0, _MOST, 0)
+        inputs = min(terms.context * chat.prompts, paying.max_input, _MOST)
+        wanted = terms.max_output if chat.max_output is None else min(chat.max_output, terms.max_output)
+        outputs = min(wanted * chat.choices, _MOST)
         max_cost = cost(candidate.quote, inputs, 0, outputs) - paying.spent
         if paying.spent:  # no executor takes an order that may cost more than it allows
             outputs = min(outputs, _affordable(candidate.quote, inputs, max_cost))
@@ -88,4 +92,4 @@ def _affordable(quote: Quote, inputs: int, amount: int) -> int:
     if left <= 0:
         message = "What executors billed that failed to answer is already all that this request may cost."
         raise RetryElsewhere(message, status=402, code="cost")
-    return left * PRICE_UNIT // quote.output_price if quote.output_price else (1 << 32) - 1
+    return left * PRICE_UNIT // quote.output_price if quote.output_price else _MOST

@@ -12,6 +12,7 @@ import msgspec
 from loguru import logger
 
 from lloom.adapters.routing.purchase import Purchase, Tab
+from lloom.core import prompt
 from lloom.core.order import Client, Nonce, Order, Paying
 from lloom.core.payment import counting
 from lloom.core.payment.payable import Standing
@@ -56,10 +57,10 @@ async def measure() -> Stopwatch:
     subject.lane.payable.shown(0)
     parts = [chunk({"content": word + " "}) for word in WORDS]
     watch, charged = Stopwatch(), 0
-    counting.prompt(CHAT.body, "o200k_base")
+    prompt.count("chat", CHAT.body, "o200k_base")
     for number in range(REQUESTS):
         watch.start()
-        count = counting.prompt(CHAT.body, "o200k_base")
+        count = prompt.count("chat", CHAT.body, "o200k_base")
         watch.stop("count the prompt")
         watch.start()
         paying = Paying(DOMAIN, 0, counting.accepted(count, 1, SETTINGS), 0)

@@ -16,6 +16,7 @@ from lloom.core.identity import Identity, checksum
 
 MODEL = "smollm2-135m"
 MOCK = "mock-small"
+EMBEDDING = "mock-embedding"
 
 
 @dataclass

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
+import openai
 import psutil
 import pytest
-from conftest import MOCK, MODEL, Network
+from conftest import EMBEDDING, MOCK, MODEL, Network
 from support import ROOT, environment
 
 from lloom.core.identity import parse_address
@@ -105,13 +107,40 @@ def test_tools_pass_through(network: Network) -> None:
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
+def test_the_real_model_continues_a_text_streamed_and_plain(network: Network) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "prompt": "The capital of France is", "temperature": 0, "max_tokens": 4}
+    with network.openai() as client:
+        plain = client.completions.create(**asked)
+        chunks = list(client.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert plain.choices[0].text.startswith(" Paris")
+    assert plain.choices[0].finish_reason == "length"
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == plain.choices[0].text
+    assert chunks[-1].usage == plain.usage
+
+
+def test_embeddings_are_the_same_as_floats_and_as_base64(network: Network) -> None:
+    texts = [f"Sentence number {number}." for number in range(100)]
+    with network.openai() as client:
+        usual = client.embeddings.create(model=EMBEDDING, input=texts)  # base64, by this client
+        floats = client.embeddings.create(model=EMBEDDING, input=texts, encoding_format="float")
+        short = client.embeddings.create(model=EMBEDDING, input=[[1, 2, 3], [4]], dimensions=8)
+        with pytest.raises(openai.BadRequestError, match="does not do embeddings"):
+            client.embeddings.create(model=MODEL, input="one")
+        with pytest.raises(openai.BadRequestError, match="does not do chat"):
+            client.chat.completions.create(model=EMBEDDING, messages=QUESTION)
+    assert [item.embedding for item in usual.data] == [item.embedding for item in floats.data]
+    assert len({tuple(item.embedding) for item in usual.data}) == 100
+    assert usual.usage == floats.usage
+    assert ([len(item.embedding) for item in short.data], short.usage.prompt_tokens) == ([8, 8], 4)
+
+
 def test_models_are_those_of_both_executors(network: Network) -> None:
     with network.openai() as client:
         models = {model.id: model for model in client.models.list()}
         assert client.models.retrieve(MODEL).id == MODEL
-    assert set(models) == {MODEL, MOCK}
+    assert set(models) == {MODEL, MOCK, EMBEDDING}
     terms = {name: model.model_extra["lloom"]["executors"] for name, model in models.items() if model.model_extra}
-    assert terms == {MODEL: 1, MOCK: 2}
+    assert terms == {MODEL: 1, MOCK: 2, EMBEDDING: 2}
 
 
 def test_health_and_metrics(network: Network) -> None:

@@ -33,6 +33,14 @@ def ask(text: str = "Hello there", **fields: Any) -> bytes:
     return msgspec.json.encode({"model": "mock", "messages": [{"role": "user", "content": text}], **fields})
 
 
+def complete(prompt: Any = "Once upon a time", **fields: Any) -> bytes:
+    return msgspec.json.encode({"model": "mock", "prompt": prompt, **fields})
+
+
+def embed(*texts: Any, **fields: Any) -> bytes:
+    return msgspec.json.encode({"model": "mock", "input": list(texts), **fields})
+
+
 async def until(met: Callable[[], bool]) -> None:
     """Lets the loop run until `met`."""
     async with asyncio.timeout(20):
@@ -53,6 +61,14 @@ def events(answer: bytes) -> list[Any]:
 
 def text(chunks: list[Any]) -> str:
     return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+
+
+def texts(chunks: list[Any]) -> dict[int, str]:
+    """What a completion says, by choice."""
+    said: dict[int, str] = {}
+    for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+        said[choice["index"]] = said.get(choice["index"], "") + choice["text"]
+    return said
 
 
 def finish(chunks: list[Any]) -> str | None:

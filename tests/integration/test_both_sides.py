@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from market_support import Buyer, buying
 from msgspec.structs import replace
@@ -19,14 +21,20 @@ from test_serving_paid import END, HANG, WINDOW, WORD, Market, chunk, market, mo
 
 from lloom.adapters.journal import lanes
 from lloom.adapters.routing.answer import Answer
+from lloom.core.api.completions import parse as completions
+from lloom.core.api.embeddings import Embeddings
+from lloom.core.api.request import ApiRequest
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, Offer, fingerprint, seal
+from lloom.core.payment import counting
 from lloom.core.payment.domain import payment
 from lloom.core.payment.receivable import Receivable
-from lloom.core.receipt import Lane, Status, read_receipt
+from lloom.core.receipt import Basis, Lane, Status, read_receipt
 from lloom.core.settings import PrepaySettings
+from lloom.core.sse import event
 from tests.integration.bridge_support import NETWORK
+from tests.money_support import accounting
 from tests.unit.adapters.routing_support import END as STOP
 from tests.unit.adapters.routing_support import request
 
@@ -205,3 +213,55 @@ async def test_a_cancelled_answer_is_paid_as_far_as_it_arrived(tmp_path: Path) -
             assert 0 < receipt.output_tokens <= 7
             assert lane(buyer, it).accepted == receipt.cost == (await owed(it)).charged
             await agreed(it, buyer)
+
+
+async def bought(tmp_path: Path, asked: ApiRequest, *script: Any) -> tuple[bytes, Any, Buyer]:
+    """The answer to one request, its receipt, and who bought it."""
+    async with market(tmp_path / "executor.sqlite", *script) as it:
+        shop: Any = opened(it, operations=("completions", "embeddings"))
+        async with buying(tmp_path / "client.sqlite", shop, prepay=PREPAY, slack=64) as buyer:
+            answer = b"".join([data async for data in await buyer.router.ask(asked)])
+            await buyer.bank.settled(1)
+            [judged] = buyer.bank.judged
+            assert lane(buyer, it).accepted == (await owed(it)).charged
+            return answer, read_receipt(judged.signed.receipt), buyer
+
+
+def embeddings(*texts: str) -> ApiRequest:
+    return Embeddings().read(msgspec.json.encode({"model": "m", "input": texts}), "").request
+
+
+VECTOR = base64.b64encode(bytes(16 * 1024))
+
+
+@pytest.mark.parametrize("usage", [b"", event(b'{"choices":[],"usage":{"prompt_tokens":51,"total_tokens":51}}')])
+async def test_embeddings_cost_their_input_only_however_large_they_are(tmp_path: Path, usage: bytes) -> None:
+    texts = ["one two"] * 25
+    script = [event(b'{"object":"embedding","index":%d,"embedding":"%b"}' % (i, VECTOR)) for i in range(len(texts))]
+    answer, receipt, buyer = await bought(tmp_path, embeddings(*texts), *script, usage + END)
+    assert answer == b"".join(script)
+    counted = 51 if usage else 2 * len(texts)
+    assert (receipt.status, receipt.input_tokens, receipt.output_tokens) == (Status.COMPLETE, counted, 0)
+    assert receipt.cost == counted * PROMPT
+    assert buyer.problems == [""]
+
+
+async def test_embeddings_cost_no_more_than_the_client_counts_and_tolerates(tmp_path: Path) -> None:
+    usage = event(b'{"choices":[],"usage":{"prompt_tokens":100000,"total_tokens":100000}}')
+    vector = event(b'{"object":"embedding","index":0,"embedding":"%b"}' % VECTOR)
+    _, receipt, buyer = await bought(tmp_path, embeddings("one"), vector, usage + END)
+    assert receipt.input_tokens == counting.accepted(1, Basis.BACKEND, accounting(slack=64)) < 100
+    assert buyer.problems == [""]
+
+
+async def test_a_completion_is_counted_by_its_texts(tmp_path: Path) -> None:
+    def said(text: str, index: int, finish: str | None = None) -> bytes:
+        choice = {"index": index, "text": text, "finish_reason": finish}
+        return event(msgspec.json.encode({"choices": [choice]}))
+
+    script = [said(" word", number % 2) for number in range(6 * WINDOW)] + [said("", 0, "stop"), said("", 1, "stop")]
+    asked = completions(msgspec.json.encode({"model": "m", "prompt": ["Once upon", "a time"], "max_tokens": 100}))
+    _, receipt, buyer = await bought(tmp_path, asked, *script, END)
+    assert (receipt.input_tokens, receipt.output_tokens) == (4, 6 * WINDOW)
+    assert receipt.cost == 4 * PROMPT + 6 * WINDOW * TOKEN_PRICE
+    assert buyer.problems == [""]

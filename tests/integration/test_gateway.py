@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +15,7 @@ from lloom.adapters.gateway import Server
 from lloom.core.errors import CallerFault, ConfigError, PeerFault, RetryElsewhere
 from lloom.core.identity import checksum
 from lloom.core.messages import FROM_EXECUTOR, Done
-from lloom.core.sse import END, Splitter, payload
+from lloom.core.sse import END, Splitter, event, payload
 from tests.integration.gateway_support import (
     EXECUTOR,
     FIRST,
@@ -464,6 +466,7 @@ async def test_models_tell_what_the_network_offers(gateway: Running) -> None:
             "executors": 2,
             "context": 2048,
             "max_output": 512,
+            "operations": ["chat"],
             "features": ["tools"],
             "input_price": {"min": 5, "max": 9},
             "output_price": {"min": 0, "max": 0},
@@ -522,3 +525,74 @@ def _fields() -> dict[str, Any]:
 async def test_a_request_of_an_executor_would_go_round_in_a_circle(gateway: Running) -> None:
     reply = await gateway.http(f"GET /v1/models HTTP/1.1\nhost: 127.0.0.1\n{FROM_EXECUTOR}: 1")
     assert (reply.status, reply.error["code"]) == (508, "loop")
+
+
+# --- completions and embeddings
+
+
+def said(text: str, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "text": text, "finish_reason": finish, "logprobs": None}
+    whole = {"id": "c1", "object": "text_completion", "created": 7, "model": "m", "choices": [choice]}
+    return event(json.dumps(whole).encode())
+
+
+def vectors(*sent: list[float]) -> ScriptedAnswer:
+    first, *rest = (
+        event(b'{"object":"embedding","index":%d,"embedding":"%b"}' % (i, b64encode(struct.pack(f"<{len(v)}f", *v))))
+        for i, v in enumerate(sent)
+    )
+    return ScriptedAnswer(first, list(rest), Done(5, 0, b'{"prompt_tokens":5,"total_tokens":5}'))
+
+
+async def test_the_openai_client_completes_plainly_and_in_a_stream(
+    gateway: Running, client: openai.AsyncOpenAI
+) -> None:
+    gateway.router.script = lambda _: ScriptedAnswer(said(" upon"), [said(" a time"), said("", "length")])
+    plain = await client.completions.create(model="m", prompt="Once", max_tokens=3)
+    assert (plain.choices[0].text, plain.choices[0].finish_reason, plain.object) == (
+        " upon a time",
+        "length",
+        "text_completion",
+    )
+    assert plain.usage is not None
+    assert plain.usage.total_tokens == 5
+    stream = await client.completions.create(
+        model="m", prompt="Once", max_tokens=3, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == " upon a time"
+    assert chunks[-1].usage == plain.usage
+    assert [request.operation for request in gateway.router.requests] == ["completions"] * 2
+
+
+async def test_the_openai_client_embeds_in_either_form(gateway: Running, client: openai.AsyncOpenAI) -> None:
+    sent = ([0.5, -0.25], [1.0, 0.0])
+    gateway.router.script = lambda _: vectors(*sent)
+    usual = await client.embeddings.create(model="m", input=["one", "two"], dimensions=2)
+    assert [item.embedding for item in usual.data] == list(sent)
+    floats = await client.embeddings.create(model="m", input=["one", "two"], encoding_format="float")
+    assert [item.embedding for item in floats.data] == list(sent)
+    assert (floats.usage.prompt_tokens, floats.usage.total_tokens, floats.model) == (5, 5, "m")
+    forms = [json.loads(request.body).get("encoding_format") for request in gateway.router.requests]
+    assert forms == ["base64", "float"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/completions", {"model": "m"}, "prompt"),
+        ("/v1/completions", {"model": "m", "prompt": "a", "best_of": 2}, "best_of"),
+        ("/v1/embeddings", {"model": "m", "input": []}, "input"),
+        ("/v1/embeddings", {"model": "m", "input": "a", "encoding_format": "int8"}, "encoding_format"),
+    ],
+)
+async def test_a_wrong_field_of_these_is_named_too(gateway: Running, path: str, body: Any, param: str) -> None:
+    reply = await gateway.post(json.dumps(body).encode(), path=path)
+    assert (reply.status, reply.error["param"]) == (400, param)
+    assert gateway.router.requests == []
+
+
+async def test_a_vector_too_few_is_the_executors_fault(gateway: Running) -> None:
+    gateway.router.script = lambda _: vectors([1.0])
+    reply = await gateway.post(b'{"model":"m","input":["one","two"]}', path="/v1/embeddings")
+    assert (reply.status, reply.error["code"]) == (502, "bad_stream")

@@ -11,9 +11,24 @@ import pytest
 
 from lloom.adapters.llm.litellm import LiteLLMEngine, _events
 from lloom.adapters.llm.mock_server import MockServer
+from lloom.adapters.llm.openai import OpenAIEngine
 from lloom.core.errors import CallerFault, ConfigError, LloomError, RetryElsewhere
 from lloom.core.settings import LiteLLMBackend
-from tests.integration.llm_support import ask, events, finish, mock, model, read, text, until, usage
+from tests.integration.llm_support import (
+    ask,
+    complete,
+    embed,
+    events,
+    finish,
+    mock,
+    model,
+    read,
+    text,
+    texts,
+    until,
+    usage,
+)
+from tests.integration.test_openai_engine import backend as openai_backend
 
 # LiteLLM 1.106 looks at every attribute of pydantic's models, deprecated ones too.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the 'model_:pydantic.warnings.PydanticDeprecatedSince211")
@@ -188,7 +203,7 @@ async def test_a_hundred_equal_chunks_are_an_answer_too() -> None:
 
     chunk = litellm.ModelResponseStream(choices=[{"index": 0, "delta": {"content": "word"}}])  # type: ignore[list-item]
     assert litellm.REPEATED_STREAMING_CHUNK_LIMIT > 1_000_000
-    (event,) = _events(chunk, 1)
+    (event,) = _events("chat", chunk, 1)
     assert event["choices"][0]["delta"] == {"content": "word"}
 
 
@@ -205,3 +220,36 @@ async def test_no_prompt_reaches_a_log(caplog: pytest.LogCaptureFixture, capfd: 
 async def test_an_unknown_provider_is_told_at_the_start() -> None:
     with pytest.raises(ConfigError, match="no provider 'nobody'"):
         await LiteLLMEngine("x", backend(provider="nobody")).start()
+
+
+@pytest.mark.parametrize("provider", ["hosted_vllm", "text-completion-openai"])
+async def test_a_completion_is_in_openais_wire_form(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    async with mock() as server, running(server, provider=provider, key_env="TEST_KEY") as engine:
+        chunks = events(await read(engine.stream("completions", "mock", complete(max_tokens=5, user="u"))))
+    assert len(texts(chunks)[0].split()) == 5
+    assert finish(chunks) == "length"
+    assert usage(chunks)["completion_tokens"] == 5
+    assert len({(chunk["id"], chunk["created"], chunk["object"]) for chunk in chunks}) == 1
+    for chunk in chunks[:-1]:
+        (choice,) = chunk["choices"]
+        assert {"index", "text", "finish_reason", "logprobs"} == set(choice)
+
+
+async def test_embeddings_are_what_the_raw_path_gives() -> None:
+    body = embed("one", "two", dimensions=8, encoding_format="base64", api_base="http://127.0.0.1:1")
+    async with mock() as server, running(server) as engine:
+        *vectors, last = events(await read(engine.stream("embeddings", "mock", body)))
+        raw = OpenAIEngine("raw", openai_backend(f"{server.url}/v1"))
+        await raw.start()
+        expected = events(await read(raw.stream("embeddings", "mock", embed("one", "two", dimensions=8))))
+        await raw.close()
+    assert vectors == expected[:-1]
+    assert usage([last])["prompt_tokens"] == 2
+
+
+async def test_a_provider_that_refuses_embeddings_is_explained() -> None:
+    async with mock() as server, running(server, models={"mock": model("mock@429")}) as engine:
+        with pytest.raises(RetryElsewhere) as raised:
+            await read(engine.stream("embeddings", "mock", embed("one")))
+    assert (raised.value.status, raised.value.code) == (429, "backend_busy")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -14,7 +15,20 @@ from lloom.adapters.llm.mock_server import MockServer
 from lloom.adapters.llm.openai import OpenAIEngine
 from lloom.core.errors import CallerFault, ConfigError, LloomError, RetryElsewhere
 from lloom.core.settings import MockBackend, Model, OpenAIBackend
-from tests.integration.llm_support import NO_FAULTS, ask, events, mock, model, read, text, until, usage
+from tests.integration.llm_support import (
+    NO_FAULTS,
+    ask,
+    complete,
+    embed,
+    events,
+    mock,
+    model,
+    read,
+    text,
+    texts,
+    until,
+    usage,
+)
 
 KEY = "sk-proj-abcdefgh12345678"
 
@@ -282,7 +296,6 @@ async def test_the_key_is_sent_to_the_backend(monkeypatch: pytest.MonkeyPatch) -
         ({"base_url": "localhost:1"}, "base_url"),
         ({"models": {"a": Model(context=1, encoding="gpt2")}}, "gpt2"),
         ({"models": {"A": model(), "a": model()}}, "twice"),
-        ({"models": {"a": model(operations=("chat", "embeddings"))}}, "does not do embeddings"),
         ({"models": {"no model": model()}}, "no model"),
     ],
 )
@@ -320,3 +333,47 @@ async def test_a_redirect_does_not_carry_the_prompt_elsewhere() -> None:
             with pytest.raises(RetryElsewhere):
                 await read(engine.stream("chat", "mock", ask()))
         assert trap.stats.requests == 0
+
+
+async def test_a_completion_comes_through_as_the_backend_gave_it() -> None:
+    async with mock() as server, running(server) as engine:
+        chunks = events(await read(engine.stream("completions", "mock", complete(["one", "two"], n=2, max_tokens=5))))
+    assert {index: len(said.split()) for index, said in texts(chunks).items()} == {0: 5, 1: 5, 2: 5, 3: 5}
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    assert usage(chunks)["completion_tokens"] == 20
+
+
+async def test_embeddings_come_as_a_stream_like_any_answer() -> None:
+    async with mock() as server, running(server) as engine:
+        *vectors, last = events(await read(engine.stream("embeddings", "mock", embed("one", "two", dimensions=8))))
+    assert [vector["index"] for vector in vectors] == [0, 1]
+    assert all(len(base64.b64decode(vector["embedding"])) == 8 * 4 for vector in vectors)
+    assert usage([last])["prompt_tokens"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ("429", 429, "backend_busy"),
+        ("error", 502, "backend_error"),
+        ("cut", 502, "backend_cut"),
+        ("malformed", 502, "backend_error"),
+        ("stall", 504, "backend_stalled"),
+    ],
+)
+async def test_a_failure_of_embeddings_is_explained_like_any_other(fault: str, status: int, code: str) -> None:
+    wait = {"idle_seconds": 0.2} if fault == "stall" else {}
+    async with mock() as server, running(server, models={"mock": model(f"mock@{fault}")}, **wait) as engine:
+        with pytest.raises(RetryElsewhere) as raised:
+            await read(engine.stream("embeddings", "mock", embed("one")))
+    assert (raised.value.status, raised.value.code) == (status, code)
+
+
+async def test_cancelling_embeddings_lets_go_of_the_backend() -> None:
+    async with mock() as server, running(server, models={"mock": model("mock@stall")}) as engine:
+        reading = asyncio.create_task(read(engine.stream("embeddings", "mock", embed("one"))))
+        await until(lambda: server.stats.active == 1)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await until(lambda: server.stats.active == 0)

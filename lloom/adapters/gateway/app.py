@@ -22,7 +22,9 @@ from lloom.adapters.gateway.metered import Backend, Metered
 from lloom.adapters.gateway.metrics import Metrics
 from lloom.adapters.gateway.models import listing
 from lloom.core.api.anthropic import Messages
+from lloom.core.api.completions import Completions
 from lloom.core.api.dialect import Dialect
+from lloom.core.api.embeddings import Embeddings
 from lloom.core.api.openai import ChatCompletions
 from lloom.core.api.reading import unknown_model
 from lloom.core.api.responses import Responses
@@ -36,6 +38,8 @@ _USUAL: Final[Dialect] = ChatCompletions()
 _MESSAGES: Final[Dialect] = Messages()
 DIALECTS: Final[dict[str, Dialect]] = {
     "/v1/chat/completions": _USUAL,
+    "/v1/completions": Completions(),
+    "/v1/embeddings": Embeddings(),
     "/v1/responses": Responses(),
     "/v1/messages": _MESSAGES,
 }

@@ -43,7 +43,7 @@ class Metered:
         allowance = VISIT.get().allowance
         if allowance is None:
             return await self._router.ask(request)
-        inputs = request.text_bytes // BYTES_PER_TOKEN + 1
+        inputs = request.prompts * (request.text_bytes // BYTES_PER_TOKEN + 1)
         reserved = inputs + self._outputs(request)
         allowance.reserve(request.model, reserved, asyncio.get_running_loop().time(), time.time())
 

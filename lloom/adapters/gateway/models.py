@@ -28,6 +28,7 @@ def _model(name: str, offers: Sequence[ModelOffer]) -> dict[str, Any]:
             "executors": len(offers),
             "context": max(offer.context for offer in offers),
             "max_output": max(offer.max_output for offer in offers),
+            "operations": sorted({operation for offer in offers for operation in offer.operations}),
             "features": sorted({feature for offer in offers for feature in offer.features}),
             "input_price": _range(offer.input_price for offer in offers),
             "output_price": _range(offer.output_price for offer in offers),

@@ -1,4 +1,4 @@
-"""A chat request made fit for a backend by its top-level keys; their values stay bytes. It never decodes a message."""
+"""A request made fit for a backend by its top-level keys; their values stay bytes. It never decodes a prompt."""
 
 from __future__ import annotations
 
@@ -8,25 +8,33 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from lloom.core.api.prompts import Prompts, split
+from lloom.core.api.request import Operation
 from lloom.core.errors import CallerFault
 
 Fields = dict[str, Raw]
 
 LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
-_STANDARD: Final = (
-    "messages model stream stream_options max_tokens max_completion_tokens temperature top_p n stop seed presence_penalty "
-    "frequency_penalty logit_bias logprobs top_logprobs response_format tools tool_choice parallel_tool_calls "
-    "reasoning_effort"
-)
-STANDARD: Final = frozenset(_STANDARD.split())
-"""Fields of OpenAI's chat request that only shape the answer."""
+_SAMPLING: Final = "temperature top_p n stop seed presence_penalty frequency_penalty logit_bias logprobs"
+_STANDARD: Final[dict[Operation, str]] = {
+    "chat": (
+        f"{_SAMPLING} messages model stream stream_options max_tokens max_completion_tokens top_logprobs response_format "
+        "tools tool_choice parallel_tool_calls reasoning_effort"
+    ),
+    "completions": f"{_SAMPLING} prompt model stream stream_options max_tokens suffix echo",
+    "embeddings": "input model dimensions encoding_format",
+}
+STANDARD: Final = {operation: frozenset(names.split()) for operation, names in _STANDARD.items()}
+"""Fields of OpenAI's requests that only shape the answer."""
 
-PRIVATE: Final = ("service_tier", "store", "metadata", "web_search_options")
-"""Fields that act on the account of whoever owns the key, or cost what no token count shows. A stranger does not set them."""
+PRIVATE: Final = ("service_tier", "store", "metadata", "web_search_options", "best_of")
+"""Fields that act on the account of whoever owns the key, or cost what no answer shows. A stranger does not set them."""
 
 _decoder = msgspec.json.Decoder(Fields)
 _whole = msgspec.json.Decoder(int | None)
+_prompts: msgspec.json.Decoder[Prompts] = msgspec.json.Decoder(Prompts)
+_ABSENT: Final = frozenset({b"null", b"false", b'""'})
 
 
 def fields(body: bytes) -> Fields:
@@ -47,11 +55,15 @@ def put(content: Fields, name: str, value: Any) -> None:
     content[name] = Raw(msgspec.json.encode(value))
 
 
-def address(content: Fields, model: str) -> None:
-    """Directs the request to the backend's `model`, to be streamed with a usage chunk at the end."""
+def address(operation: Operation, content: Fields, model: str) -> None:
+    """Directs the request to the backend's `model`: to be streamed with a usage chunk at the end, vectors as base64."""
     put(content, "model", model)
-    put(content, "stream", True)
-    put(content, "stream_options", {"include_usage": True})
+    if operation == "embeddings":
+        drop(content, ("stream", "stream_options"))
+        put(content, "encoding_format", "base64")
+    else:
+        put(content, "stream", True)
+        put(content, "stream_options", {"include_usage": True})
 
 
 def keep(content: Fields, names: Collection[str]) -> None:
@@ -66,28 +78,42 @@ def drop(content: Fields, names: Collection[str]) -> None:
         del content[name]
 
 
-def limit(content: Fields, most: int) -> int | None:
+def given(content: Fields, name: str) -> bool:
+    """Whether `name` asks for anything."""
+    return bytes(content.get(name, b"null")).strip() not in _ABSENT
+
+
+def several(content: Fields, name: str) -> bool:
+    """Whether `name` holds more than one text; CallerFault if it holds none, or something else."""
+    try:
+        return len(split(name, _prompts.decode(content.get(name, b"null")))) > 1
+    except msgspec.DecodeError as error:
+        raise CallerFault(f"{name} must be a text, or its tokens", code="invalid_type", param=name) from error
+
+
+def limit(operation: Operation, content: Fields, most: int) -> int | None:
     """Lowers the wanted tokens to `most` where they are above; the limit that holds, None if the request has none.
 
-    CallerFault when a limit is not a whole number from 1.
+    CallerFault when a limit is not a whole number from 1 (from 0 for completions, which may just repeat the prompt).
     """
+    least = 0 if operation == "completions" else 1
     found: list[int] = []
     for name in LIMITS:
-        wanted = whole(content, name)
+        wanted = whole(content, name, least)
         if wanted is not None:
             found.append(min(wanted, most))
             put(content, name, found[-1])
     return min(found, default=None)
 
 
-def whole(content: Fields, name: str) -> int | None:
-    """The whole number from 1 under `name`, None if it is absent or null; else CallerFault."""
+def whole(content: Fields, name: str, least: int = 1) -> int | None:
+    """The whole number from `least` under `name`, None if it is absent or null; else CallerFault."""
     if name not in content:
         return None
     try:
         value: int | None = _whole.decode(content[name])
     except msgspec.DecodeError as error:
         raise CallerFault(f"{name} must be a whole number", code="invalid_type", param=name) from error
-    if value is not None and value < 1:
-        raise CallerFault(f"{name} must be at least 1", code="invalid_value", param=name)
+    if value is not None and value < least:
+        raise CallerFault(f"{name} must be at least {least}", code="invalid_value", param=name)
     return value

@@ -11,7 +11,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
@@ -19,6 +19,7 @@ import msgspec
 from loguru import logger
 
 from lloom.adapters.llm import body as bodies
+from lloom.adapters.llm import embeddings
 from lloom.adapters.llm.engine import catalogue, offers, secret
 from lloom.adapters.llm.failure import cut, failure, stalled
 from lloom.core import sse
@@ -32,7 +33,8 @@ T = TypeVar("T")
 # Read while it is imported: else it downloads its price list, and loads a .env file from wherever it was started.
 ENVIRONMENT: Final = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
 
-OPERATIONS: Final = frozenset[Operation]({"chat"})
+OPERATIONS: Final = frozenset[Operation]({"chat", "completions", "embeddings"})
+_OBJECTS: Final[dict[Operation, str]] = {"chat": "chat.completion.chunk", "completions": "text_completion"}
 
 LOGGERS: Final = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 
@@ -55,34 +57,58 @@ class LiteLLMEngine:
             raise ConfigError(f"llm.{self.name}.provider: LiteLLM knows no provider {self._backend.provider!r}")
         return offers(self.name, self._models, self._backend.parallel)
 
-    async def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._litellm is not None, "start() comes first"
-        assert operation in OPERATIONS, "it is offered for nothing else"
-        answer = await self._wait(self._litellm.acompletion(**self._arguments(model, body)))
-        async with aclosing(answer):
-            created: int | None = None
-            while (chunk := await self._wait(anext(answer, None))) is not None:
-                created = created or chunk.created
-                for event in _events(chunk, created):
-                    yield sse.event(msgspec.json.encode(event))
-        yield sse.event(sse.DONE)
+        arguments = self._arguments(operation, model, body)
+        match operation:
+            case "chat":
+                return self._chunks(operation, self._litellm.acompletion, arguments)
+            case "completions":
+                return self._chunks(operation, self._litellm.atext_completion, arguments)
+            case "embeddings":
+                return self._embeddings(arguments, body)
 
     async def close(self) -> None:
         if self._litellm is not None:
             await self._litellm.close_litellm_async_clients()
 
-    def _arguments(self, model: str, body: bytes) -> dict[str, Any]:
-        """The keyword arguments of `acompletion`. The caller's are only those that shape the answer: others of the same
+    async def _chunks(
+        self, operation: Operation, call: Callable[..., Awaitable[Any]], arguments: Mapping[str, Any]
+    ) -> AsyncGenerator[bytes, None]:
+        answer = await self._wait(call(**arguments))
+        # A wrapper of LiteLLM's around a stream has nothing to close it by.
+        async with aclosing(getattr(answer, "completion_stream", answer) if operation == "completions" else answer):
+            created: int | None = None
+            while (chunk := await self._wait(anext(answer, None))) is not None:
+                created = created or chunk.created
+                for event in _events(operation, chunk, created):
+                    yield sse.event(msgspec.json.encode(event))
+        yield sse.event(sse.DONE)
+
+    async def _embeddings(self, arguments: Mapping[str, Any], body: bytes) -> AsyncGenerator[bytes, None]:
+        answer = await self._wait(self._litellm.aembedding(**arguments))
+        try:
+            vectors = [(int(item["index"]), embeddings.pack(item["embedding"])) for item in answer.data]
+        except (KeyError, TypeError, ValueError):
+            raise RetryElsewhere("the backend's answer is no list of embeddings", code="backend_error") from None
+        usage = getattr(answer, "usage", None)
+        told = usage.model_dump_json(exclude_none=True, warnings=False).encode() if usage is not None else b"null"
+        for event in embeddings.written(vectors, told, body):
+            yield event
+
+    def _arguments(self, operation: Operation, model: str, body: bytes) -> dict[str, Any]:
+        """The keyword arguments of LiteLLM's functions. The caller's are only those that shape the answer: others of the same
         call would send the key to an address of his choosing."""
         backend, terms = self._backend, self._models[model]
         content = bodies.fields(body)
-        bodies.keep(content, bodies.STANDARD)
+        bodies.keep(content, bodies.STANDARD[operation])
         if terms.max_output is not None:
-            bodies.limit(content, terms.max_output)
-        bodies.address(content, f"{backend.provider}/{terms.name or model}")
+            bodies.limit(operation, content, terms.max_output)
+        bodies.address(operation, content, f"{backend.provider}/{terms.name or model}")
+        bodies.drop(content, ("encoding_format",))  # most providers have floats only
         own = {"api_key": self._key, "api_base": backend.base_url}
         return {
-            **_decoded(content),
+            **_decoded(operation, content),
             **backend.options,
             **{name: value for name, value in own.items() if value is not None},
             "max_retries": 0,
@@ -136,40 +162,52 @@ def _import() -> Any:
     return litellm
 
 
-def _decoded(content: bodies.Fields) -> dict[str, Any]:
+def _decoded(operation: Operation, content: bodies.Fields) -> dict[str, Any]:
     values: dict[str, Any] = {name: msgspec.json.decode(value) for name, value in content.items()}
+    if operation == "chat":
+        _check_chat(values)
+    return values
+
+
+def _check_chat(values: Mapping[str, Any]) -> None:
     messages, tools = values.get("messages"), values.get("tools")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         raise CallerFault("messages must be a list of at least one message", param="messages", code="invalid_type")
     # Other kinds make LiteLLM itself call servers that the caller names.
     if tools and not all(isinstance(t, dict) and t.get("type") == "function" for t in tools):
         raise CallerFault("tools must be of type function", param="tools", code="invalid_value")
-    return values
 
 
-def _events(chunk: Any, created: int) -> Iterator[dict[str, Any]]:
+def _events(operation: Operation, chunk: Any, created: int) -> Iterator[dict[str, Any]]:
     """OpenAI's chunk objects for one of LiteLLM's; the usage chunk apart, without choices."""
     envelope = {
         "id": chunk.id,
-        "object": "chat.completion.chunk",
+        "object": _OBJECTS[operation],
         "created": created,
         "model": chunk.model,
-        "system_fingerprint": chunk.system_fingerprint,
+        "system_fingerprint": getattr(chunk, "system_fingerprint", None),
     }
-    choices = [_choice(choice) for choice in chunk.choices]
-    if any(choice["delta"] or choice["finish_reason"] for choice in choices):
+    key, content = ("text", _text) if operation == "completions" else ("delta", _delta)
+    choices = [{"index": choice.index, key: content(choice), **_ending(choice)} for choice in chunk.choices]
+    if any(choice[key] or choice["finish_reason"] for choice in choices):
         yield envelope | {"choices": choices, "usage": None}
     if (usage := getattr(chunk, "usage", None)) is not None:
         yield envelope | {"choices": [], "usage": usage.model_dump(exclude_none=True, warnings=False)}
 
 
-def _choice(choice: Any) -> dict[str, Any]:
+def _delta(choice: Any) -> Any:
     delta = choice.delta.model_dump(exclude_none=True, warnings=False)
     delta.pop("provider_specific_fields", None)
+    return delta
+
+
+def _text(choice: Any) -> Any:
+    return choice.text or ""
+
+
+def _ending(choice: Any) -> dict[str, Any]:
     logprobs: Any = getattr(choice, "logprobs", None)
     return {
-        "index": choice.index,
-        "delta": delta,
         "logprobs": logprobs.model_dump() if hasattr(logprobs, "model_dump") else logprobs,
         "finish_reason": choice.finish_reason,
     }

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 
 from lloom.adapters.llm.engine import catalogue, offers
 from lloom.adapters.llm.mock_server import Behaviour, MockServer
-from lloom.adapters.llm.openai import OPERATIONS, rewrite
+from lloom.adapters.llm.openai import OPERATIONS, ask, rewrite
 from lloom.adapters.llm.upstream import Target, Upstream
 from lloom.core.api.request import Operation
 from lloom.core.offer import ModelOffer
@@ -42,7 +42,7 @@ class MockEngine:
 
     def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        return self._upstream.stream(operation, rewrite(body, model, self._models[model]))
+        return ask(self._upstream, operation, rewrite(operation, body, model, self._models[model]))
 
     async def close(self) -> None:
         if self._upstream is not None and self._server is not None:

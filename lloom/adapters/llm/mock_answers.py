@@ -1,15 +1,13 @@
-"""What the mock answers: a request's JSON in, the bytes of an OpenAI-like answer out, always the same. It never waits."""
+"""What the mock answers to a chat: a request's JSON in, an OpenAI-like answer out, always the same. It never waits."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import random
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,10 +15,11 @@ from msgspec import Meta, Struct
 from lloom.core import sse, tokens
 from lloom.core.errors import CallerFault
 
+T = TypeVar("T")
+
 ENCODING: Final = "o200k_base"
 CREATED: Final = 1_700_000_000
 """A fixed time, so that equal requests get equal bytes."""
-DIMENSIONS: Final = 64
 EXAGGERATION: Final = 10
 CACHED_BODY: Final = 16 * 1024
 """Answers to bodies up to this size are kept: a benchmark asks the same again and again."""
@@ -52,16 +51,6 @@ class Chat(Struct, frozen=True):
     n: Annotated[int, Meta(ge=1, le=1)] | None = None
 
 
-class Embed(Struct, frozen=True):
-    """What the mock reads of an embeddings request."""
-
-    input: str | list[str | int | list[int]]
-    """One text, one text as tokens, or several of either."""
-    model: str = "mock"
-    dimensions: Annotated[int, Meta(ge=1, le=4096)] | None = None
-    encoding_format: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """`events` are the whole SSE events of a stream, `plain` the JSON of one that is not streamed."""
@@ -83,7 +72,6 @@ class Reply:
 
 
 _chat = msgspec.json.Decoder(Chat)
-_embed = msgspec.json.Decoder(Embed)
 _encode = msgspec.json.encode
 
 
@@ -95,20 +83,17 @@ def chat(body: bytes, length: int, exaggerate: bool) -> Answer:
     return (_kept if len(body) <= CACHED_BODY else _answer)(body, length, exaggerate)
 
 
-def embeddings(body: bytes) -> bytes:
-    """Unit vectors that depend on the text alone. CallerFault when the body is no embeddings request."""
-    request = _decode(_embed, body)
-    inputs = request.input if isinstance(request.input, list) else [request.input]
-    if inputs and isinstance(inputs[0], int):
-        inputs = [inputs]
-    size = request.dimensions or DIMENSIONS
-    data = [
-        {"object": "embedding", "index": i, "embedding": _vector(text, size, request.encoding_format)}
-        for i, text in enumerate(inputs)
-    ]
-    used = sum(tokens.count(text, ENCODING) if isinstance(text, str) else len(text) for text in inputs)
-    usage = {"prompt_tokens": used, "total_tokens": used}
-    return _encode({"object": "list", "data": data, "model": request.model, "usage": usage})
+def read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """`body` by `decoder`; CallerFault says what is wrong with it."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise CallerFault(str(error), code="invalid_request_error") from error
+
+
+def envelope(kind: str, name: str, model: str) -> dict[str, Any]:
+    """What every object of an answer begins with."""
+    return {"id": name, "object": kind, "created": CREATED, "model": model, "system_fingerprint": "fp_mock"}
 
 
 def models(names: tuple[str, ...]) -> bytes:
@@ -118,7 +103,7 @@ def models(names: tuple[str, ...]) -> bytes:
 
 
 def _answer(body: bytes, length: int, exaggerate: bool) -> Answer:
-    request = _decode(_chat, body)
+    request = read(_chat, body)
     asked, said = _parted(request.messages)
     digest = hashlib.sha256(_encode([asked, request.tools])).hexdigest()
     reply = _reply(request, length, digest, said, EXAGGERATION if exaggerate else 1)
@@ -130,13 +115,6 @@ def _answer(body: bytes, length: int, exaggerate: bool) -> Answer:
 
 
 _kept = lru_cache(maxsize=256)(_answer)
-
-
-def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise CallerFault(str(error), code="invalid_request_error") from error
 
 
 def _parted(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
@@ -223,18 +201,18 @@ def _completion(model: str, name: str, reply: Reply) -> dict[str, Any]:
         function = {"name": reply.tool, "arguments": text}
         message["tool_calls"] = [{"id": _call_id(name), "type": "function", "function": function}]
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish}
-    return _envelope("chat.completion", name, model) | {"choices": [choice], "usage": reply.usage}
+    return envelope("chat.completion", name, model) | {"choices": [choice], "usage": reply.usage}
 
 
 def _chunks(request: Chat, name: str, reply: Reply) -> Iterator[dict[str, Any]]:
     wanted = bool((request.stream_options or {}).get("include_usage"))
-    envelope = _envelope("chat.completion.chunk", name, request.model)
+    head = envelope("chat.completion.chunk", name, request.model)
     usage = {"usage": None} if wanted else {}
     for delta, finish in _deltas(name, reply):
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        yield envelope | {"choices": [choice]} | usage
+        yield head | {"choices": [choice]} | usage
     if wanted:
-        yield envelope | {"choices": [], "usage": reply.usage}
+        yield head | {"choices": [], "usage": reply.usage}
 
 
 def _deltas(name: str, reply: Reply) -> Iterator[tuple[dict[str, Any], str | None]]:
@@ -251,20 +229,8 @@ def _deltas(name: str, reply: Reply) -> Iterator[tuple[dict[str, Any], str | Non
     yield {}, reply.finish
 
 
-def _envelope(kind: str, name: str, model: str) -> dict[str, Any]:
-    return {"id": name, "object": kind, "created": CREATED, "model": model, "system_fingerprint": "fp_mock"}
-
-
 def _call_id(name: str) -> str:
     return f"call_{name[-24:]}"
-
-
-def _vector(text: Any, size: int, encoding: str | None) -> list[float] | str:
-    rng = random.Random(_encode(text))  # noqa: S311 - a direction, no secret
-    raw = [rng.gauss(0, 1) for _ in range(size)]
-    norm = sum(x * x for x in raw) ** 0.5
-    unit = [x / norm for x in raw]
-    return base64.b64encode(struct.pack(f"<{size}f", *unit)).decode() if encoding == "base64" else unit
 
 
 def _json(value: Any) -> str:

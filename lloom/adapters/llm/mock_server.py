@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Final
 
 import msgspec
 
-from lloom.adapters.llm import mock_answers
+from lloom.adapters.llm import mock_answers, mock_completions, mock_vectors
 from lloom.adapters.llm.mock_answers import Answer
 from lloom.adapters.llm.mock_http import HttpConnection, Request, head
 from lloom.core.errors import CallerFault
@@ -126,7 +126,10 @@ class Connection(HttpConnection):
         match request.method, request.path:
             case "POST", "/v1/chat/completions":
                 stats.requests += 1
-                self._chat(request)
+                self._write(request, mock_answers.chat)
+            case "POST", "/v1/completions":
+                stats.requests += 1
+                self._write(request, mock_completions.completions)
             case "POST", "/v1/embeddings":
                 stats.requests += 1
                 self._embed(request)
@@ -139,28 +142,33 @@ class Connection(HttpConnection):
             case _:
                 self._error(404, f"the mock has no {request.method} {request.path}")
 
-    def _chat(self, request: Request) -> None:
+    def _write(self, request: Request, made: Callable[[bytes, int, bool], Answer]) -> None:
         server, behaviour = self._server, self._server.behaviour
         try:
-            answer = mock_answers.chat(request.body, behaviour.tokens, exaggerate=False)
+            answer = made(request.body, behaviour.tokens, False)
             fault = server.fault(request.header(b"x-mock-fault"), answer.model)
             if fault == "wrong_usage":
-                answer = mock_answers.chat(request.body, behaviour.tokens, exaggerate=True)
+                answer = made(request.body, behaviour.tokens, True)
         except CallerFault as error:
             return self._error(400, str(error))
+        at_once = not (answer.stream or behaviour.first_token_seconds or behaviour.token_seconds)
+        return self._give(request, answer, fault, at_once)
+
+    def _embed(self, request: Request) -> None:
+        try:
+            fault = self._server.fault(request.header(b"x-mock-fault"), mock_vectors.model(request.body))
+            plain = mock_vectors.embeddings(request.body, fault == "wrong_usage")
+        except CallerFault as error:
+            return self._error(400, str(error))
+        return self._give(request, Answer("", False, (), plain), fault, at_once=True)
+
+    def _give(self, request: Request, answer: Answer, fault: str, at_once: bool) -> None:
         if fault == "error" or fault.isdecimal():
             return self._error(500 if fault == "error" else int(fault), _complaint(request))
-        at_once = not (answer.stream or behaviour.first_token_seconds or behaviour.token_seconds)
         if at_once and fault in ("none", "wrong_usage"):
             return self.send(200, answer.plain)
         task = asyncio.create_task(self._answer(answer, fault))
         return self.answer_by(task, keep=request.keep and fault != "cut")
-
-    def _embed(self, request: Request) -> None:
-        try:
-            self.send(200, mock_answers.embeddings(request.body))
-        except CallerFault as error:
-            self._error(400, str(error))
 
     async def _answer(self, answer: Answer, fault: str) -> None:
         self._server.stats.active += 1

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
 from lloom.adapters.llm import body as bodies
+from lloom.adapters.llm import embeddings
 from lloom.adapters.llm.engine import catalogue, offers, secret
 from lloom.adapters.llm.upstream import Target, Upstream
 from lloom.core.api.request import Operation
@@ -13,7 +14,7 @@ from lloom.core.errors import ConfigError
 from lloom.core.offer import ModelOffer
 from lloom.core.settings import Model, OpenAIBackend
 
-OPERATIONS: Final = frozenset[Operation]({"chat"})
+OPERATIONS: Final = frozenset[Operation]({"chat", "completions", "embeddings"})
 
 
 class OpenAIEngine:
@@ -43,18 +44,28 @@ class OpenAIEngine:
 
     def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        return self._upstream.stream(operation, rewrite(body, model, self._models[model]))
+        return ask(self._upstream, operation, rewrite(operation, body, model, self._models[model]))
 
     async def close(self) -> None:
         if self._upstream is not None:
             await self._upstream.close()
 
 
-def rewrite(body: bytes, name: str, model: Model) -> bytes:
+def ask(upstream: Upstream, operation: Operation, body: bytes) -> AsyncGenerator[bytes, None]:
+    """The answer to a rewritten request, as `Engine.stream` gives it."""
+    return _embed(upstream, body) if operation == "embeddings" else upstream.stream(operation, body)
+
+
+async def _embed(upstream: Upstream, body: bytes) -> AsyncGenerator[bytes, None]:
+    for event in embeddings.events(await upstream.whole("embeddings", body), body):
+        yield event
+
+
+def rewrite(operation: Operation, body: bytes, name: str, model: Model) -> bytes:
     """`body` for the backend: its own name of the model, streamed, within the model's limit. CallerFault if it is malformed."""
     content = bodies.fields(body)
     bodies.drop(content, bodies.PRIVATE)
-    bodies.address(content, model.name or name)
+    bodies.address(operation, content, model.name or name)
     if model.max_output is not None:
-        bodies.limit(content, model.max_output)
+        bodies.limit(operation, content, model.max_output)
     return bodies.encode(content)

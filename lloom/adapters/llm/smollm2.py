@@ -18,11 +18,17 @@ from lloom.core.errors import CallerFault, ConfigError
 from lloom.core.offer import ModelOffer
 from lloom.core.settings import Model, SmolLM2Backend
 
-OPERATIONS: Final = frozenset[Operation]({"chat"})
+OPERATIONS: Final = frozenset[Operation]({"chat", "completions"})
 
 # llama.cpp takes many more fields than OpenAI names (slots, samplers, raw grammars, `n_predict`, which overrides every
 # limit); a stranger sets none of them.
-FIELDS: Final = bodies.STANDARD - {"tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"}
+FIELDS: Final[dict[Operation, frozenset[str]]] = {
+    "chat": bodies.STANDARD["chat"] - {"tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"},
+    # It leaves these two out without a word, and gives logprobs in a form of its own.
+    "completions": bodies.STANDARD["completions"] - {"suffix", "echo", "logprobs"},
+}
+COMPLETION_TOKENS: Final = 16
+"""Of a completion that does not say how many: OpenAI's default."""
 
 
 class SmolLM2Engine:
@@ -53,7 +59,7 @@ class SmolLM2Engine:
 
     def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        return self._upstream.stream(operation, rewrite(body, model, self._models[model]))
+        return self._upstream.stream(operation, rewrite(operation, body, model, self._models[model]))
 
     async def close(self) -> None:
         if self._upstream is not None:
@@ -64,18 +70,32 @@ class SmolLM2Engine:
         self._server = None
 
 
-def rewrite(body: bytes, name: str, model: Model) -> bytes:
+def rewrite(operation: Operation, body: bytes, name: str, model: Model) -> bytes:
     """`body` with known fields only and always a limit: a small model does not always find an end by itself."""
     content = bodies.fields(body)
-    bodies.keep(content, FIELDS)
-    if bodies.whole(content, "n") not in (None, 1):
-        raise CallerFault(f"{name} gives one answer at a time: n must be 1", code="invalid_value", param="n")
+    _check(operation, content, name)
+    bodies.keep(content, FIELDS[operation])
     most = min(model.max_output or model.context, model.context)
-    wanted = bodies.limit(content, most) or most
+    wanted = bodies.limit(operation, content, most) or (
+        min(COMPLETION_TOKENS, most) if operation == "completions" else most
+    )
     bodies.drop(content, bodies.LIMITS)
     bodies.put(content, "max_tokens", wanted)
-    bodies.address(content, model.name or name)
+    bodies.address(operation, content, model.name or name)
     return bodies.encode(content)
+
+
+def _check(operation: Operation, content: bodies.Fields, name: str) -> None:
+    """CallerFault for what llama.cpp would answer as if it had not been asked."""
+    if bodies.whole(content, "n") not in (None, 1):
+        raise CallerFault(f"{name} gives one answer at a time: n must be 1", code="invalid_value", param="n")
+    if operation != "completions":
+        return
+    for field in ("suffix", "echo", "logprobs"):
+        if bodies.given(content, field):
+            raise CallerFault(f"{name} does not do {field} in completions", code="unsupported_parameter", param=field)
+    if bodies.several(content, "prompt"):
+        raise CallerFault(f"{name} takes one prompt at a time", code="invalid_value", param="prompt")
 
 
 def weights(name: str) -> Path:

@@ -1,10 +1,11 @@
-"""The raw path to anything that speaks OpenAI: JSON up, SSE bytes down as they come. It never looks into an event."""
+"""The raw path to anything that speaks OpenAI: JSON up, SSE bytes or JSON down as they come. It never looks into either."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,9 +24,15 @@ PATHS: Final[dict[Operation, str]] = {
 KEEP_ALIVE_SECONDS: Final = 4.0
 """uvicorn, hence vLLM and many others, drops an idle connection after 5 s: let go earlier, or a request meets the end."""
 
+MAX_WHOLE: Final = 256 * 1024 * 1024
+"""Bytes of an answer that is no stream: 2,048 vectors of 3,072 floats, each written with all its digits, are 130 MB."""
 TAIL: Final = 4096
 _ENDING: Final = re.compile(rb'\[DONE\]|"finish_reason":\s*"')
 """One of these stands in the last TAIL bytes of every whole answer."""
+
+
+STREAM: Final = "text/event-stream"
+JSON: Final = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +70,33 @@ class Upstream:
 
         Raises RetryElsewhere or CallerFault by the status (`failure`), and RetryElsewhere for silence and broken connections.
         """
-        connection, idle = await self._connection(), self._target.idle_seconds
-        try:
-            connection.ask(b"%bcontent-length: %d\r\n\r\n%b" % (self._heads[operation], len(body), body))
-            await connection.head(idle)
-            await self._check(connection)
+        async with self._answer(operation, body, STREAM) as connection:
             tail = b""
-            while data := await connection.read(idle):
+            while data := await connection.read(self._target.idle_seconds):
                 yield data
                 tail = (tail + data)[-TAIL:]
             if not _ENDING.search(tail):
                 raise cut("it has no end")
+
+    async def whole(self, operation: Operation, body: bytes) -> bytes:
+        """The answer to `body` where it is one JSON document. Raises as `stream`."""
+        answer = bytearray()
+        async with self._answer(operation, body, JSON) as connection:
+            while data := await connection.read(self._target.idle_seconds):
+                answer += data
+                if len(answer) > MAX_WHOLE:
+                    raise cut("it has no end")
+        return bytes(answer)
+
+    @asynccontextmanager
+    async def _answer(self, operation: Operation, body: bytes, kind: str) -> AsyncIterator[Connection]:
+        """Where the answer comes, once it has begun and is of that kind. What breaks while it is read is explained."""
+        connection, idle = await self._connection(), self._target.idle_seconds
+        try:
+            connection.ask(b"%bcontent-length: %d\r\n\r\n%b" % (self._heads[operation], len(body), body))
+            await connection.head(idle)
+            await self._check(connection, kind)
+            yield connection
         except TimeoutError:
             raise stalled(idle) from None
         except Broken as error:
@@ -91,16 +114,16 @@ class Upstream:
         except OSError as error:
             raise unreachable(type(error).__name__) from None
 
-    async def _check(self, connection: Connection) -> None:
+    async def _check(self, connection: Connection, wanted: str) -> None:
         if connection.status != 200:
             body = b""
             while len(body) < MAX_BODY and (data := await connection.read(self._target.idle_seconds)):
                 body += data
             raise failure(connection.status, body[:MAX_BODY], connection.headers)
         kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "text/event-stream":
+        if kind != wanted:
             raise RetryElsewhere(
-                f"the backend answered {kind[:64] or 'nothing known'}, not a stream", code="backend_error"
+                f"the backend answered {kind[:64] or 'nothing known'}, not {wanted}", code="backend_error"
             )
 
 
@@ -110,7 +133,7 @@ def _head(address: Address, path: str, target: Target) -> bytes:
         f"POST {address.path}/{path} HTTP/1.1",
         f"host: {address.name}",
         "content-type: application/json",
-        "accept: text/event-stream",
+        f"accept: {STREAM}, {JSON}",
         "accept-encoding: identity",
         f"{FROM_EXECUTOR}: 1",
         *([] if target.reuse else ["connection: close"]),

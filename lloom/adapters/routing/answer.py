@@ -10,7 +10,7 @@ from loguru import logger
 
 from lloom.adapters.routing.attempt import Attempt
 from lloom.adapters.routing.attempts import Attempts
-from lloom.core import tokens
+from lloom.core import prompt, tokens
 from lloom.core.api.request import ApiRequest
 from lloom.core.continuation import resumption
 from lloom.core.continuation.record import Record
@@ -192,6 +192,7 @@ class Answer:
 
     async def _counted(self) -> Done:
         """What has come, by our own count."""
-        inputs = await asyncio.to_thread(counting.prompt, self._request.body, self._encoding)
+        request = self._request
+        inputs = await asyncio.to_thread(prompt.count, request.operation, request.body, self._encoding)
         outputs = await asyncio.to_thread(tokens.count, self._record.text, self._encoding)
         return Done(inputs, outputs)

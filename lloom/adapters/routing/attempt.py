@@ -10,8 +10,8 @@ from typing import Final
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.routing.deliveries import Deliveries, Expected
 from lloom.adapters.routing.purse import Paid
+from lloom.core.api.chunks import finishes, has_content
 from lloom.core.api.request import ApiRequest
-from lloom.core.completion import finishes, has_content
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done

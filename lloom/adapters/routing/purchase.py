@@ -36,7 +36,7 @@ class Purchase:
     def __init__(self, order: Order, place: Place, encoding: str, tab: Tab, settings: AccountingSettings) -> None:
         self.order = order
         self.place = place
-        self.tally = Tally(encoding)
+        self.tally = Tally(order.call.operation, encoding)
         self.window = order.quote.min_window
         """What is granted ahead of the answer."""
         self.look: Callable[[int], bytes] = lambda _seen: b""
@@ -54,7 +54,8 @@ class Purchase:
     @property
     def draw(self) -> int:
         """What it may cost before anything has arrived."""
-        return cost(self.order.quote, self.order.request.max_input_tokens, 0, 0) + self.window
+        request = self.order.request
+        return min(cost(self.order.quote, request.max_input_tokens, 0, 0) + self.window, request.max_cost)
 
     @property
     def counted(self) -> bool:
@@ -87,7 +88,7 @@ class Purchase:
         self.ended_at, self.look = now, lambda _seen: b""
         if self.tally.fed <= LONG_BYTES:
             self._counted = self.tally.total()
-            self.tally = Tally("")
+            self.tally = self._nothing()
             counted()
         else:
             self._counting = asyncio.get_running_loop().create_task(self._count(counted))
@@ -111,8 +112,12 @@ class Purchase:
     def _most(self, count: int) -> int:
         return accepted(count, self.order.quote.basis, self._settings)
 
+    def _nothing(self) -> Tally:
+        """The answer is not kept longer than needed."""
+        return Tally(self.order.call.operation, self._encoding)
+
     async def _count(self, counted: Callable[[], None]) -> None:
         tally = self.tally
         self._counted = await asyncio.to_thread(tally.total)
-        self.tally = Tally("")  # the answer is not kept longer
+        self.tally = self._nothing()
         counted()

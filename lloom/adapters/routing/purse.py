@@ -16,7 +16,7 @@ from lloom.adapters.routing.lane import Lane
 from lloom.adapters.routing.lanes import Lanes
 from lloom.adapters.routing.purchase import Purchase, Tab
 from lloom.adapters.routing.wallet import Ledger, Wallet
-from lloom.core import receipt, tokens
+from lloom.core import prompt, receipt, tokens
 from lloom.core.api.request import ApiRequest
 from lloom.core.errors import LloomError
 from lloom.core.identity import NodeId
@@ -157,7 +157,7 @@ class Purse:
             self._encodings.add(encoding)
         if encoding not in tab.prompts:
             if len(chat.body) <= SHORT:
-                tab.prompts[encoding] = counting.prompt(chat.body, encoding)
+                tab.prompts[encoding] = prompt.count(chat.operation, chat.body, encoding)
             else:
-                tab.prompts[encoding] = await asyncio.to_thread(counting.prompt, chat.body, encoding)
+                tab.prompts[encoding] = await asyncio.to_thread(prompt.count, chat.operation, chat.body, encoding)
         return tab.prompts[encoding]

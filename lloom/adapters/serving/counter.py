@@ -11,13 +11,14 @@ from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
-from lloom.adapters.serving import prompt
 from lloom.adapters.serving.book import Book, Terms
 from lloom.adapters.serving.gate import Gate, busy
 from lloom.adapters.serving.run import Run
 from lloom.adapters.serving.tab import Price, Tab
 from lloom.adapters.serving.till import Till
 from lloom.adapters.serving.tills import NO_TILLS, Tills
+from lloom.core import prompt
+from lloom.core.api.request import Operation
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.messages import LaneCall, ModelCall, OfferCall, encode
@@ -28,6 +29,8 @@ from lloom.core.settings import BridgeSettings, ExecutorSettings
 
 MAX_ORDERS: Final = 200_000
 """Orders whose deadline is not over: 300 a second for ten minutes. About 40 MB, if somebody means ill."""
+SHORT: Final = 4096
+"""Bytes of a body whose prompt is counted at once, within a few milliseconds at worst; that of longer ones in a thread."""
 
 
 class Serving:
@@ -95,19 +98,20 @@ class Serving:
         """An answer that goes as far as it is paid for. Whatever happens, what it did not cost is given back."""
         engine, _ = self.engines[call.model]
         till = self._tills.at(call.chain)
-        tab = await self._tab(till, stream, checked.request, terms, body)
+        tab = await self._tab(till, stream, call, checked.request, terms, body)
         try:
             async with self._gates[engine.name].place():
                 await Run(stream, call, checked, terms, self._window).answer(engine, body, till.desk.bill, tab)
         finally:
             tab.close()
 
-    async def _tab(self, till: Till, stream: Stream, request: Request, terms: Terms, body: bytes) -> Tab:
+    async def _tab(
+        self, till: Till, stream: Stream, call: ModelCall, request: Request, terms: Terms, body: bytes
+    ) -> Tab:
         """Draws what the request's beginning may cost. RetryElsewhere (402) if its client has not paid for that."""
-        call = stream.call
-        if isinstance(call, ModelCall) and call.voucher is not None:
+        if call.voucher is not None:
             till.take(stream.connection.peer, call.voucher)
-        tokens = await prompt.counted(body, terms.model.encoding)
+        tokens = await _prompt(call.operation, body, terms.model.encoding)
         lane = Lane(request.client, terms.quote.token, request.lane)
         return await till.open(stream.connection, lane, Price.of(terms.quote, request, tokens), tokens)
 
@@ -162,6 +166,13 @@ class Serving:
                 )
             parts.append(part)
         return b"".join(parts)
+
+
+async def _prompt(operation: Operation, body: bytes, encoding: str) -> int:
+    """Tokens of the prompt, counted without holding up the loop."""
+    if len(body) <= SHORT:
+        return prompt.count(operation, body, encoding)
+    return await asyncio.to_thread(prompt.count, operation, body, encoding)
 
 
 @contextlib.asynccontextmanager

@@ -10,15 +10,14 @@ from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
-from lloom.adapters.serving import prompt
 from lloom.adapters.serving.book import Terms
-from lloom.adapters.serving.prompt import BYTES_PER_TOKEN
 from lloom.adapters.serving.tab import Tab, Unpaid
-from lloom.core import tokens
+from lloom.core import prompt, tokens
 from lloom.core.bridge.frames import MAX_DATA
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Done, ModelCall
 from lloom.core.metering import Meter
+from lloom.core.prompt import BYTES_PER_TOKEN
 from lloom.core.receipt import CheckedRequest, Draft, Lane, ResponseHash, Status, cost
 from lloom.core.sse import END
 
@@ -36,7 +35,7 @@ class Run:
         self._checked = checked
         self._terms = terms
         self._hash = ResponseHash(call.salt, window + MAX_DATA)  # what is hashed and being sent is still to come
-        self._meter = Meter()
+        self._meter = Meter(call.operation)
         self._started = time.time_ns() // 1_000_000
         self._clock = time.monotonic()
         self._tab: Tab | None = None
@@ -81,7 +80,9 @@ class Run:
     async def _pump(self, source: AsyncGenerator[bytes, None]) -> None:
         async for data in source:
             block = self._meter.feed(data)
-            if self._tab is not None and block:
+            if (
+                self._tab is not None and block and self._call.operation != "embeddings"
+            ):  # those are in the prompt's price
                 await self._cover(self._tab, block)
             for start in range(0, len(block), MAX_DATA):
                 piece = block[start : start + MAX_DATA]
@@ -115,7 +116,7 @@ class Run:
         return inputs, outputs
 
     def _count_text(self, body: bytes, length: int) -> tuple[int, int]:
-        inputs = self._tab.prompt if self._tab else prompt.count(body, self._terms.model.encoding)
+        inputs = self._tab.prompt if self._tab else prompt.count(self._call.operation, body, self._terms.model.encoding)
         return inputs, self._outputs(length)
 
     def _outputs(self, length: int, start: int = 0) -> int:

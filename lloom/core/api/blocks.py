@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from lloom.core.completion import MAX_ANSWER
+from lloom.core.api.chunks import MAX_ANSWER
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.sse import DONE, Splitter, payload
 

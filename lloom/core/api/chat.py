@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from lloom.core.api import messages as talk
+from lloom.core.api.fields import Generation
 from lloom.core.api.messages import Message, TextPart
 from lloom.core.api.reading import contradiction, decode, missing, model_id
 from lloom.core.api.request import ApiRequest
@@ -23,8 +24,6 @@ from lloom.core.api.tools import (
 )
 
 _Positive = Annotated[int, Meta(ge=1, lt=1 << 32)]
-_Penalty = Annotated[float, Meta(ge=-2, le=2)]
-_Bias = Annotated[int, Meta(ge=-100, le=100)]
 _MetadataKey = Annotated[str, Meta(max_length=64)]
 _MetadataValue = Annotated[str, Meta(max_length=512)]
 
@@ -42,11 +41,6 @@ class _Schema(Struct):
 class _Format(Struct):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: _Schema | None = None
-
-
-class _StreamOptions(Struct):
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
 
 
 class _Voice(Struct, forbid_unknown_fields=True):
@@ -99,28 +93,17 @@ class _CacheOptions(Struct):
     mode: Literal["implicit", "explicit"] | None = None
 
 
-class _Body(Struct):
+class _Body(Generation, kw_only=True):
     """All fields of OpenAI's chat completions (its OpenAPI description, version 2.3.0). null stands for a field left out.
 
     Fields that are not OpenAI's pass unseen: `top_k`, `min_p`, `repetition_penalty` and the like are a backend's to judge.
     """
 
-    model: str
     messages: Annotated[list[Message], Meta(min_length=1)]
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
     max_tokens: _Positive | None = None
     max_completion_tokens: _Positive | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    frequency_penalty: _Penalty | None = None
-    presence_penalty: _Penalty | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    logit_bias: dict[Annotated[int, Meta(ge=0)], _Bias] | None = None
-    seed: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
-    stop: str | Annotated[list[str], Meta(min_length=1, max_length=4)] | None = None
     tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -135,7 +118,6 @@ class _Body(Struct):
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     store: bool | None = None
     metadata: dict[_MetadataKey, _MetadataValue] | None = None
-    user: str | None = None
     safety_identifier: Annotated[str, Meta(max_length=64)] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
@@ -156,7 +138,7 @@ def parse(body: bytes) -> ApiRequest:
         body=body,
         model=model_id(asked.model),
         stream=bool(asked.stream),
-        include_usage=asked.stream_options is not None and bool(asked.stream_options.include_usage),
+        include_usage=asked.include_usage,
         choices=asked.n or 1,
         max_output=asked.max_completion_tokens or asked.max_tokens,
         text_bytes=sum(len(text.encode()) for text in talk.texts(asked.messages)),
@@ -166,14 +148,13 @@ def parse(body: bytes) -> ApiRequest:
 
 def _check(asked: _Body) -> None:
     """CallerFault for what contradicts itself, field by field right."""
+    asked.check_stream()
     talk.check(asked.messages)
     check_choice(asked.tool_choice, asked.tools)
     check_function_choice(asked.function_call, asked.functions)
     form = asked.response_format
     if form is not None and form.type == "json_schema" and form.json_schema is None:
         raise missing("response_format.json_schema")
-    if asked.stream_options is not None and not asked.stream:
-        raise contradiction("stream_options", "'stream_options' is only allowed when 'stream' is true.")
     if asked.top_logprobs is not None and not asked.logprobs:
         raise contradiction("top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.")
     if asked.parallel_tool_calls is not None and not asked.tools:

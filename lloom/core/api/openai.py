@@ -9,9 +9,10 @@ from typing import Final
 import msgspec
 
 from lloom.core.api.chat import parse
+from lloom.core.api.chunks import usage_event
 from lloom.core.api.dialect import Failure, Served
 from lloom.core.api.request import ApiRequest
-from lloom.core.completion import Fold, usage_event
+from lloom.core.completion import Fold
 from lloom.core.messages import Done
 from lloom.core.sse import DONE, Splitter, event, payload
 
@@ -41,21 +42,23 @@ class ChatAsked:
 
     request: ApiRequest
 
-    def stream(self) -> ChatStream:
+    def stream(self) -> EventStream:
         """See `Asked`."""
-        return ChatStream(self.request.include_usage)
+        return EventStream("chat.completion.chunk", self.request.include_usage)
 
     def whole(self) -> ChatWhole:
         """See `Asked`."""
         return ChatWhole()
 
 
-class ChatStream:
+class EventStream:
     """Events as they came; then usage if it was asked for, who served (a comment), and the end mark."""
 
-    __slots__ = ("_first", "_include_usage")
+    __slots__ = ("_first", "_include_usage", "_kind")
 
-    def __init__(self, include_usage: bool) -> None:
+    def __init__(self, kind: str, include_usage: bool) -> None:
+        """`kind`: what a chunk is an `object` of."""
+        self._kind = kind
         self._include_usage = include_usage
         self._first = b""
 
@@ -66,7 +69,7 @@ class ChatStream:
 
     def end(self, done: Done, served: Served) -> bytes:
         """See `Stream`."""
-        usage = usage_event(_first_chunk(self._first), done) if self._include_usage else b""
+        usage = usage_event(_first_chunk(self._first), self._kind, done) if self._include_usage else b""
         return usage + told(served, done) + event(DONE)
 
     def failed(self, failure: Failure) -> bytes:

@@ -13,7 +13,8 @@ Operation = Literal["chat", "completions", "embeddings"]
 class ApiRequest:
     """What routing knows of one request, whichever endpoint it came in by.
 
-    `text_bytes` counts the UTF-8 bytes of the prompt's text, `features` are what an offer must have (see settings.Model).
+    `text_bytes` counts the UTF-8 bytes of the prompt's text, of the longest one where there are several; `features` are what an
+    offer must have (see settings.Model).
     `max_output` may be more than a model writes only if `at_most`: its caller had to name a limit, and does not ask for so much.
     """
 
@@ -24,6 +25,7 @@ class ApiRequest:
     include_usage: bool
     choices: int
     max_output: int | None
+    """Tokens of each choice; None: as many as the model gives."""
     text_bytes: int
     features: frozenset[str]
     at_most: bool = False
@@ -31,3 +33,5 @@ class ApiRequest:
     """A hash of what the prompt shares with others, or of what the caller named so; empty: no cache is worth going back for."""
     caller: str = ""
     """Whose turn it is when callers have to wait; empty: one and the same."""
+    prompts: int = 1
+    """Texts of which each has to fit into the context."""

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from lloom.core import completion
+from lloom.core.api import chunks
 from lloom.core.api.request import ApiRequest
 from lloom.core.continuation.record import Record
 from lloom.core.messages import Done
@@ -134,6 +134,6 @@ def summed(way: Way, used: int, done: Done) -> Done:
     if way == "regenerate":
         return done
     inputs, outputs = max(0, done.input_tokens - used), done.output_tokens + used
-    usage: dict[str, Any] = completion.usage(done)
+    usage: dict[str, Any] = chunks.usage(done)
     usage.update(prompt_tokens=inputs, completion_tokens=outputs, total_tokens=inputs + outputs)
     return Done(inputs, outputs, _encode(usage))

@@ -1,4 +1,4 @@
-"""A client's own count of what it pays for: prompts, answers, and how much more an executor may charge. It logs no text.
+"""A client's own count of the answers it pays for, and how much more an executor may charge. It logs no text.
 
 Executors count alike (core/tokens). Where a backend counts with a tokenizer of its own, a share more is accepted.
 """
@@ -6,39 +6,19 @@ Executors count alike (core/tokens). Where a backend counts with a tokenizer of 
 from __future__ import annotations
 
 import math
-from typing import Any, Final
-
-import msgspec
-from msgspec import Struct
+from typing import Final
 
 from lloom.core import metering, tokens
+from lloom.core.api.request import Operation
+from lloom.core.prompt import BYTES_PER_TOKEN
 from lloom.core.receipt import Basis
 from lloom.core.settings import AccountingSettings
 from lloom.core.sse import Splitter
 
-BYTES_PER_TOKEN: Final = 4
-"""Used only for what was not kept for counting, or cannot be read."""
 LONG: Final = 8192
 """Characters that are counted in about a millisecond; of a longer piece in the middle of an answer the size is enough."""
 USUAL: Final = "o200k_base"
 """What stands in for an encoding that nobody can count with offline."""
-
-
-class _Prompt(Struct, frozen=True):
-    messages: list[dict[str, Any]] = []
-    tools: list[dict[str, Any]] | None = None
-
-
-_prompt = msgspec.json.Decoder(_Prompt)
-
-
-def prompt(body: bytes, encoding: str) -> int:
-    """Input tokens of the chat request in `body` (JSON)."""
-    try:
-        asked = _prompt.decode(body)
-        return tokens.count_messages(asked.messages, asked.tools or [], known(encoding))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the gateway took it all the same
-        return len(body) // BYTES_PER_TOKEN
 
 
 def known(encoding: str) -> str:
@@ -56,13 +36,14 @@ def accepted(count: int, basis: int, settings: AccountingSettings) -> int:
 class Tally:
     """The tokens of one answer as they arrive, and of the whole in the end. It keeps the answer, as far as there is room."""
 
-    __slots__ = ("_counted", "_encoding", "_fresh", "_kept", "_splitter", "fed")
+    __slots__ = ("_counted", "_encoding", "_fresh", "_kept", "_operation", "_splitter", "fed")
 
-    def __init__(self, encoding: str) -> None:
+    def __init__(self, operation: Operation, encoding: str) -> None:
         self.fed = 0
         """Bytes seen."""
         self._encoding = known(encoding)
-        self._kept = metering.Kept()
+        self._operation: Operation = operation
+        self._kept = metering.Kept(operation)
         self._splitter = Splitter()
         self._fresh: list[bytes] = []
         self._counted = 0
@@ -77,7 +58,7 @@ class Tally:
 
     def so_far(self) -> int:
         """About the tokens of what has arrived. Only what is new since the last call is read, and never much of it counted."""
-        text = metering.text(self._splitter.feed(b"".join(self._fresh)))
+        text = metering.text(self._operation, self._splitter.feed(b"".join(self._fresh)))
         self._fresh.clear()
         self._counted += tokens.count(text, self._encoding) if len(text) <= LONG else len(text) // BYTES_PER_TOKEN
         return self._counted + self._unkept()

@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from lloom.core.api.request import ApiRequest
+from lloom.core.api.request import ApiRequest, Operation
 from lloom.core.identity import NodeId
 from lloom.core.offer import ModelOffer, Payment
 from lloom.core.routing.candidate import Candidate, Nobody
 
 _BYTES_PER_TOKEN: Final = 8
 """Text has at least a token for so many bytes: only what surely exceeds a context is ruled out here."""
+
+_PROMPTS: Final[dict[Operation, str]] = {"chat": "messages", "completions": "prompt", "embeddings": "input"}
+"""The field of a request that holds its prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def nobody_fits(misfits: Mapping[NodeId, Misfit], request: ApiRequest) -> Nobody
         return Nobody(reason, "unsupported_operation", "model")
     if kinds == {"context"}:
         reason = f"The prompt is longer than {request.model} takes: its context is {limit} tokens."
-        return Nobody(reason, "context_length_exceeded", "messages")
+        return Nobody(reason, "context_length_exceeded", _PROMPTS[request.operation])
     if kinds == {"output"}:
         return Nobody(f"{request.model} writes at most {limit} tokens in one answer.", "invalid_value", "max_tokens")
     texts = [misfit.text for misfit in misfits.values()]

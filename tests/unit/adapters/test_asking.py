@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lloom.adapters.asking import only_model
 from lloom.core.errors import ConfigError
 
 
-def test_the_one_model_that_is_served_is_asked() -> None:
-    assert only_model([{"id": "m"}]) == "m"
+def model(name: str, *operations: str) -> dict[str, Any]:
+    return {"id": name, "lloom": {"operations": list(operations or ("chat",))}}
+
+
+def test_the_one_model_that_chats_is_asked() -> None:
+    assert only_model([model("m"), model("vectors", "embeddings")]) == "m"
 
 
 def test_among_several_models_the_user_chooses() -> None:
     with pytest.raises(ConfigError, match=r"model=….*a, b"):
-        only_model([{"id": "b"}, {"id": "a"}])
+        only_model([model("b"), model("a", "embeddings", "chat")])
 
 
 def test_a_network_without_models_is_told_as_that() -> None:

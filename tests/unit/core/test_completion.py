@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lloom.core.completion import Fold, finishes, has_content, usage, usage_event
+from lloom.core.api.chunks import finishes, has_content, usage, usage_event
+from lloom.core.completion import Fold
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Done
 from lloom.core.sse import event, payload
@@ -175,7 +176,7 @@ def test_a_usage_that_is_none_is_the_executors_fault(wrong: bytes) -> None:
 
 
 def test_the_usage_event_continues_the_stream_it_ends() -> None:
-    last = usage_event(chunk({"content": "x"}), Done(1, 2, b'{\n"completion_tokens": 2}'))
+    last = usage_event(chunk({"content": "x"}), "chat.completion.chunk", Done(1, 2, b'{\n"completion_tokens": 2}'))
     assert last.endswith(b"\n\n")
     assert last.count(b"\n") == 2
     assert msgspec.json.decode(payload(last)) == {

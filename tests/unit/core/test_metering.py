@@ -24,7 +24,7 @@ DONE = event(b"[DONE]")
 
 
 def test_content_passes_and_usage_and_the_end_mark_do_not() -> None:
-    meter = Meter()
+    meter = Meter("chat")
     out = meter.feed(chunk("a") + chunk("b", usage=None) + chunk(usage=USAGE) + DONE)
     assert out == chunk("a") + chunk("b", usage=None)
     assert json.loads(meter.usage) == USAGE
@@ -33,14 +33,14 @@ def test_content_passes_and_usage_and_the_end_mark_do_not() -> None:
 
 
 def test_a_chunk_with_both_content_and_usage_passes_and_is_counted() -> None:
-    meter = Meter()
+    meter = Meter("chat")
     both = chunk("end", usage=USAGE)
     assert meter.feed(both) == both
     assert meter.tokens() == (7, 2)
 
 
 def test_text_that_talks_of_usage_and_done_is_only_text() -> None:
-    meter = Meter()
+    meter = Meter("chat")
     talk = chunk('"usage": {"prompt_tokens": 1} [DONE] "error": {}')
     assert meter.feed(talk) == talk
     assert not meter.usage
@@ -48,14 +48,14 @@ def test_text_that_talks_of_usage_and_done_is_only_text() -> None:
 
 
 def test_a_stream_without_end_mark_is_known_as_cut() -> None:
-    meter = Meter()
+    meter = Meter("chat")
     meter.feed(chunk("a"))
     assert not meter.ended
 
 
 def test_an_error_in_the_stream_asks_for_another_executor() -> None:
     with pytest.raises(RetryElsewhere):
-        Meter().feed(event(b'{"error": {"message": "out of memory"}}'))
+        Meter("chat").feed(event(b'{"error": {"message": "out of memory"}}'))
 
 
 @pytest.mark.parametrize(
@@ -71,25 +71,25 @@ def test_an_error_in_the_stream_asks_for_another_executor() -> None:
 )
 def test_a_usage_that_is_none_blames_the_backend(usage: bytes) -> None:
     with pytest.raises(PeerFault):
-        Meter().feed(event(b'{"choices": [], "usage": %s}' % usage))
+        Meter("chat").feed(event(b'{"choices": [], "usage": %s}' % usage))
 
 
 def test_without_usage_the_text_is_kept_for_counting_up_to_the_byte_that_arrived() -> None:
-    meter = Meter()
+    meter = Meter("chat")
     out = meter.feed(chunk("Hello") + chunk(" world"))
     assert meter.text(len(out)) == "Hello world"
     assert meter.text(len(chunk("Hello")) + 3) == "Hello"
 
 
 def test_the_text_is_kept_beyond_the_usage_for_an_answer_that_does_not_arrive_whole() -> None:
-    meter = Meter()
+    meter = Meter("chat")
     meter.feed(chunk("Hello") + chunk(" world") + chunk(usage=USAGE))
     assert meter.text(len(chunk("Hello"))) == "Hello"
 
 
 def test_beyond_a_limit_nothing_is_kept_and_what_is_missing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metering, "KEPT_BYTES", 1)
-    meter = Meter()
+    meter = Meter("chat")
     kept, lost = len(meter.feed(chunk("Hello"))), len(meter.feed(chunk(" world")))
     assert meter.text(kept + lost) == "Hello"
     assert meter.unkept(kept + lost) == lost
@@ -97,7 +97,7 @@ def test_beyond_a_limit_nothing_is_kept_and_what_is_missing_is_known(monkeypatch
 
 
 def test_what_cannot_be_read_counts_as_no_text() -> None:
-    meter = Meter()
+    meter = Meter("chat")
     nonsense = event(b'{"choices": [{"delta": {"content": "\xff"}}]}')
     length = len(meter.feed(chunk("a") + nonsense + event(b"[" * 100_000) + chunk("b")))
     assert meter.text(length) == "ab"
@@ -106,7 +106,7 @@ def test_what_cannot_be_read_counts_as_no_text() -> None:
 @given(st.lists(st.text(max_size=20), max_size=8), st.data())
 def test_any_cut_of_the_bytes_gives_the_same_answer(texts: list[str], data: st.DataObject) -> None:
     stream = b"".join(chunk(text) for text in texts) + chunk(usage=USAGE) + DONE
-    meter, out = Meter(), b""
+    meter, out = Meter("chat"), b""
     while stream:
         size = data.draw(st.integers(1, len(stream)))
         out += meter.feed(stream[:size])
