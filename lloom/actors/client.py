@@ -67,6 +67,7 @@ class ClientNode(Actor):
             guests = await invited(self.place, stack)
             gateway = Gateway(router, partial(self._health, dht), settings.gateway, guests)
             gateway.metrics.registry.register(figures.Figures(self._read))
+            gateway.metrics.registry.register(router.figures())
             await stack.enter_async_context(surrounded(self.place, dht, (), self._read))
             server = Server.start(gateway, settings.gateway)
             stack.push_async_callback(server.close)

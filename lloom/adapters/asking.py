@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -92,6 +92,14 @@ class Gateway:
     def models(self) -> list[dict[str, Any]]:
         """What the network serves, as `/v1/models` lists it; AskFailed if it cannot be had."""
         with self._call("GET", "/v1/models", None, self._seconds) as answer:
+            body = answer.read(LIMIT)
+            if answer.status != http.client.OK:
+                raise AskFailed(_reason(body))
+            return msgspec.json.decode(body, type=_Models).data
+
+    def routing(self, model: str) -> list[dict[str, Any]]:
+        """Whom the client would ask for `model`, and why (`core/routing/explain.py`); AskFailed if nobody serves it."""
+        with self._call("GET", f"/lloom/routing/{quote(model)}", None, self._seconds) as answer:
             body = answer.read(LIMIT)
             if answer.status != http.client.OK:
                 raise AskFailed(_reason(body))

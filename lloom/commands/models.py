@@ -1,4 +1,4 @@
-"""Lists what the network serves: models, by how many executors, on what terms."""
+"""Lists what the network serves: models, by how many executors, on what terms; or whom the client would ask for one, and why."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ from lloom.adapters.asking import Gateway
 from lloom.commands.ask import through_gateway
 from lloom.core.settings import Settings
 
+VERDICT: Final = (
+    "executor",
+    "verdict",
+    "score",
+    "price in/out",
+    "first token p50/p95 s",
+    "tokens/s",
+    "success",
+    "reputation",
+    "load",
+    "breaker",
+    "affinity",
+    "reason",
+)
 COLUMNS: Final = ("model", "executors", "context", "price in/out per 1M", "does", "features")
 
 
@@ -20,6 +34,8 @@ def run(settings: Settings) -> int:
 
 
 def _show(settings: Settings, gateway: Gateway) -> int:
+    if settings.explain is not None:
+        return _explain(settings, gateway.routing(settings.explain))
     models = gateway.models()
     if settings.model is not None:
         models = [model for model in models if model["id"] == settings.model]
@@ -32,11 +48,41 @@ def _show(settings: Settings, gateway: Gateway) -> int:
     return 0
 
 
+def _explain(settings: Settings, verdicts: list[dict[str, Any]]) -> int:
+    if settings.output == "json":
+        sys.stdout.write(msgspec.json.encode(verdicts).decode() + "\n")
+    else:
+        sys.stdout.write(table([VERDICT, *map(_verdict, verdicts)]))
+    return 0
+
+
 def table(rows: list[tuple[str, ...]]) -> str:
     """`rows` in columns as wide as their widest cell."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines) + "\n"
+
+
+def _verdict(told: dict[str, Any]) -> tuple[str, ...]:
+    times = (_number(told[f"first_token_{share}"], 3) for share in ("p50", "p95"))
+    return (
+        f"{told['executor']} {told['endpoint']}",
+        told["verdict"],
+        f"{told['score']:.2f}",
+        f"{told['input_price']} / {told['output_price']}",
+        " / ".join(times),
+        _number(told["tokens_per_second"], 1),
+        f"{told['success']:.2f} of {told['outcomes']:.0f}",
+        f"{told['reputation']:.2f}",
+        f"{told['load']} of {told['parallel']}",
+        told["breaker"],
+        "cached" if told["cached"] else "-",
+        told["reason"] or "-",
+    )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:

@@ -546,6 +546,8 @@ class Settings(Group, frozen=True):
     role: Role
     command: Command
     model: str | None
+    explain: str | None
+    """command=models: why executors of this model are chosen or not."""
     prompt: str | None
     """One question, literally; `-` reads standard input."""
     output: Literal["text", "json", "csv"]

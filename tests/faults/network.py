@@ -21,7 +21,7 @@ from lloom.core.identity import Identity, NodeId
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
 from lloom.core.routing.outcomes import Outcomes
-from lloom.core.routing.selection import Selection
+from lloom.core.routing.plans import Plans
 from tests.faults.sellers import Seller
 from tests.integration import gateway_support
 from tests.integration.bridge_support import NETWORK, settings
@@ -59,7 +59,7 @@ async def client(sellers: Sequence[Seller]) -> AsyncIterator[int]:
         stack.push_async_callback(directory.close)
         outcomes = Outcomes(ROUTING.memory_seconds, ROUTING.cooldown_seconds)
         keeping = Keeping(ROUTING, outcomes, deliveries)
-        router = Router(Client(link.identity, Domain()), Selection("cheapest", (), outcomes), directory, pool, keeping)
+        router = Router(Client(link.identity, Domain()), Plans(ROUTING, outcomes), directory, pool, keeping)
         stack.push_async_callback(router.close)
         health = Health(status="ok", node="", role="client", version="", network=NETWORK, peers=1)
         server = Server.start(Gateway(router, lambda: health, GATEWAY), GATEWAY)

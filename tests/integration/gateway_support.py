@@ -56,6 +56,7 @@ class ScriptedAnswer:
     def __init__(self, first: bytes = FIRST, parts: list[Any] | None = None, done: Done = DONE) -> None:
         self.executor = EXECUTOR
         self.attempts = 2
+        self.routing = "policy=scripted"
         self.deadline = asyncio.get_running_loop().time() + 60
         self.first = first
         self.done: Done | None = None

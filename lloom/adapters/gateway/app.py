@@ -16,6 +16,7 @@ from lloom.adapters.gateway import endpoint
 from lloom.adapters.gateway.counting import Counting
 from lloom.adapters.gateway.door import VISIT, Door, Guests
 from lloom.adapters.gateway.exchange import Exchange, Gone
+from lloom.adapters.gateway.explaining import PATH, Explaining
 from lloom.adapters.gateway.failures import failure
 from lloom.adapters.gateway.health import Health
 from lloom.adapters.gateway.metered import Backend, Metered
@@ -74,6 +75,7 @@ class Gateway:
                 *(_route("/v1/responses/{id:path}", method, _no_response) for method in ("GET", "POST", "DELETE")),
                 _route("/v1/models", "GET", self._models),
                 _route("/v1/models/{id:path}", "GET", self._model),
+                _route(PATH, "GET", Explaining(router)),
                 _route("/health", "GET", self._tell_health),
                 _route("/metrics", "GET", self._tell_metrics),
             ],

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from lloom.adapters.gateway.door import VISIT
 from lloom.adapters.gateway.exchange import Exchange
 from lloom.adapters.gateway.metrics import Metrics
 from lloom.adapters.gateway.replaying import Replaying
+from lloom.core.api import affinity
 from lloom.core.api.dialect import Asked, Dialect, Headers, Served
 from lloom.core.api.request import ApiRequest
 from lloom.core.errors import RetryElsewhere
@@ -29,6 +31,10 @@ class Folding(Protocol):
 F = TypeVar("F", bound=Folding)
 
 
+_SESSION: Final = b"x-lloom-session"
+"""Header by which a caller says which requests belong together, for the sake of caches."""
+
+
 class Answer(Protocol):
     """What is needed of `lloom.adapters.routing.answer.Answer`."""
 
@@ -42,6 +48,8 @@ class Answer(Protocol):
     def first(self) -> bytes: ...
     @property
     def done(self) -> Done | None: ...
+    @property
+    def routing(self) -> str: ...
     async def read(self) -> bytes | None: ...
     async def folded(self, make: Callable[[], F]) -> F: ...
     async def close(self) -> None: ...
@@ -67,31 +75,34 @@ class Endpoint:
         """Answers one request; errors pass through as they are."""
         body = await exchange.body(self._settings.max_body, self._settings.body_seconds)
         asked = self._dialect.read(body, exchange.request_id.decode())
+        request, session = asked.request, exchange.header(_SESSION)
+        if session:
+            request = replace(request, affinity=affinity.named(session))
         async with self._replaying.once(exchange, VISIT.get().name, body) as new:
             if new:
-                work = self._stream(exchange, asked) if asked.request.stream else self._plain(exchange, asked)
+                work = self._stream(exchange, asked, request) if request.stream else self._plain(exchange, asked, request)
                 with self._metrics.running():
                     await exchange.unless_gone(work)
 
-    async def _plain(self, exchange: Exchange, asked: Asked) -> None:
+    async def _plain(self, exchange: Exchange, asked: Asked, request: ApiRequest) -> None:
         began = asyncio.get_running_loop().time()
         async with contextlib.AsyncExitStack() as stack:
-            answer = await self._router.ask(asked.request)
+            answer = await self._router.ask(request)
             stack.push_async_callback(answer.close)
             self._metrics.first_token(asyncio.get_running_loop().time() - began)
             whole = await answer.folded(asked.whole)
         done = answer.done or Done()
         self._metrics.tokens(done)
-        await exchange.reply(200, whole.end(done), _headers(_served(answer)))
+        await exchange.reply(200, whole.end(done), _headers(answer))
 
-    async def _stream(self, exchange: Exchange, asked: Asked) -> None:
+    async def _stream(self, exchange: Exchange, asked: Asked, request: ApiRequest) -> None:
         began = asyncio.get_running_loop().time()
         stream = asked.stream()
         exchange.failed = stream.failed
-        async with self._first_content(exchange, asked.request) as answer:
+        async with self._first_content(exchange, request) as answer:
             self._metrics.first_token(asyncio.get_running_loop().time() - began)
             if not exchange.status:
-                await exchange.begin(_headers(_served(answer)))
+                await exchange.begin(_headers(answer))
             try:
                 async with asyncio.timeout_at(answer.deadline), self._kept_alive(exchange):
                     await exchange.write(stream.feed(answer.first))
@@ -153,5 +164,9 @@ def _served(answer: Answer) -> Served:
     return Served(_name(answer.executor), answer.attempts)
 
 
-def _headers(served: Served) -> Headers:
-    return [(b"x-lloom-executor", served.executor.encode()), (b"x-lloom-attempts", b"%d" % served.attempts)]
+def _headers(answer: Answer) -> Headers:
+    return [
+        (b"x-lloom-executor", _name(answer.executor).encode()),
+        (b"x-lloom-attempts", b"%d" % answer.attempts),
+        (b"x-lloom-routing", answer.routing.encode()),
+    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Generic, Protocol
 
 from lloom.adapters.gateway.door import VISIT
@@ -18,6 +19,7 @@ from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId
 from lloom.core.messages import Done
 from lloom.core.offer import ModelOffer
+from lloom.core.routing.explain import Verdict
 from lloom.core.sse import END
 
 BYTES_PER_TOKEN: Final = 4
@@ -28,6 +30,7 @@ class Backend(Router, Protocol):
     """What is needed of `lloom.adapters.routing.router.Router`."""
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]: ...
+    async def explain(self, request: ApiRequest) -> list[Verdict]: ...
 
 
 class Metered:
@@ -52,7 +55,7 @@ class Metered:
             self._spent(allowance.name, *allowance.settle(reserved, used, loop.time(), time.time()))
 
         try:
-            answer = await self._router.ask(request)
+            answer = await self._router.ask(replace(request, caller=allowance.name))
         except BaseException:
             settle(0)
             raise
@@ -87,6 +90,10 @@ class _Counted:
     @property
     def attempts(self) -> int:
         return self._answer.attempts
+
+    @property
+    def routing(self) -> str:
+        return self._answer.routing
 
     @property
     def deadline(self) -> float:

@@ -17,6 +17,7 @@ from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.offer import ModelOffer
 from lloom.core.routing.candidate import Candidate, Choice, Nobody
+from lloom.core.routing.explain import Verdict, explain
 from lloom.core.routing.outcomes import Place
 from lloom.core.routing.plans import Plan, Plans
 from lloom.core.routing.rules import matches
@@ -43,11 +44,11 @@ class Options:
     def __init__(self, finder: Finder, offered: Sequence[Offered], deadline: float) -> None:
         self.settings: RoutingSettings = offered[0].plan.settings
         self._finder = finder
-        self._offered = offered
+        self.offered = offered
         self._deadline = deadline
 
     def __iter__(self) -> Iterator[Candidate]:
-        return (candidate for each in self._offered for candidate in each.candidates)
+        return (candidate for each in self.offered for candidate in each.candidates)
 
     async def choose(self, request: ApiRequest, tried: Collection[Place]) -> Choice | Nobody:
         """Whom to ask next, other than those `tried`; waits for its turn while all are busy (`routing.queue`).
@@ -55,7 +56,7 @@ class Options:
         The caller must start the attempt before it waits for anything else: only then does the choice count as load.
         """
         loop, waiting = asyncio.get_running_loop(), self._finder.waiting
-        models = tuple(each.model for each in self._offered)
+        models = tuple(each.model for each in self.offered)
 
         def look() -> Choice | Nobody:
             return self._look(request, tried, loop.time())
@@ -68,16 +69,16 @@ class Options:
 
     def stay(self, model: str) -> None:
         """Nobody else but those of `model` is asked from now on: a part of its answer is out."""
-        self._offered = [each for each in self._offered if each.model == model]
+        self.offered = [each for each in self.offered if each.model == model]
 
     async def anew(self) -> None:
         """Asks the network again: those who were known may have moved."""
-        self._offered = [await self._finder.anew(each) for each in self._offered]
+        self.offered = [await self._finder.anew(each) for each in self.offered]
 
     def _look(self, request: ApiRequest, tried: Collection[Place], now: float) -> Choice | Nobody:
         """From the first model for which somebody is free."""
         nobody: list[Nobody] = []
-        for each in self._offered:
+        for each in self.offered:
             found = each.plan.selection.choose(each.candidates, request, tried, now, self._finder.rng)
             if isinstance(found, Choice):
                 return found
@@ -110,6 +111,15 @@ class Finder:
             message = "The network took too long to name an executor."
             raise RetryElsewhere(message, status=504, code="deadline") from None
         return Options(self, offered, deadline)
+
+    async def explain(self, request: ApiRequest, deadline: float) -> list[Verdict]:
+        """A verdict on each executor, model by model in the order of preference. Errors as in `find`."""
+        options, now = await self.find(request.model, deadline), asyncio.get_running_loop().time()
+        return [
+            verdict
+            for each in options.offered
+            for verdict in explain(each.plan.selection, each.candidates, request, now)
+        ]
 
     async def anew(self, offered: Offered) -> Offered:
         """As `offered`, once the network was asked again."""

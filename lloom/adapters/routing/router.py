@@ -8,6 +8,7 @@ from lloom.adapters.routing.answer import Answer
 from lloom.adapters.routing.attempt import Keeping
 from lloom.adapters.routing.attempts import Attempts, Means
 from lloom.adapters.routing.directory import Directory
+from lloom.adapters.routing.figures import RoutingFigures
 from lloom.adapters.routing.options import Finder
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.purses import NONE, Purses
@@ -16,6 +17,7 @@ from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId
 from lloom.core.offer import ModelOffer
 from lloom.core.order import Client
+from lloom.core.routing.explain import Verdict
 from lloom.core.routing.plans import Plans
 
 
@@ -53,6 +55,15 @@ class Router:
     async def close(self) -> None:
         """Gives up what goes on behind the requests."""
         await self._revival.close()
+
+    def figures(self) -> RoutingFigures:
+        """Its numbers, for a registry of Prometheus."""
+        return RoutingFigures(self._means.plans, self.finder.waiting, asyncio.get_running_loop().time)
+
+    async def explain(self, request: ApiRequest) -> list[Verdict]:
+        """Whom `request` would go to now, and why; errors as in `ask`."""
+        seconds = self._means.plans.of(request.model).settings.total_seconds
+        return await self.finder.explain(request, asyncio.get_running_loop().time() + seconds)
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]:
         """Every model of every executor that could be asked."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from lloom.core.api import affinity
 from lloom.core.api import messages as talk
 from lloom.core.api.fields import Generation
 from lloom.core.api.messages import Message, TextPart
@@ -143,7 +144,16 @@ def parse(body: bytes) -> ApiRequest:
         max_output=asked.max_completion_tokens or asked.max_tokens,
         text_bytes=sum(len(text.encode()) for text in talk.texts(asked.messages)),
         features=frozenset(_features(asked)),
+        affinity=_affinity(asked),
     )
+
+
+def _affinity(asked: _Body) -> bytes:
+    """By the caller's key; else by all up to the first thing that a user says, which later turns repeat; else by who asks."""
+    if asked.prompt_cache_key:
+        return affinity.named(asked.prompt_cache_key)
+    who = asked.safety_identifier or asked.user
+    return affinity.beginning(talk.texts(talk.opening(asked.messages))) or (affinity.named(who) if who else b"")
 
 
 def _check(asked: _Body) -> None:

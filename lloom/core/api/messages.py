@@ -160,6 +160,12 @@ def check(messages: Sequence[Message]) -> None:
     _check_answered(open_calls, "messages")
 
 
+def opening(messages: Sequence[Message]) -> Sequence[Message]:
+    """All up to the first thing that a user says: what later turns of a conversation repeat."""
+    first = next((number for number, message in enumerate(messages) if isinstance(message, _User)), 0)
+    return messages[: first + 1]
+
+
 def texts(messages: Sequence[Message]) -> Iterator[str]:
     """All text that a model will read."""
     for message in messages:

@@ -14,7 +14,7 @@ from lloom.core.errors import ConfigError
 from lloom.core.settings import Role, Settings
 
 TEXTS: Final = frozenset(
-    {"prompt", "model", "demo.prompt", "home", "identity.path", "log.file", "network.name", "amount"}
+    {"prompt", "model", "explain", "demo.prompt", "home", "identity.path", "log.file", "network.name", "amount"}
 )
 """Taken literally: no comma, quote, brace or letter in them means anything to Hydra."""
 

@@ -74,6 +74,10 @@ def _check_command(settings: Settings) -> None:
         raise ConfigError("output: only command=usage knows csv")
     if settings.model is not None:
         _canonical("model", settings.model)
+    if settings.explain is not None:
+        if command != "models":
+            raise ConfigError("explain: only command=models explains")
+        _canonical("explain", settings.explain)
 
 
 def _check_gateway(settings: Settings) -> None:
