@@ -80,7 +80,9 @@ class Endpoint:
             request = replace(request, affinity=affinity.named(session))
         async with self._replaying.once(exchange, VISIT.get().name, body) as new:
             if new:
-                work = self._stream(exchange, asked, request) if request.stream else self._plain(exchange, asked, request)
+                work = (
+                    self._stream(exchange, asked, request) if request.stream else self._plain(exchange, asked, request)
+                )
                 with self._metrics.running():
                     await exchange.unless_gone(work)
 

@@ -17,15 +17,17 @@ BOUND: Final = 1.25
 """Times the average load that one may carry for the sake of its cache."""
 
 
-def preferred(key: bytes, among: Sequence[Candidate], load: Callable[[Candidate], int]) -> Candidate | None:
-    """The first in the order of `key` that is not loaded more than others; None if all are."""
+def preferred(key: bytes, among: Sequence[Candidate], load: Callable[[Candidate], int]) -> Candidate:
+    """The first in the order of `key` that is not loaded more than others, of at least one."""
     places = sum(each.terms.parallel for each in among)
     share = BOUND * (1 + sum(map(load, among))) / places
-    for each in sorted(among, key=lambda each: weight(key, each), reverse=True):
+
+    def bound(each: Candidate) -> int:
         # Half of its places are there to be used, however little there is to do.
-        if load(each) < max(math.ceil(share * each.terms.parallel), each.terms.parallel // 2):
-            return each
-    return None
+        return max(math.ceil(share * each.terms.parallel), each.terms.parallel // 2)
+
+    order = sorted(among, key=lambda each: weight(key, each), reverse=True)
+    return next(each for each in order if load(each) < bound(each))  # all bounds together are more than there is to do
 
 
 def weight(key: bytes, candidate: Candidate) -> bytes:

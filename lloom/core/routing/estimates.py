@@ -25,9 +25,9 @@ def wilson(good: float, bad: float, deviations: float) -> float:
     count = good + bad
     if count <= 0:
         return 0.0
-    share, square = good / count, deviations * deviations
-    margin = deviations * math.sqrt(max(0.0, share * (1 - share)) / count + square / (4 * count * count))
-    return max(0.0, (share + square / (2 * count) - margin) / (1 + square / count))
+    square = deviations * deviations
+    margin = deviations * math.sqrt(good * bad / count + square / 4)
+    return max(0.0, (good + square / 2 - margin) / (count + square))
 
 
 @dataclass(slots=True)

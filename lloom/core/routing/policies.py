@@ -52,7 +52,7 @@ def balanced(contest: Contest, rng: Random) -> Candidate:
         return better
     outcomes = contest.scale.outcomes
     cached = preferred(contest.key, contest.among, lambda each: outcomes.load(each.place))
-    if cached is None or contest.score(cached) < (1 - contest.rules.affinity) * contest.score(better):
+    if contest.score(cached) < (1 - contest.rules.affinity) * contest.score(better):
         return better
     return cached
 
