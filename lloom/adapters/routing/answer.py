@@ -59,7 +59,7 @@ class Answer:
     @property
     def routing(self) -> str:
         """Why the executor was chosen, in a few words."""
-        return self._attempts.routing
+        return self._attempt.routing
 
     @property
     def deadline(self) -> float:

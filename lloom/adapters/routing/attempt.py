@@ -52,6 +52,8 @@ class Attempt:
         """On the loop's clock: later than this it is given up."""
         self.encoding = candidate.terms.encoding
         """What the executor counts tokens by."""
+        self.routing = ""
+        """Why it was chosen, in a few words."""
         self._place = candidate.place
         self._keeping = keeping
         self._stream: Stream | None = None

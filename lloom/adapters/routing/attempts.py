@@ -13,6 +13,7 @@ from loguru import logger
 from lloom.adapters.bridge import Connection
 from lloom.adapters.routing.attempt import Attempt, Keeping
 from lloom.adapters.routing.directory import Directory
+from lloom.adapters.routing.hedge import Trying, hedged
 from lloom.adapters.routing.options import Options
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.purchase import Tab
@@ -23,7 +24,7 @@ from lloom.core.api.request import ApiRequest
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import checksum
 from lloom.core.order import Client, Nonce, Order
-from lloom.core.routing.candidate import Candidate, Nobody
+from lloom.core.routing.candidate import Candidate, Choice, Nobody
 from lloom.core.routing.outcomes import Place
 from lloom.core.routing.plans import Plans
 
@@ -46,8 +47,6 @@ class Attempts:
     def __init__(self, means: Means, options: Options, deadline: float) -> None:
         self.deadline = deadline
         self.settings = options.settings
-        self.routing = ""
-        """Why the latest executor was chosen, in a few words."""
         self._means = means
         self._options = options
         self._tab = Tab()
@@ -78,12 +77,9 @@ class Attempts:
                 await self._options.anew()
                 self._asked_anew = True
                 continue
-            self._tried.append(chosen.candidate.place)
-            self.routing = str(chosen)
             try:
-                return await self._attempt(chosen.candidate, request)
+                return await self._hedged(chosen, request)
             except RetryElsewhere as error:
-                logger.info("attempt {} at {} failed: {}", self.count, checksum(chosen.candidate.executor), error)
                 failures.append(error)
         raise _failed(failures)
 
@@ -92,10 +88,33 @@ class Attempts:
         self._tab = self._tab.another_prompt()
         self._options.stay(self._tried[-1][2])
 
-    async def _attempt(self, candidate: Candidate, request: ApiRequest) -> Attempt:
-        means = self._means
+    async def _hedged(self, chosen: Choice, request: ApiRequest) -> Attempt:
+        """An attempt, and another one behind it where `routing.hedge_share` allows that and the first is late."""
+        place = chosen.candidate.place
+        hedging = self._means.plans.of(place[2]).hedging
+        late = hedging.delay(place, asyncio.get_running_loop().time())
+        if late is None:
+            return await self._try(chosen, request)
+
+        def second() -> Trying | None:
+            other = self._options.free(request, self._tried)
+            return None if other is None or not hedging.take() else self._try(other, request)
+
+        return await hedged(self._try(chosen, request), late, second)
+
+    async def _try(self, chosen: Choice, request: ApiRequest) -> Attempt:
+        self._tried.append(chosen.candidate.place)
+        try:
+            return await self._attempt(chosen, request)
+        except RetryElsewhere as error:
+            logger.info("attempt {} at {} failed: {}", self.count, checksum(chosen.candidate.executor), error)
+            raise
+
+    async def _attempt(self, chosen: Choice, request: ApiRequest) -> Attempt:
+        means, candidate = self._means, chosen.candidate
         settings = means.plans.of(candidate.terms.id).settings
         attempt = Attempt(candidate, self.deadline, replace(means.keeping, settings=settings))
+        attempt.routing = str(chosen)
         try:
             connection = await means.pool.connection(candidate.executor, candidate.endpoint)
         except RetryElsewhere as error:

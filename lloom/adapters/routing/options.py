@@ -67,6 +67,11 @@ class Options:
                 return found
         return await waiting.wait(models, request.caller, look, self.settings, self._deadline)
 
+    def free(self, request: ApiRequest, tried: Collection[Place]) -> Choice | None:
+        """Whom to ask besides, at once; None if nobody else is free."""
+        found = self._look(request, tried, asyncio.get_running_loop().time())
+        return found if isinstance(found, Choice) else None
+
     def stay(self, model: str) -> None:
         """Nobody else but those of `model` is asked from now on: a part of its answer is out."""
         self.offered = [each for each in self.offered if each.model == model]
