@@ -462,6 +462,9 @@ async def test_models_tell_what_the_network_offers(gateway: Running) -> None:
         "object": "model",
         "created": 0,
         "owned_by": "lloom",
+        "type": "model",
+        "display_name": "big/model:7b",
+        "created_at": "1970-01-01T00:00:00Z",
         "lloom": {
             "executors": 2,
             "context": 2048,

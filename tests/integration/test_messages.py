@@ -183,6 +183,11 @@ async def test_the_official_client_counts_tokens(client: anthropic.AsyncAnthropi
         await client.messages.count_tokens(**{**asked, "messages": []})
 
 
+async def test_the_official_client_lists_models(client: anthropic.AsyncAnthropic) -> None:
+    assert [model.id async for model in client.models.list()] == ["big/model:7b", "small"]
+    assert (await client.models.retrieve("small")).display_name == "small"
+
+
 # --- on the wire
 
 

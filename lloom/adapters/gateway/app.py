@@ -21,7 +21,7 @@ from lloom.adapters.gateway.failures import failure
 from lloom.adapters.gateway.health import Health
 from lloom.adapters.gateway.metered import Backend, Metered
 from lloom.adapters.gateway.metrics import Metrics
-from lloom.adapters.gateway.models import listing
+from lloom.adapters.gateway.models import listing, page
 from lloom.core.api.anthropic import Messages
 from lloom.core.api.completions import Completions
 from lloom.core.api.dialect import Dialect
@@ -120,7 +120,7 @@ class Gateway:
 
     async def _models(self, exchange: Exchange) -> None:
         models = listing(await self._backend.models())
-        await exchange.reply(200, msgspec.json.encode({"object": "list", "data": models}), [])
+        await exchange.reply(200, msgspec.json.encode(page(models)), [])
 
     async def _model(self, exchange: Exchange) -> None:
         name = exchange.scope["path_params"]["id"].lower()

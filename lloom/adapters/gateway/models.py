@@ -1,13 +1,22 @@
-"""The network's models in the form of OpenAI's list, with what it has no word for under `lloom`."""
+"""The network's models as OpenAI and Anthropic list them, in one: keys of both, and what they have no word for under `lloom`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from lloom.core.identity import NodeId
 from lloom.core.offer import ModelOffer
+
+_UNKNOWN_TIME: Final = "1970-01-01T00:00:00Z"
+"""What Anthropic's API says where it does not know either."""
+
+
+def page(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The list, which is never cut into pages."""
+    ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {"first_id": None, "last_id": None}
+    return {"object": "list", "data": models, "has_more": False, **ends}
 
 
 def listing(offered: Iterable[tuple[NodeId, ModelOffer]]) -> list[dict[str, Any]]:
@@ -24,6 +33,9 @@ def _model(name: str, offers: Sequence[ModelOffer]) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "lloom",
+        "type": "model",
+        "display_name": name,
+        "created_at": _UNKNOWN_TIME,
         "lloom": {
             "executors": len(offers),
             "context": max(offer.context for offer in offers),

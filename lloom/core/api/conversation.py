@@ -35,9 +35,9 @@ class Conversation:
     def system(self, text: str) -> None:
         """Instructions. Later ones become the user's, in a tag: many models take none there, or take no more than one."""
         if not self._messages:
-            self._messages.append({"role": "system", "content": text})
-        elif self._messages[-1]["role"] == "system":
-            self._messages[-1]["content"] += f"\n\n{text}"
+            self._messages.append({"role": "system", "content": []})
+        if self._messages[-1]["role"] == "system":
+            self._messages[-1]["content"].append(text_part(text))
         else:
             self.user([text_part(f"<system>\n{text}\n</system>")])
 
@@ -84,4 +84,5 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
     parts = message["content"]
     if not isinstance(parts, list) or any(part["type"] != "text" for part in parts):
         return message
-    return message | {"content": "\n".join(part["text"] for part in parts)}
+    gap = "\n\n" if message["role"] == "system" else "\n"
+    return message | {"content": gap.join(part["text"] for part in parts)}

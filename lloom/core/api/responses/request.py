@@ -55,7 +55,7 @@ class Request(Struct, kw_only=True):
     input: str | Annotated[list[Fields], Meta(max_length=100_000)] | None = None
     instructions: str | None = None
     stream: bool | None = None
-    tools: list[Fields] | None = None
+    tools: Annotated[list[Fields], Meta(max_length=1024)] | None = None
     tool_choice: Literal["none", "auto", "required"] | Fields | None = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, lt=1 << 32)] | None = None

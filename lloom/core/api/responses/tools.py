@@ -36,13 +36,13 @@ class _Tool(Struct):
     parameters: Fields | None = None
     strict: bool | None = None
     format: _Format | None = None
-    tools: list[Fields] | None = None
+    tools: Annotated[list[Fields], Meta(max_length=1024)] | None = None
 
 
 class _Choice(Struct):
     type: str
     mode: Literal["auto", "required"] = "auto"
-    tools: list[Fields] | None = None
+    tools: Annotated[list[Fields], Meta(max_length=1024)] | None = None
 
 
 class _Input(Struct):
@@ -91,21 +91,22 @@ class Toolbox:
         wanted = convert(choice, _Choice, "tool_choice")
         match wanted.type:
             case "function" | "custom":
-                function = {"name": self._function(choice, "tool_choice")}
-                return _fields(list(self.functions.values()), {"type": "function", "function": function})
+                (function,) = self._functions([choice], "tool_choice")
+                return _fields(list(self.functions.values()), {"type": "function", "function": {"name": function}})
             case "allowed_tools":
-                allowed = {
-                    self._function(tool, f"tool_choice.tools[{number}]")
-                    for number, tool in enumerate(wanted.tools or ())
-                }
+                allowed = self._functions(wanted.tools or (), "tool_choice.tools")
                 return _fields([tool for name, tool in self.functions.items() if name in allowed], wanted.mode)
         raise unsupported("tool_choice", f"'{wanted.type}' is a built-in tool of OpenAI, and nobody runs it here.")
 
-    def _function(self, chosen: Fields, where: str) -> str:
-        for function, named in self.named.items():
-            if (named.name, named.namespace) == (chosen.get("name"), chosen.get("namespace")):
-                return function
-        raise contradiction(where, "it is not among the 'tools'.")
+    def _functions(self, chosen: Iterable[Fields], where: str) -> set[str]:
+        """What the chosen tools are called in the chat."""
+        known: dict[tuple[Any, Any], str] = {
+            (named.name, named.namespace): function for function, named in self.named.items()
+        }
+        try:
+            return {known[tool.get("name"), tool.get("namespace")] for tool in chosen}
+        except (KeyError, TypeError) as error:
+            raise contradiction(where, "there is no such tool among 'tools'.") from error
 
 
 def toolbox(tools: Iterable[Fields]) -> Toolbox:
