@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import psutil
@@ -132,6 +133,36 @@ def test_embeddings_are_the_same_as_floats_and_as_base64(network: Network) -> No
     assert len({tuple(item.embedding) for item in usual.data}) == 100
     assert usual.usage == floats.usage
     assert ([len(item.embedding) for item in short.data], short.usage.prompt_tokens) == ([8, 8], 4)
+
+
+def test_the_other_dialects_get_the_same_answer(network: Network) -> None:
+    asked = {"model": MODEL, "messages": QUESTION, "max_tokens": 24}
+    steady = {"temperature": 0}
+    with network.openai() as client, anthropic.Anthropic(base_url=network.gateway, api_key="unused") as other:
+        chat = client.chat.completions.create(**asked, **steady)
+        response = client.responses.create(model=MODEL, input=QUESTION, max_output_tokens=24, **steady)
+        message = other.messages.create(**asked, extra_body=steady)
+        with other.messages.stream(
+            **(asked | {"max_tokens": 1 << 20}), stop_sequences=["."], extra_body=steady
+        ) as stream:
+            streamed = stream.get_final_message()
+    assert chat.usage is not None
+    assert chat.choices[0].message.content == response.output_text == message.content[0].text
+    assert message.usage.output_tokens == chat.usage.completion_tokens
+    assert "ravity" in streamed.content[0].text
+
+
+def test_tools_pass_through_the_other_dialects(network: Network) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    question = [{"role": "user", "content": "get_weather in Paris"}]
+    with network.openai() as client, anthropic.Anthropic(base_url=network.gateway, api_key="unused") as other:
+        function = {"type": "function", "name": "get_weather", "parameters": schema}
+        call = client.responses.create(model=MOCK, input=question, tools=[function]).output[0]
+        tool = {"name": "get_weather", "input_schema": schema}
+        use = other.messages.create(model=MOCK, messages=question, tools=[tool], max_tokens=999).content[0]
+    assert (call.type, call.name, use.type, use.name) == ("function_call", "get_weather", "tool_use", "get_weather")
+    assert json.loads(call.arguments) == use.input
+    assert set(use.input) == {"city"}
 
 
 def test_models_are_those_of_both_executors(network: Network) -> None:
