@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from lloom.core.api import affinity
 from lloom.core.api import messages as talk
 from lloom.core.api.fields import Generation
-from lloom.core.api.messages import Message, TextPart
+from lloom.core.api.messages import Message, Texts
 from lloom.core.api.reading import contradiction, decode, missing, model_id
 from lloom.core.api.request import ApiRequest
 from lloom.core.api.tools import (
@@ -55,7 +55,7 @@ class _Audio(Struct):
 
 class _Prediction(Struct):
     type: Literal["content"]
-    content: str | Annotated[list[TextPart], Meta(min_length=1)]
+    content: str | Texts
 
 
 class _Place(Struct):

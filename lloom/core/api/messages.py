@@ -25,6 +25,14 @@ class TextPart(_Part, tag="text", kw_only=True):
     text: str
 
 
+class OnlyText(Struct):
+    """A text part where no other may stand: msgspec wants no tag where there is no choice."""
+
+    type: Literal["text"]
+    text: str
+    prompt_cache_breakpoint: _Breakpoint | None = None
+
+
 class _RefusalPart(_Part, tag="refusal", kw_only=True):
     refusal: str
 
@@ -67,7 +75,7 @@ class _FilePart(_Part, tag="file", kw_only=True):
     file: _File
 
 
-_Texts = Annotated[list[TextPart], Meta(min_length=1)]
+Texts = Annotated[list[OnlyText], Meta(min_length=1)]
 _UserParts = Annotated[list[TextPart | _ImagePart | _VideoPart | _AudioPart | _FilePart], Meta(min_length=1)]
 _FEATURES: Final[dict[type, str]] = {
     _ImagePart: "vision",
@@ -106,11 +114,11 @@ class _Message(Struct, tag_field="role"):
 
 
 class _Developer(_Message, tag="developer", kw_only=True):
-    content: str | _Texts
+    content: str | Texts
 
 
 class _System(_Message, tag="system", kw_only=True):
-    content: str | _Texts
+    content: str | Texts
 
 
 class _User(_Message, tag="user", kw_only=True):
@@ -173,7 +181,7 @@ def texts(messages: Sequence[Message]) -> Iterator[str]:
         if isinstance(content, str):
             yield content
         elif isinstance(content, list):
-            yield from (part.text for part in content if isinstance(part, TextPart))
+            yield from (part.text for part in content if isinstance(part, TextPart | OnlyText))
 
 
 def features(messages: Sequence[Message]) -> Iterator[str]:

@@ -129,6 +129,8 @@ def test_what_openai_documents_is_taken(fields: dict[str, Any]) -> None:
         (talk({"role": "user", "content": None}), "messages[0].content"),
         (talk({"role": "system", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}),
          "messages[0].content[0].type"),
+        (talk({"role": "system", "content": [{"text": "x"}]}), "messages[0].content[0].type"),
+        (part(text="x"), "messages[0].content[0].type"),
         (part(type="text"), "messages[0].content[0].text"),
         (part(type="image_url"), "messages[0].content[0].image_url"),
         (part(type="image_url", image_url={"url": "file:///etc/passwd"}), "messages[0].content[0].image_url.url"),
