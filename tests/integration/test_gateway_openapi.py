@@ -176,7 +176,7 @@ def without_nulls(value: Any) -> Any:
 
 
 @schema.parametrize()
-@settings(max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_request_breaks_the_gateway_and_no_nonsense_passes_it(
     case: Case, gateway: Gateway, runner: asyncio.Runner
 ) -> None:
