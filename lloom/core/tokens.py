@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lloom.core import media
 from lloom.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,10 +40,25 @@ ENUM: Final = -3
 ENUM_ITEM: Final = 3
 FUNCTIONS_END: Final = 12
 
-# OpenAI, "Images and vision", gpt-4o: 85 tokens, and for high detail 170 for each tile of 512 × 512 of the image
-# scaled into 2048 × 768, which has at most eight. The size stays unread, so every image counts as the largest.
-IMAGE_LOW: Final = 85
-IMAGE_HIGH: Final = 85 + 8 * 170
+# OpenAI, "Images and vision", gpt-4o: 85 tokens, and for high detail 170 for each tile of 512 × 512 of the image, scaled
+# down into 2048 × 2048 and then until its shorter side has 768. An image of unknown size counts as the largest: eight tiles.
+IMAGE: Final = 85
+TILE: Final = 170
+TILE_SIDE: Final = 512
+LONGER_SIDE: Final = 2048
+SHORTER_SIDE: Final = 768
+MOST_TILES: Final = 8
+
+# OpenAI, "Managing costs" of the Realtime API: a token for 100 ms of a user's speech.
+SOUND_SECOND: Final = 10
+
+DATA_BYTES: Final = 4
+"""Characters of a file or a film that count as a token, for want of a rule: to split up megabytes of base64 takes seconds."""
+
+SHORT_DATA: Final = 4096
+"""Characters up to which also those are counted as the text they are."""
+
+_CALLS: Final = frozenset({"tool_calls", "function_call"})
 
 Message = Mapping[str, Any]
 
@@ -61,10 +78,11 @@ def split(text: str, encoding: str) -> list[str]:
 
 
 def count_messages(messages: Sequence[Message], tools: Sequence[Message], encoding: str) -> int:
-    """Prompt tokens of a chat in OpenAI's wire form, by OpenAI's published rules; images by their upper bound.
+    """Prompt tokens of a chat in OpenAI's wire form, by OpenAI's published rules.
 
-    Where nothing is published, the count is what the text would cost: tool calls are their names and arguments in a
-    message's frame, audio and files their JSON. ValueError for an encoding not in ENCODINGS.
+    What cannot be looked into counts as its upper bound: images elsewhere, the time of an MP3. Where nothing is published,
+    the count is what the text would cost: tool calls are their names and arguments in a message's frame, files their
+    characters. ValueError for an encoding not in ENCODINGS.
     """
     return sum(_message(message, encoding) for message in messages) + REPLY + _tools(tools, encoding)
 
@@ -87,7 +105,7 @@ def _load(encoding: str) -> Encoding:
 
 def _message(message: Message, encoding: str) -> int:
     return MESSAGE + sum(
-        NAME * (key == "name") + (_calls(value, encoding) if key == "tool_calls" else _content(value, encoding))
+        NAME * (key == "name") + (_called(key, value, encoding) if key in _CALLS else _content(value, encoding))
         for key, value in message.items()
     )
 
@@ -104,26 +122,54 @@ def _part(part: Any, encoding: str) -> int:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind in ("text", "refusal"):
         return _content(part.get(kind), encoding)
-    if kind == "image_url":
-        image = part.get("image_url")
-        return IMAGE_LOW if isinstance(image, Mapping) and image.get("detail") == "low" else IMAGE_HIGH
+    held = part.get(kind) if isinstance(kind, str) else None
+    match kind, held:
+        case "image_url", _:
+            return image(held if isinstance(held, Mapping) else {})
+        case "input_audio", {"data": str(data)}:
+            return math.ceil(SOUND_SECOND * media.seconds(data))
+        case ("file", {"file_data": str(data)}) | ("video_url", {"url": str(data)}) if len(data) > SHORT_DATA:
+            return len(data) // DATA_BYTES
     return count(_json(part), encoding)
 
 
+def image(asked: Message) -> int:
+    """Tokens of a picture (`url`, `detail`) by OpenAI's rule for gpt-4o; of one that is not in its URL, the most."""
+    if asked.get("detail") == "low":
+        return IMAGE
+    url = asked.get("url")
+    size = media.picture(url) if isinstance(url, str) else None
+    return IMAGE + TILE * (MOST_TILES if size is None else _tiles(*size))
+
+
+def _tiles(width: int, height: int) -> int:
+    scale = min(1.0, LONGER_SIDE / max(width, height))
+    scale = min(scale, SHORTER_SIDE / min(width, height))
+    across, down = (math.ceil(round(side * scale) / TILE_SIDE) or 1 for side in (width, height))
+    return min(MOST_TILES, across * down)
+
+
+def _called(key: str, value: Any, encoding: str) -> int:
+    """What an assistant called: by `tool_calls`, or by the older `function_call`, which is one."""
+    return _calls(value if key == "tool_calls" else [{"function": value}], encoding)
+
+
 def _calls(calls: Any, encoding: str) -> int:
-    functions = [call.get("function") for call in _mappings(calls)]
-    return sum(MESSAGE + sum(_content(value, encoding) for value in f.values()) for f in _mappings(functions))
+    called = [call.get("function") or call.get("custom") for call in _mappings(calls)]
+    return sum(MESSAGE + sum(_content(value, encoding) for value in each.values()) for each in _mappings(called))
 
 
 def _tools(tools: Iterable[Any], encoding: str) -> int:
-    functions = [f for f in (tool.get("function") for tool in _mappings(tools)) if isinstance(f, Mapping)]
-    return sum(_function(f, encoding) for f in functions) + FUNCTIONS_END if functions else 0
+    held = _mappings([tool.get("function") or tool.get("custom") for tool in _mappings(tools)])
+    return sum(_function(each, encoding) for each in held) + FUNCTIONS_END if held else 0
 
 
 def _function(function: Message, encoding: str) -> int:
     line = f"{function.get('name', '')}:{_sentence(function)}"
     start = FUNCTION.get(encoding, FUNCTION_SINCE_4O)
-    return start + count(line, encoding) + _schema(function.get("parameters"), encoding)
+    grammar = function.get("format")
+    extra = count(_json(grammar), encoding) if isinstance(grammar, Mapping) else 0
+    return start + count(line, encoding) + extra + _schema(function.get("parameters"), encoding)
 
 
 def _schema(schema: Any, encoding: str) -> int:

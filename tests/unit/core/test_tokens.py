@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lloom.core import tokens
+from tests.unit.core.test_media import png, url
 
 # The chats of the OpenAI cookbook, "How to count tokens with tiktoken"; the API itself reported the numbers expected below.
 JARGON = [
@@ -95,15 +97,78 @@ def test_cutting_a_long_text_changes_its_count_hardly() -> None:
     assert 50_000 <= tokens.count(" truth" * 50_000, "o200k_base") <= 50_000 + 2 * 3
 
 
-def test_an_image_counts_by_its_detail() -> None:
-    def chat(detail: str) -> list[dict[str, object]]:
-        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": detail}}
-        return [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
+# Each published by OpenAI ("Images and vision", calculating costs), but for the small one: no image has less than a tile.
+@pytest.mark.parametrize(
+    ("size", "detail", "expected"),
+    [
+        ((1024, 1024), "high", 765),
+        ((2048, 4096), "high", 1105),
+        ((4096, 8192), "low", 85),
+        ((512, 512), "auto", 255),
+        ((1, 1), None, 255),
+        ((2048, 768), "high", 85 + 8 * 170),
+    ],
+)
+def test_an_image_counts_by_size_and_detail_as_openai_published(
+    size: tuple[int, int], detail: str | None, expected: int
+) -> None:
+    assert tokens.image({"url": url(png(*size)), "detail": detail}) == expected
 
+
+@pytest.mark.parametrize("where", ["https://example.org/cat.png", "data:image/png;base64,AAAA", None])
+def test_an_image_of_unknown_size_counts_as_the_largest(where: str | None) -> None:
+    assert tokens.image({"url": where}) == 85 + 8 * 170
+    assert tokens.image({"url": where, "detail": "low"}) == 85
+
+
+@given(st.integers(1, 100_000), st.integers(1, 100_000))
+def test_no_image_counts_more_than_one_of_unknown_size_nor_less_than_a_tile(width: int, height: int) -> None:
+    found = tokens.image({"url": url(png(width, height))})
+    assert 85 + 170 <= found <= tokens.image({})
+    assert found == tokens.image({"url": url(png(height, width))})
+
+
+def test_an_image_counts_beside_the_text() -> None:
+    image = {"type": "image_url", "image_url": {"url": url(png(1024, 1024))}}
+    parts = [{"type": "text", "text": "What is it?"}, image]
     text = tokens.count_messages([{"role": "user", "content": "What is it?"}], [], "o200k_base")
-    assert tokens.count_messages(chat("low"), [], "o200k_base") == text + 85
-    assert tokens.count_messages(chat("high"), [], "o200k_base") == text + 1445
-    assert tokens.count_messages(chat("auto"), [], "o200k_base") == text + 1445
+    assert tokens.count_messages([{"role": "user", "content": parts}], [], "o200k_base") == text + 765
+
+
+def counted(part: dict[str, object]) -> int:
+    """What a part adds to a message."""
+    bare = tokens.count_messages([{"role": "user", "content": []}], [], "o200k_base")
+    return tokens.count_messages([{"role": "user", "content": [part]}], [], "o200k_base") - bare
+
+
+def test_a_sound_counts_by_its_length_and_a_file_by_its_bytes() -> None:
+    second = base64.b64encode(bytes(1000)).decode()
+    assert counted({"type": "input_audio", "input_audio": {"data": second * 3, "format": "mp3"}}) in (30, 31)
+    assert counted({"type": "file", "file": {"file_data": "A" * 1_000_000}}) == 250_000
+    assert counted({"type": "video_url", "video_url": {"url": "data:video/mp4;base64," + "A" * 8_000}}) == 2_005
+    assert 0 < counted({"type": "file", "file": {"file_id": "file-abc"}}) < 20
+
+
+def test_what_is_called_counts_however_it_is_written() -> None:
+    def asked(**fields: object) -> int:
+        return tokens.count_messages([{"role": "assistant", "content": None, **fields}], [], "o200k_base")
+
+    function = {"name": "get_weather", "arguments": '{"city":"Oslo"}'}
+    newer = asked(tool_calls=[{"id": "c", "type": "function", "function": function}])
+    assert asked(function_call=function) == newer > asked() + 3
+    custom = {"name": "get_weather", "input": '{"city":"Oslo"}'}
+    assert asked(tool_calls=[{"id": "c", "type": "custom", "custom": custom}]) == newer
+
+
+def test_a_custom_tool_counts_with_its_grammar() -> None:
+    def tool(**fields: object) -> int:
+        custom = {"name": "calculate", "description": "Adds up", **fields}
+        return tokens.count_messages([], [{"type": "custom", "custom": custom}], "o200k_base")
+
+    plain = tool()
+    same = {"type": "function", "function": {"name": "calculate", "description": "Adds up"}}
+    assert plain == tokens.count_messages([], [same], "o200k_base")
+    assert tool(format={"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: NUMBER"}}) > plain + 5
 
 
 def test_tool_calls_and_their_results_count() -> None:
