@@ -16,7 +16,7 @@ from lloom.core.routing.estimates import Latest, Ratio, faded, wilson
 Place = tuple[NodeId, Endpoint, str]
 """An executor's worker and a model: where one thing fails, the others may work."""
 
-TRIAL: Final = 8.0
+TRIAL: Final = 16.0
 """Outcomes (faded ones count less) after which a place is no newcomer any more."""
 UNKNOWN: Final = 0.5
 """The reputation of those of whom nobody says anything."""
@@ -27,8 +27,10 @@ _MAX_PLACES: Final = 4096
 _CAUTION: Final = 1.0
 """Standard deviations: five of six true values are above the bound. More would keep newcomers waiting for longer than their fate
 is worth."""
-_PRIOR: Final = 2.0
-"""Outcomes of our own that outweigh what others say."""
+_PRIOR: Final = 1.0
+"""Outcomes of our own that weigh as much as what others say."""
+_NEWCOMERS: Final = 16
+"""First requests to newcomers that tell what the next ones are worth."""
 _OLD: Final = 4.0
 """Times `memory`: older waits are in no quantile."""
 _MIN_TOKENS: Final = 8
@@ -175,6 +177,11 @@ class Outcomes:
         expected = self.reputation(place[0])
         return wilson(good + _PRIOR * expected, bad + _PRIOR * (1 - expected), _CAUTION)
 
+    def possible(self, place: Place, now: float) -> float:
+        """The share that will at most, by our own outcomes: 1 where there are none."""
+        good, bad = self._counts(place, now)
+        return 1 - wilson(bad, good, _CAUTION)
+
     def first_token(self, place: Place) -> float | None:
         """Seconds to the first content as lately observed, None if never."""
         record = self._records.get(place)
@@ -199,7 +206,7 @@ class Outcomes:
         """The share of first requests to newcomers that went well lately; a half where none was made."""
         fade = faded(now - self._newcomers_at, self._memory)
         good, count = self._newcomers.above * fade, self._newcomers.below * fade
-        return (good + TRIAL / 2) / (count + TRIAL)
+        return (good + 2) / (count + 4)
 
     def _counts(self, place: Place, now: float) -> tuple[float, float]:
         record = self._records.get(place)
@@ -210,7 +217,7 @@ class Outcomes:
 
     def _tried(self, place: Place, now: float, *, good: bool) -> None:
         if self.evidence(place, now) < TRIAL:
-            self._newcomers.fade(faded(now - self._newcomers_at, self._memory))
+            self._newcomers.fade(faded(now - self._newcomers_at, self._memory) * (1 - 1 / _NEWCOMERS))
             self._newcomers_at = now
             self._newcomers.add(good, 1)
         self._changed(place, now).success.add(good, 1)

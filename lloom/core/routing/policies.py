@@ -15,6 +15,8 @@ from lloom.core.routing.rules import Rules
 from lloom.core.routing.score import Scale
 from lloom.core.settings import Policy
 
+_EQUAL: Final = 0.9
+"""Scores that differ by less are the same: they are estimates of what changes."""
 _NEVER: Final = 1e-3
 """A success below this is as good as none."""
 
@@ -43,11 +45,11 @@ class Contest:
 
 
 def balanced(contest: Contest, rng: Random) -> Candidate:
-    """The better one of two, or whoever has the prompt's beginning in its cache if it is not much worse.
+    """The better one of two (of equals, either), or whoever has the prompt's beginning in its cache if it is not much worse.
 
     Herds form where everybody takes the best (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001).
     """
-    better = max(_two(contest, rng), key=contest.score)
+    better = _better(_two(contest, rng), contest)
     if not contest.key or not contest.rules.affinity:
         return better
     outcomes = contest.scale.outcomes
@@ -86,6 +88,13 @@ def _two(contest: Contest, rng: Random) -> list[Candidate]:
     drawn = rng.sample(contest.among, min(2, len(contest.among)))
     newcomers = contest.newcomers() if contest.exploring else []
     return [rng.choice(newcomers), *drawn[:1]] if newcomers and drawn[0] not in newcomers else drawn
+
+
+def _better(drawn: Sequence[Candidate], contest: Contest) -> Candidate:
+    """The first one, unless another is better than chance explains: else who is last of many equals would never be asked."""
+    scores = [contest.score(each) for each in drawn]
+    best = max(scores)
+    return next(each for each, score in zip(drawn, scores, strict=True) if score >= _EQUAL * best)
 
 
 def _least(contest: Contest, value: Callable[[Candidate], float]) -> Contest:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lloom.core.routing.candidate import Candidate
-from lloom.core.routing.outcomes import TRIAL, Outcomes
+from lloom.core.routing.outcomes import Outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,10 @@ class Scale:
     def success(self, each: Candidate, *, hopeful: bool) -> float:
         """The share of answers that will come to their end, at least.
 
-        `hopeful`: newcomers are taken to succeed (optimism in the face of uncertainty), else nobody would find out.
+        `hopeful`: at most (optimism in the face of uncertainty), else nobody would find out how good newcomers are.
         """
-        if hopeful and self.outcomes.evidence(each.place, self.now) < TRIAL:
-            return 1.0
-        return self.outcomes.success(each.place, self.now)
+        outcomes = self.outcomes
+        return outcomes.possible(each.place, self.now) if hopeful else outcomes.success(each.place, self.now)
 
     def score(self, each: Candidate, *, hopeful: bool = False) -> float:
         """From 0 to 1: success and reputation over price, time and load, each relative to what is usual."""

@@ -78,7 +78,7 @@ class Selection:
 
         The share falls with what newcomers are worth: who floods the network with identities that are nobody is soon ignored.
         """
-        share = self.rules.explore * min(1.0, 2 * self.outcomes.newcomers(now))
+        share = self.rules.explore * min(1.0, 2 * self.outcomes.newcomers(now)) ** 2
         return (fraction(key) if key else rng.random()) < share
 
     def _choice(self, chosen: Candidate, of: int, request: ApiRequest, now: float) -> Choice:
