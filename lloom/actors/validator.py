@@ -67,12 +67,11 @@ class ValidatorNode(Actor):
                 lambda: dht.anchors,
                 lambda: {identity.address, *(validator for validator, _ in dht.anchors)},
             )
-            ports = ((UDP, dht.port), (TCP, dht.port))
-            await stack.enter_async_context(
-                surrounded(self.place, dht, ports, partial(self._figures, dht, catalogue, (pool, shoppers), listener))
-            )
-            sweep = Sweep(catalogue, dht, pool, network.name, Random())  # noqa: S311 - it spreads load, it hides nothing
             prober = Prober(catalogue, shoppers, network.name, Random(os.urandom(32)))  # noqa: S311 - but nobody knows the seed
+            ports = ((UDP, dht.port), (TCP, dht.port))
+            read = partial(self._figures, dht, catalogue, prober, (pool, shoppers), listener)
+            await stack.enter_async_context(surrounded(self.place, dht, ports, read))
+            sweep = Sweep(catalogue, dht, pool, network.name, Random())  # noqa: S311 - it spreads load, it hides nothing
             where = f"{network.advertise or network.host}:{dht.port}"
             self.up(f"lets nodes in at {checksum(identity.address)}@{where} (UDP and TCP)")
             certified = keep_certified(listener, settings.bridge.certificate_seconds, partial(self._endorse, identity))
@@ -92,7 +91,7 @@ class ValidatorNode(Actor):
         return await listen(self.place, dht.port, partial(self._endorse, identity), service.handle, silence)
 
     def _figures(
-        self, dht: Dht, catalogue: Catalogue, dialling: tuple[Pool, Shoppers], listener: Listener
+        self, dht: Dht, catalogue: Catalogue, prober: Prober, dialling: tuple[Pool, Shoppers], listener: Listener
     ) -> dict[str, float]:
         """What this validator shows to Prometheus."""
         numbers = queries.numbers(catalogue, time.time(), 1 + len(dht.anchors))
@@ -105,6 +104,7 @@ class ValidatorNode(Actor):
             "catalogue_workers": numbers.workers,
             "catalogue_vouched": numbers.vouched,
             "catalogue_relayed": numbers.relayed,
+            "executors_suspected": prober.suspected,
             "relay_workers": self._board.reserved,
             "relay_connections": self._board.streams,
         }

@@ -30,6 +30,7 @@ GAUGES: Final = {
     "catalogue_workers": "Their workers",
     "catalogue_vouched": "Executors for whom some validator vouches",
     "catalogue_relayed": "Executors that are reached through relays only",
+    "executors_suspected": "Executors whose answers this validator suspects to be dishonest",
     "relay_workers": "Workers that this validator relays to",
     "relay_connections": "Connections that it relays now",
     "executor_workers": "Workers that are offered now",

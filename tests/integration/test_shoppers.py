@@ -106,6 +106,7 @@ async def test_liars_are_found_out_and_other_machines_are_not() -> None:
     clock = [0.0]
     async with asyncio.timeout(60), listening(*sellers), prober(clock=lambda: clock[0]) as (its, _):
         said = await rounds(its, sellers, clock)
+        assert its.suspected >= 3
     doubts = [conduct(said_of).doubts() for said_of in said]
     different, constant, padded = (
         "answers as another model would",

@@ -214,6 +214,11 @@ class Prober:
         self._doubts[executor] = doubts
 
     @property
+    def suspected(self) -> int:
+        """Executors whose conduct this validator doubts."""
+        return sum(1 for doubts in self._doubts.values() if doubts)
+
+    @property
     def _settings(self) -> ValidatorSettings:
         return self._shoppers.settings
 

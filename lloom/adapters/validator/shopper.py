@@ -39,7 +39,7 @@ class Shoppers:
     make: Callable[[Identity], Shopper]
     settings: ValidatorSettings
     payer: Shopper | None = None
-    _employed: dict[tuple[int, int], _Employed] = field(default_factory=dict)
+    _employed: dict[tuple[int, int], _Employed] = field(default_factory=dict, init=False)
     """By epoch and number."""
 
     @asynccontextmanager
