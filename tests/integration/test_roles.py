@@ -60,6 +60,8 @@ def office(
         body_seconds=1,
         hold_headers_seconds=1,
         keep_alive_seconds=1,
+        replay_seconds=1,
+        replay_bytes=1,
         drain_seconds=1,
         header_bytes=65536,
         keys={},
