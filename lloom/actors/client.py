@@ -35,6 +35,7 @@ from lloom.core.identity import Identity, NodeId, checksum
 from lloom.core.messages import SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
+from lloom.core.payment import audit
 from lloom.core.routing.outcomes import Outcomes
 from lloom.core.routing.plans import Plans
 from lloom.core.trust import Trust
@@ -110,7 +111,13 @@ class ClientNode(Actor):
             Plans(routing, outcomes, self._purses.problem),
             directory,
             pool,
-            Keeping(routing, outcomes, deliveries, witness.experienced),
+            Keeping(
+                routing,
+                outcomes,
+                deliveries,
+                witness.experienced,
+                lambda report: audit.problem(report, settings.accounting),
+            ),
             self._purses,
         )
         stack.push_async_callback(router.close)

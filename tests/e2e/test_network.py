@@ -116,7 +116,9 @@ def test_the_real_model_continues_a_text_streamed_and_plain(network: Network) ->
     assert plain.choices[0].text.startswith(" Paris")
     assert plain.choices[0].finish_reason == "length"
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == plain.choices[0].text
-    assert chunks[-1].usage == plain.usage
+    assert plain.usage is not None
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens == plain.usage.total_tokens == 5 + 4
 
 
 def test_embeddings_are_the_same_as_floats_and_as_base64(network: Network) -> None:
@@ -219,7 +221,7 @@ def test_the_one_shot_reads_standard_input_and_tells_who_served(network: Network
 def test_command_models_lists_what_is_served(network: Network) -> None:
     found = lloom("role=client", "command=models", f"home={network.homes / 'client'}")
     rows = found.stdout.splitlines()
-    assert [row.split()[:2] for row in rows[1:]] == [[MOCK, "2"], [MODEL, "1"]]
+    assert [row.split()[:2] for row in rows[1:]] == [[EMBEDDING, "2"], [MOCK, "2"], [MODEL, "1"]]
 
 
 def lloom(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -130,6 +130,8 @@ class Answer:
         """PeerFault if the executor ends what has not come to an end."""
         if not self._record.finished and self._request.operation != "embeddings":
             raise PeerFault("the answer broke off before its end", code="bad_stream")
+        if self._way is None:
+            self._attempt.compare(self._request, self._record.text if self._record.whole else None)
         self.done = done if self._way is None else resumption.summed(self._way, self._used, done)
 
     async def _give_up(self, error: RetryElsewhere) -> None:

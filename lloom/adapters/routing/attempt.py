@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from loguru import logger
+
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.routing.deliveries import Deliveries, Expected
 from lloom.adapters.routing.purse import Paid
@@ -16,6 +18,7 @@ from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
 from lloom.core.order import Order
+from lloom.core.payment.audit import Report
 from lloom.core.receipt import ResponseHash
 from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.outcomes import Failure, Outcomes
@@ -36,6 +39,8 @@ class Keeping:
     deliveries: Deliveries
     experienced: Callable[[NodeId, bool], None] = lambda _executor, _answered: None
     """Hears who answered, and who was not there."""
+    audit: Callable[[Report], str | None] = lambda _report: None
+    """Says what is wrong with the count of an answer that nobody pays for. What is paid for is judged by its receipt."""
 
 
 class Attempt:
@@ -148,6 +153,15 @@ class Attempt:
             self._keeping.experienced(self.executor, False)
         await self.close()
         return error
+
+    def compare(self, request: ApiRequest, text: str | None) -> None:
+        """The answer came whole, and said `text` (None: more than that): is the executor's count of it ours?"""
+        if self._paid is not None or self.done is None:
+            return
+        found = self._keeping.audit(Report(request, self.encoding, self.done, text))
+        self._keeping.outcomes.counted(self._place, self._loop.time(), overstated=found is not None)
+        if found is not None:
+            logger.warning("{} reports {}", checksum(self.executor), found)
 
     async def _head(self, stream: Stream) -> None:
         """Reads up to the first content: until then another executor may still answer."""

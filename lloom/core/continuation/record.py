@@ -75,6 +75,11 @@ class Record:
         """What was said so far, reasoning left out."""
         return "".join(self._pieces)
 
+    @property
+    def whole(self) -> bool:
+        """Whether `text` is all that the model wrote, as far as it showed."""
+        return self.plain and not self.reasoned
+
     def feed(self, data: bytes) -> bytes:
         """The whole events that `data` completes (maybe none), up to the first one that is not sound: then `check` raises."""
         sound: list[bytes] = []

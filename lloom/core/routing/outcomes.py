@@ -56,6 +56,8 @@ class _Record:
     rate: Ratio = field(default_factory=Ratio)
     """Output tokens a second, from the first content on."""
     waits: Latest = field(default_factory=Latest)
+    overstated: Ratio = field(default_factory=Ratio)
+    """Answers with more tokens reported than we count, of all that were compared."""
 
 
 class Outcomes:
@@ -118,6 +120,10 @@ class Outcomes:
         length.add(tokens, 1)
         if tokens >= _MIN_TOKENS and seconds > 0:
             self._changed(place, now).rate.add(tokens - 1, seconds)
+
+    def counted(self, place: Place, now: float, *, overstated: bool) -> None:
+        """The tokens reported of an answer were compared with our own count."""
+        self._changed(place, now).overstated.add(overstated, 1)
 
     def succeeded(self, place: Place, now: float) -> None:
         """An answer came to its end."""
@@ -197,6 +203,11 @@ class Outcomes:
         record = self._records.get(place)
         return None if record is None else record.waits.quantile(share, now - _OLD * self._memory, least)
 
+    def overstates(self, place: Place) -> float | None:
+        """The share of answers of which more tokens were reported than we count; None if none was compared."""
+        record = self._records.get(place)
+        return None if record is None else record.overstated.value
+
     def length(self, model: str) -> float:
         """Output tokens of a usual answer."""
         known = self._lengths.get(model)
@@ -232,6 +243,6 @@ class Outcomes:
             self._records.popitem(last=False)
         fade = faded(now - record.at, self._memory)
         record.at = now
-        for estimate in (record.success, record.wait, record.rate):
+        for estimate in (record.success, record.wait, record.rate, record.overstated):
             estimate.fade(fade)
         return record

@@ -24,10 +24,12 @@ from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import Done, ModelCall, OfferCall, SignedReceipt
 from lloom.core.offer import Endpoint, ModelOffer, Offer, fingerprint, seal
 from lloom.core.order import Client
+from lloom.core.payment import audit
 from lloom.core.routing.outcomes import Outcomes
 from lloom.core.routing.plans import Plans
 from lloom.core.settings import RoutingSettings
 from lloom.core.sse import event
+from tests.money_support import accounting
 
 NETWORK = "test"
 DOMAIN = Domain(0, bytes(20))
@@ -56,6 +58,7 @@ SETTINGS = RoutingSettings(
     aliases={},
     models={},
 )
+ACCOUNTING = accounting()
 HANG = object()
 """In a script: nothing comes any more."""
 
@@ -258,7 +261,9 @@ class Net:
         self.deliveries = Deliveries(lambda executor, signed: self.receipts.append((executor, signed)))
         self.client = Client(Identity.generate(), DOMAIN)
         plans = Plans(self.settings, self.outcomes)
-        keeping = Keeping(self.settings, self.outcomes, self.deliveries)
+        keeping = Keeping(
+            self.settings, self.outcomes, self.deliveries, audit=lambda report: audit.problem(report, ACCOUNTING)
+        )
         self.router = Router(self.client, plans, self.directory, self.pool, keeping)
 
     async def __aenter__(self) -> Net:

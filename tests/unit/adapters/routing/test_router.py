@@ -9,7 +9,7 @@ import pytest
 
 from lloom.adapters.routing.answer import Answer
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
-from lloom.core.messages import Receipts, SignedReceipt
+from lloom.core.messages import Done, Receipts, SignedReceipt
 from lloom.core.receipt import (
     Receipt,
     Status,
@@ -355,3 +355,15 @@ async def test_nobody_sends_receipts_for_others() -> None:
         net.deliveries.on_control(other.connections[0], Receipts([signed, SignedReceipt(b"rubbish", bytes(65))]))
         assert net.receipts == []
         await until(lambda: True)
+
+
+# --- what it counts
+
+
+@pytest.mark.parametrize(("reported", "share"), [(DONE, 0.0), (Done(3, 2000), 1.0), (Done(3000, 2), 1.0)])
+async def test_who_reports_more_tokens_than_came_is_remembered_for_that(reported: Done, share: float) -> None:
+    executor = FakeExecutor(1, [ROLE, HEL, LO + END, reported])
+    async with Net(executor) as net:
+        assert await read(await net.router.ask(request())) == ROLE + HEL + LO + END
+        place = (executor.address, executor.endpoint, "m")
+        assert net.outcomes.overstates(place) == share

@@ -99,3 +99,12 @@ def test_the_load_is_what_began_and_has_not_ended(begins: list[bool]) -> None:
             book.ended(HERE)
             expected -= 1
     assert book.load(HERE) == expected
+
+
+def test_what_was_overstated_is_a_share_of_what_was_compared() -> None:
+    book = outcomes()
+    assert book.overstates(HERE) is None
+    for overstated in (False, True, False, False):
+        book.counted(HERE, 0.0, overstated=overstated)
+    assert book.overstates(HERE) == 0.25
+    assert book.overstates(THERE) is None
