@@ -6,13 +6,13 @@ import asyncio
 import difflib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Final
+from typing import Final, get_args
 
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.waiting import Waiting
-from lloom.core.api.request import ApiRequest
+from lloom.core.api.request import ApiRequest, Operation
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.offer import ModelOffer
@@ -23,6 +23,7 @@ from lloom.core.routing.plans import Plan, Plans
 from lloom.core.routing.rules import matches
 from lloom.core.settings import RoutingSettings
 
+OPERATIONS: Final[tuple[Operation, ...]] = get_args(Operation)
 _NEAR: Final = 0.5
 """Likeness (difflib) from which a model's name is worth suggesting."""
 _MAX_MODELS: Final = 8
@@ -118,8 +119,16 @@ class Finder:
         return Options(self, offered, deadline)
 
     async def explain(self, request: ApiRequest, deadline: float) -> list[Verdict]:
-        """A verdict on each executor, model by model in the order of preference. Errors as in `find`."""
+        """A verdict on each executor, model by model in the order of preference. Errors as in `find`.
+
+        What does not do what `request` wants is explained by what it does.
+        """
         options, now = await self.find(request.model, deadline), asyncio.get_running_loop().time()
+        offered = {operation for each in options for operation in each.terms.operations}
+        if request.operation not in offered:
+            request = replace(
+                request, operation=next((each for each in OPERATIONS if each in offered), request.operation)
+            )
         return [
             verdict
             for each in options.offered

@@ -30,6 +30,8 @@ class Waiting:
     def __init__(self) -> None:
         self._lines: dict[Models, Line[Waiter]] = {}
         self._timers: dict[Models, asyncio.TimerHandle] = {}
+        self._handing: set[Models] = set()
+        """Whose latest choice does not count as load yet, since its task has not run."""
         self.refused = 0
         """Requests so far that waited in vain, or for which there was no place."""
 
@@ -80,7 +82,7 @@ class Waiting:
     def _serve(self, models: Models) -> None:
         """Hands what is free to whose turn it is; one at a time, since only a request that is under way counts as load."""
         line = self._lines.get(models)
-        if line is None:
+        if line is None or models in self._handing:
             return
         soonest: float | None = None
         for caller, waiter in line:
@@ -91,9 +93,14 @@ class Waiting:
             line.served(caller, waiter)
             if not waiter.found.done():
                 waiter.found.set_result(found)
-                asyncio.get_running_loop().call_soon(self._serve, models)
+                self._handing.add(models)
+                asyncio.get_running_loop().call_soon(self._handed, models)  # once the waiter has run
                 return
         self._again(models, soonest)
+
+    def _handed(self, models: Models) -> None:
+        self._handing.discard(models)
+        self._serve(models)
 
     def _again(self, models: Models, seconds: float | None) -> None:
         timer = self._timers.pop(models, None)
