@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Struct
 
-from lloom.core.api.conversation import Conversation, Part, file_part, image_part, text_part
+from lloom.core.api.anthropic.turns import Message, Text, conversation
 from lloom.core.api.reading import contradiction, decode, unsupported
 
 _Limit = Annotated[int, Meta(ge=1, lt=1 << 32)]
@@ -26,64 +26,6 @@ _REFUSED: Final = {
 
 MAX_STOPS: Final = 4
 """What OpenAI's API takes, and so what every backend does."""
-
-
-class _Base64(Struct, tag="base64"):
-    media_type: str
-    data: str
-
-
-class _Url(Struct, tag="url"):
-    url: str
-
-
-class _Plain(Struct, tag="text"):
-    data: str
-
-
-class _Text(Struct, tag="text"):
-    text: str
-
-
-class _Image(Struct, tag="image"):
-    source: _Base64 | _Url
-
-
-class _Document(Struct, tag="document"):
-    source: _Plain | _Base64
-    title: str | None = None
-
-
-class _Reference(Struct, tag="tool_reference"):
-    tool_name: str
-
-
-class _Result(Struct, tag="tool_result"):
-    tool_use_id: _Name
-    content: str | list[_Text | _Image | _Document | _Reference] | None = None
-    is_error: bool | None = None
-
-
-class _Use(Struct, tag="tool_use"):
-    id: _Name
-    name: _Name
-    input: Raw
-
-
-class _Thinking(Struct, tag="thinking"):
-    """Bound to the model that thought it: another one cannot use it."""
-
-
-class _Redacted(Struct, tag="redacted_thinking"):
-    """The same, unreadable."""
-
-
-_Block = _Text | _Image | _Document | _Result | _Use | _Thinking | _Redacted
-
-
-class _Message(Struct):
-    role: Literal["user", "assistant", "system"]
-    content: str | list[_Block]
 
 
 class _Tool(Struct):
@@ -113,8 +55,8 @@ class Prompt(Struct, kw_only=True):
     """What a request says, whether it is to be answered or counted."""
 
     model: str
-    messages: Annotated[list[_Message], Meta(min_length=1, max_length=100_000)]
-    system: str | list[_Text] | None = None
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=100_000)]
+    system: str | list[Text] | None = None
     tools: Annotated[list[_Tool], Meta(max_length=1024)] | None = None
     tool_choice: _Choice | None = None
     output_config: _Output | None = None
@@ -171,7 +113,8 @@ def prompt(asked: Prompt) -> dict[str, Any]:
     for name, reason in _REFUSED.items():
         if getattr(asked, name):
             raise unsupported(name, f"{reason}.")
-    content: dict[str, Any] = {"model": asked.model, "messages": _conversation(asked).messages()}
+    talk = conversation(asked.system, asked.messages)
+    content: dict[str, Any] = {"model": asked.model, "messages": talk.messages()}
     if asked.tools:
         content["tools"] = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(asked.tools)]
     if asked.tool_choice is not None:
@@ -182,90 +125,6 @@ def prompt(asked: Prompt) -> dict[str, Any]:
 def prefilled(asked: Request) -> bool:
     """Whether the answer is to go on where the last message ends."""
     return asked.messages[-1].role == "assistant"
-
-
-def _conversation(asked: Prompt) -> Conversation:
-    talk = Conversation()
-    if asked.system:
-        talk.system(asked.system if isinstance(asked.system, str) else "\n".join(each.text for each in asked.system))
-    for number, message in enumerate(asked.messages):
-        content = message.content
-        blocks: list[_Block] = [_Text(content)] if isinstance(content, str) else content
-        _SAY[message.role](talk, blocks, f"messages[{number}].content")
-    return talk
-
-
-def _user(talk: Conversation, blocks: list[_Block], where: str) -> None:
-    parts: list[Part] = []
-    for number, block in enumerate(blocks):
-        match block:
-            case _Result():
-                if parts:
-                    talk.user(parts)
-                    parts = []
-                talk.result(block.tool_use_id, _result(block))
-            case _Text() | _Image() | _Document():
-                parts.append(_part(block))
-            case _:
-                raise contradiction(f"{where}[{number}]", "this block is the assistant's.")
-    if parts:
-        talk.user(parts)
-
-
-def _assistant(talk: Conversation, blocks: list[_Block], where: str) -> None:
-    said = [block.text for block in blocks if isinstance(block, _Text)]
-    calls = [block for block in blocks if isinstance(block, _Use)]
-    if said or not calls:
-        talk.assistant("".join(said))
-    for number, block in enumerate(blocks):
-        match block:
-            case _Use():
-                if not bytes(block.input).startswith(b"{"):
-                    raise contradiction(f"{where}[{number}].input", "it is not an object.")
-                talk.call(block.id, block.name, bytes(block.input).decode())
-            case _Result() | _Image() | _Document():
-                raise contradiction(f"{where}[{number}]", "this block is the user's.")
-
-
-def _system(talk: Conversation, blocks: list[_Block], where: str) -> None:
-    texts = [block.text for block in blocks if isinstance(block, _Text)]
-    if len(texts) < len(blocks):
-        raise contradiction(where, "instructions are text.")
-    talk.system("\n".join(texts))
-
-
-_SAY: Final = {"user": _user, "assistant": _assistant, "system": _system}
-
-
-def _result(result: _Result) -> list[Part]:
-    content = result.content or ""
-    parts = [text_part(content)] if isinstance(content, str) else [_part(block) for block in content]
-    return [text_part("Error:"), *parts] if result.is_error else parts
-
-
-def _part(block: _Text | _Image | _Document | _Reference) -> Part:
-    match block:
-        case _Text():
-            return text_part(block.text)
-        case _Reference():
-            return text_part(f"The tool {block.tool_name}.")
-        case _Image():
-            return image_part(_url(block.source))
-        case _Document(source=_Plain() as plain):
-            return text_part(f"{block.title}\n{plain.data}" if block.title else plain.data)
-        case _Document(source=_Base64() as whole):
-            return file_part(block.title or "document.pdf", _url(whole))
-    raise AssertionError("no other block is a part")
-
-
-def _url(source: _Base64 | _Url | _Plain) -> str:
-    match source:
-        case _Base64():
-            return f"data:{source.media_type};base64,{source.data}"
-        case _Url():
-            return source.url
-        case _Plain():
-            raise AssertionError("plain text has no address")
 
 
 def _tool(tool: _Tool, where: str) -> dict[str, Any]:
