@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import aiohttp
+
 from lloom.adapters.llm.failure import MAX_BODY, cut, failure, stalled, unreachable
-from lloom.adapters.llm.http import Address, Broken, Connection, Connections
 from lloom.core.api.request import Operation
-from lloom.core.errors import ConfigError, RetryElsewhere
+from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import FROM_EXECUTOR
 
 PATHS: Final[dict[Operation, str]] = {
@@ -29,7 +29,6 @@ MAX_WHOLE: Final = 256 * 1024 * 1024
 TAIL: Final = 4096
 _ENDING: Final = re.compile(rb'\[DONE\]|"finish_reason":\s*"')
 """One of these stands in the last TAIL bytes of every whole answer."""
-
 
 STREAM: Final = "text/event-stream"
 JSON: Final = "application/json"
@@ -52,27 +51,32 @@ class Upstream:
     """A pool of connections to one target. Made within a running event loop, closed by `close`."""
 
     def __init__(self, target: Target) -> None:
-        """ConfigError if the target's URL is none."""
         self._target = target
-        try:
-            address = Address.of(target.base_url)
-        except ValueError as error:
-            raise ConfigError(f"base_url: {error}") from error
-        self._connections = Connections(address, target.connections, KEEP_ALIVE_SECONDS if target.reuse else 0.0)
-        self._heads = {operation: _head(address, path, target) for operation, path in PATHS.items()}
+        headers = {"content-type": "application/json", "accept": f"{STREAM}, {JSON}", "accept-encoding": "identity"}
+        headers[FROM_EXECUTOR] = "1"
+        if target.key is not None:
+            headers["authorization"] = f"Bearer {target.key}"
+        reuse = {"keepalive_timeout": KEEP_ALIVE_SECONDS} if target.reuse else {"force_close": True}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=target.connections, **reuse),
+            timeout=aiohttp.ClientTimeout(total=None, connect=target.connect_seconds, sock_read=target.idle_seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=headers,
+            auto_decompress=False,
+        )
 
     async def close(self) -> None:
         """Closes every connection."""
-        self._connections.close()
+        await self._session.close()
 
     async def stream(self, operation: Operation, body: bytes) -> AsyncGenerator[bytes, None]:
         """The answer to `body` as SSE bytes; leaving early closes the connection, which stops the generation.
 
         Raises RetryElsewhere or CallerFault by the status (`failure`), and RetryElsewhere for silence and broken connections.
         """
-        async with self._answer(operation, body, STREAM) as connection:
+        async with self._answer(operation, body, STREAM) as content:
             tail = b""
-            while data := await connection.read(self._target.idle_seconds):
+            while data := await content.readany():
                 yield data
                 tail = (tail + data)[-TAIL:]
             if not _ENDING.search(tail):
@@ -81,62 +85,47 @@ class Upstream:
     async def whole(self, operation: Operation, body: bytes) -> bytes:
         """The answer to `body` where it is one JSON document. Raises as `stream`."""
         answer = bytearray()
-        async with self._answer(operation, body, JSON) as connection:
-            while data := await connection.read(self._target.idle_seconds):
+        async with self._answer(operation, body, JSON) as content:
+            while data := await content.readany():
                 answer += data
                 if len(answer) > MAX_WHOLE:
                     raise cut("it has no end")
         return bytes(answer)
 
     @asynccontextmanager
-    async def _answer(self, operation: Operation, body: bytes, kind: str) -> AsyncIterator[Connection]:
+    async def _answer(self, operation: Operation, body: bytes, kind: str) -> AsyncIterator[aiohttp.StreamReader]:
         """Where the answer comes, once it has begun and is of that kind. What breaks while it is read is explained."""
-        connection, idle = await self._connection(), self._target.idle_seconds
+        response = await self._post(operation, body)
         try:
-            connection.ask(b"%bcontent-length: %d\r\n\r\n%b" % (self._heads[operation], len(body), body))
-            await connection.head(idle)
-            await self._check(connection, kind)
-            yield connection
+            await _check(response, kind)
+            yield response.content
         except TimeoutError:
-            raise stalled(idle) from None
-        except Broken as error:
-            raise cut(str(error)) from None
+            raise stalled(self._target.idle_seconds) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise cut(type(error).__name__) from None
         finally:
-            self._connections.give_back(connection)
+            response.close()
 
-    async def _connection(self) -> Connection:
-        seconds = self._target.connect_seconds
+    async def _post(self, operation: Operation, body: bytes) -> aiohttp.ClientResponse:
+        url = f"{self._target.base_url.rstrip('/')}/{PATHS[operation]}"
         try:
-            async with asyncio.timeout(seconds):
-                return await self._connections.take()
+            # A redirect would carry prompt and key to somebody else.
+            return await self._session.post(url, data=body, allow_redirects=False)
+        except aiohttp.ConnectionTimeoutError:
+            raise unreachable(f"no connection within {self._target.connect_seconds:g} s") from None
         except TimeoutError:
-            raise unreachable(f"no connection within {seconds:g} s") from None
-        except OSError as error:
+            raise stalled(self._target.idle_seconds) from None
+        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
             raise unreachable(type(error).__name__) from None
-
-    async def _check(self, connection: Connection, wanted: str) -> None:
-        if connection.status != 200:
-            body = b""
-            while len(body) < MAX_BODY and (data := await connection.read(self._target.idle_seconds)):
-                body += data
-            raise failure(connection.status, body[:MAX_BODY], connection.headers)
-        kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != wanted:
-            raise RetryElsewhere(
-                f"the backend answered {kind[:64] or 'nothing known'}, not {wanted}", code="backend_error"
-            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise cut(type(error).__name__) from None
 
 
-def _head(address: Address, path: str, target: Target) -> bytes:
-    """Of every request, but for its length and the empty line. A redirect is not followed: prompt and key are for nobody else."""
-    lines = [
-        f"POST {address.path}/{path} HTTP/1.1",
-        f"host: {address.name}",
-        "content-type: application/json",
-        f"accept: {STREAM}, {JSON}",
-        "accept-encoding: identity",
-        f"{FROM_EXECUTOR}: 1",
-        *([] if target.reuse else ["connection: close"]),
-        *([] if target.key is None else [f"authorization: Bearer {target.key}"]),
-    ]
-    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+async def _check(response: aiohttp.ClientResponse, kind: str) -> None:
+    if response.status != 200:
+        body = b""
+        while len(body) < MAX_BODY and (data := await response.content.read(MAX_BODY - len(body))):
+            body += data
+        raise failure(response.status, body, response.headers)
+    if response.content_type != kind:
+        raise RetryElsewhere(f"the backend answered {response.content_type}, not {kind}", code="backend_error")
