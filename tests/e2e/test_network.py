@@ -224,6 +224,14 @@ def test_command_models_lists_what_is_served(network: Network) -> None:
     assert [row.split()[:2] for row in rows[1:]] == [[EMBEDDING, "2"], [MOCK, "2"], [MODEL, "1"]]
 
 
+def test_command_models_explains_who_would_be_asked(network: Network) -> None:
+    found = lloom("role=client", "command=models", f"explain={MODEL}", f"home={network.homes / 'client'}")
+    head, row = found.stdout.splitlines()
+    assert head.split()[:3] == ["executor", "verdict", "score"]
+    assert row.split()[0] == network.address
+    assert "closed" in row
+
+
 def lloom(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lloom", *words]
     found = subprocess.run(

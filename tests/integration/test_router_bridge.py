@@ -188,6 +188,34 @@ async def test_a_request_goes_out_and_its_answer_comes_back_byte_for_byte() -> N
         assert plain.json["usage"]["total_tokens"] == 5
 
 
+async def test_an_alias_is_answered_by_what_it_stands_for_and_says_so() -> None:
+    worker = Worker(1, well)
+    async with network(worker, aliases={"gpt-4o": ("llama*", "m*")}) as net:
+        reply = await net.http.ask(model="gpt-4o")
+        assert (reply.status, reply.json["model"]) == (200, "m")
+        assert reply.headers["x-lloom-routing"].startswith("policy=cheapest; score=")
+
+
+async def test_one_session_stays_with_one_executor() -> None:
+    workers = [Worker(1, well) for _ in range(3)]
+    async with network(*workers, policy="balanced", affinity=0.5, explore=0.0) as net:
+        await net.router.models()  # all are known
+        for _ in range(6):
+            await net.http.ask("x-lloom-session: mine")
+        assert sorted(len(worker.bodies) for worker in workers) == [0, 0, 6]
+
+
+async def test_the_gateway_tells_whom_it_would_ask_and_why() -> None:
+    good, bad = Worker(2, well), Worker(1, busy)
+    async with network(good, bad) as net:
+        await net.http.ask()
+        told = (await net.http.get("/lloom/routing/m")).json["data"]
+        assert [each["executor"] for each in told] == [checksum(good.address), checksum(bad.address)]
+        assert [each["verdict"] for each in told] == ["well", "not now"]
+        assert "come back" in told[1]["reason"]
+        assert (await net.http.get("/lloom/routing/nobody")).status == 404
+
+
 async def test_a_body_larger_than_the_window_arrives_whole() -> None:
     worker = Worker(1, well)
     async with network(worker) as net:

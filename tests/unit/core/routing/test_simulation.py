@@ -208,3 +208,12 @@ def test_a_flood_of_identities_that_are_nobody_is_soon_ignored() -> None:
     print("requests that tried nobody:", wasted, "of 500 each")
     assert wasted[0] < 60
     assert wasted[1] < 25
+
+
+def test_who_is_last_of_many_equals_is_asked_like_the_others() -> None:
+    market = Market("balanced", [Seller(number, wait=0.5 + number / 100) for number in range(20)], pause=5.0)
+    market.run(500)
+    sent = market.run(1000)
+    print("of 1000 requests, each of twenty equals had", sorted(sent.values()))
+    assert min(sent[number] for number in range(20)) > 10
+    assert max(sent.values()) < 90
