@@ -212,7 +212,7 @@ async def test_the_gateway_tells_whom_it_would_ask_and_why() -> None:
         told = (await net.http.get("/lloom/routing/m")).json["data"]
         assert [each["executor"] for each in told] == [checksum(good.address), checksum(bad.address)]
         assert [each["verdict"] for each in told] == ["well", "not now"]
-        assert "come back" in told[1]["reason"]
+        assert "to be asked again in" in told[1]["reason"]
         assert (await net.http.get("/lloom/routing/nobody")).status == 404
 
 

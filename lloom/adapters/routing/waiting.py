@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from lloom.core.routing.candidate import Choice, Nobody
 from lloom.core.routing.line import Line
@@ -12,6 +13,9 @@ from lloom.core.settings import RoutingSettings
 
 Models = tuple[str, ...]
 """What a request may be sent to."""
+
+_PAUSE: Final = 0.05
+"""Seconds between two looks that nothing but time gives cause for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,11 +88,11 @@ class Waiting:
         line = self._lines.get(models)
         if line is None or models in self._handing:
             return
-        soonest: float | None = None
+        waits: list[float] = []
         for caller, waiter in line:
             found = waiter.look()
             if isinstance(found, Nobody) and found.soon:
-                soonest = min(filter(None, (soonest, found.retry_after)), default=None)
+                waits += [] if found.retry_after is None else [found.retry_after]
                 continue
             line.served(caller, waiter)
             if not waiter.found.done():
@@ -96,7 +100,7 @@ class Waiting:
                 self._handing.add(models)
                 asyncio.get_running_loop().call_soon(self._handed, models)  # once the waiter has run
                 return
-        self._again(models, soonest)
+        self._again(models, min(waits, default=None))
 
     def _handed(self, models: Models) -> None:
         self._handing.discard(models)
@@ -107,7 +111,7 @@ class Waiting:
         if timer is not None:
             timer.cancel()
         if seconds is not None and models in self._lines:
-            self._timers[models] = asyncio.get_running_loop().call_later(seconds, self._serve, models)
+            self._timers[models] = asyncio.get_running_loop().call_later(max(seconds, _PAUSE), self._serve, models)
 
     def _forget(self, models: Models) -> None:
         if not self._lines.get(models):

@@ -96,7 +96,7 @@ def _word(selection: Selection, each: Candidate, request: ApiRequest, now: float
         return "left out", f"one {problem}"
     stand = readiness(each, outcomes, (), now)
     if isinstance(stand, Later):
-        return "not now", stand.text
+        return "not now", f"one {stand.text}"
     if stand is Tier.COOLING:
         return "after others", f"failed lately, rests for {outcomes.rests(each.place, now):.0f} s"
     if stand is not Tier.WELL:

@@ -41,15 +41,15 @@ def readiness(candidate: Candidate, outcomes: Outcomes, failed: Collection[NodeI
     place = candidate.place
     state, load, rests = outcomes.state(place, now), outcomes.load(place), outcomes.rests(place, now)
     if state is State.BARRED:
-        return Later(f"broke the protocol, rests for {rests:.0f} s", rests, busy=False)
+        return Later(f"that broke the protocol, to rest for {rests:.0f} s", rests, busy=False)
     if state is State.BUSY:
-        return Later(f"wants us to come back in {rests:.0f} s", rests, busy=True)
+        return Later(f"to be asked again in {rests:.0f} s", rests, busy=True)
     if state is State.OPEN:
-        return Later(f"did not answer, rests for {rests:.0f} s", rests, busy=False, hopeless=load > 0)
+        return Later(f"that did not answer, to rest for {rests:.0f} s", rests, busy=False, hopeless=load > 0)
     if load >= candidate.terms.parallel:
-        return Later(f"has {candidate.terms.parallel} requests of ours, its limit", None, busy=True)
+        return Later(f"at its limit of {candidate.terms.parallel} requests", None, busy=True)
     if state is State.HALF_OPEN:
-        return Later("did not answer, is being tried again", None, busy=False) if load else Tier.BACK
+        return Later("that did not answer and is being tried again", None, busy=False) if load else Tier.BACK
     if state is State.COOLING:
         return Tier.COOLING
     return Tier.SHAKEN if candidate.executor in failed else Tier.WELL

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
 from lloom.core.api.request import ApiRequest
 from lloom.core.routing.affinity import fraction
@@ -15,6 +16,9 @@ from lloom.core.routing.policies import POLICIES, Contest
 from lloom.core.routing.readiness import Later, Tier, readiness
 from lloom.core.routing.rules import Rules
 from lloom.core.routing.score import scale
+
+_UNKNOWN_SECONDS: Final = 1.0
+"""When to ask again where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +91,22 @@ class Selection:
 
     def _nobody_now(self, fit: Sequence[Candidate], later: Sequence[tuple[Candidate, Later]], now: float) -> Nobody:
         """Everybody was tried, rests, or has enough to do."""
-        outcomes, model = self.outcomes, fit[0].terms.id
-        known = [wait.seconds for _, wait in later if wait.seconds is not None]
-        rests = known or [outcomes.rests(each.place, now) for each in fit]
-        wait, who = min(rests), _count(len({each.executor for each in fit}))
-        if not any(wait.busy for _, wait in later):
+        who, model = _count(len({each.executor for each in fit})), fit[0].terms.id
+        soonest = min((self._seconds(each, stand, now) for each, stand in later), default=None)
+        if not any(stand.busy for _, stand in later):
+            wait = min(self.outcomes.rests(each.place, now) for each in fit) if soonest is None else soonest
             reason = f"{who} of {model} failed a moment ago; the next try is due in {wait:.0f} s."
             return Nobody(reason, retry_after=wait, soon=bool(later))
-        texts = [wait.text for _, wait in later]
+        texts = [stand.text for _, stand in later]
         parts = "; ".join(f"{texts.count(text)} {text}" for text in dict.fromkeys(texts))
-        return Nobody(f"{who} of {model} is busy: {parts}.", "busy", retry_after=wait or 1.0, soon=True)
+        return Nobody(f"{who} of {model} is busy: {parts}.", "busy", retry_after=soonest, soon=True)
+
+    def _seconds(self, each: Candidate, stand: Later, now: float) -> float:
+        """Until it can be asked; where requests of ours have to end first, as long as the next one takes to, on average."""
+        if stand.seconds is not None:
+            return stand.seconds
+        whole = scale([each], self.outcomes, None, now).seconds(each)
+        return _UNKNOWN_SECONDS if whole is None else whole / max(1, self.outcomes.load(each.place))
 
 
 def _last_resort(later: Sequence[tuple[Candidate, Later]]) -> Candidate | None:

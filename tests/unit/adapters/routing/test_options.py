@@ -158,7 +158,7 @@ async def test_an_executor_that_said_when_to_come_back_is_waited_for_till_then()
 async def test_without_a_line_a_busy_executor_is_told_of_at_once() -> None:
     async with Net(Small(1), queue=0) as net:
         await net.router.ask(request())
-        with pytest.raises(RetryElsewhere, match="has 1 requests of ours") as caught:
+        with pytest.raises(RetryElsewhere, match="1 at its limit of 1 requests") as caught:
             await net.router.ask(request())
         assert caught.value.status == 429
 
