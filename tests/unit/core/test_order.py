@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lloom.core.api.embeddings import Embeddings
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
@@ -42,6 +43,14 @@ def test_where_nobody_pays_the_context_is_the_limit() -> None:
 
 def test_no_more_is_ordered_than_the_model_writes() -> None:
     assert order(None, max_tokens=1 << 20).request.max_output_tokens == DEAR.terms.max_output
+
+
+def test_embeddings_are_ordered_by_their_texts_and_without_an_answer() -> None:
+    asked = Embeddings().read(b'{"model":"m","input":["a","b","c"]}', "").request
+    made = CLIENT.order(asked, DEAR, Nonce(bytes(32), bytes(16)), 100, None)
+    assert made.request.max_input_tokens == 3 * DEAR.terms.context
+    assert (made.request.max_output_tokens, made.request.max_cost) == (0, 3 * DEAR.terms.context * 3)
+    assert made.call.operation == "embeddings"
 
 
 @given(st.integers(1, 1_000))

@@ -12,6 +12,7 @@ from msgspec import structs
 from lloom.adapters.routing.lane import Lane
 from lloom.adapters.routing.purchase import LONG_BYTES, Purchase, Tab
 from lloom.adapters.routing.wallet import Wallet
+from lloom.core.api.embeddings import Embeddings
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
@@ -308,3 +309,11 @@ async def test_a_long_answer_is_counted_in_a_thread_and_not_kept() -> None:
     made = Receipt(bytes(32), bytes(32), bytes(32), 9, 3, 0, most, 1, 1, 1, 1, 2, Status.COMPLETE)
     assert bought.problem(made) is None or words % 2
     assert bought.problem(structs.replace(made, output_tokens=most + 2)) is not None
+
+
+def test_for_what_has_no_tokens_no_window_is_paid_ahead() -> None:
+    asked = Embeddings().read(b'{"model":"m","input":"a"}', "").request
+    order = Client(CLIENT, DOMAIN).order(asked, TERMS, Nonce(bytes(32), bytes(16)), 100, Paying(DOMAIN, 0, 10, 0))
+    purchase = Purchase(order, TERMS.place, "o200k_base", Tab(), SETTINGS)
+    purchase.window = WINDOW
+    assert purchase.draw == purchase.allowance() == order.request.max_cost > 0
