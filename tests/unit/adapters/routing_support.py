@@ -196,6 +196,7 @@ class FakeExecutor:
             parallel=64,
             encoding="o200k_base",
             backend="mock",
+            operations=("chat", "completions", "embeddings"),
             features=self.features,
             output_price=self.price,
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from typing import Any
 
 import msgspec
 import pytest
 
 from lloom.adapters.routing.answer import Answer
+from lloom.core.api.embeddings import Embeddings
 from lloom.core.completion import Fold
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.messages import Done
@@ -167,3 +169,25 @@ async def test_when_nobody_is_left_to_begin_anew_the_last_failure_is_told() -> N
         with pytest.raises(RetryElsewhere):
             await answer.folded(Fold)
         assert [len(each.chats) for each in broken] == [1, 1, 1]
+
+
+def vector(index: int, floats: bytes) -> bytes:
+    return event(b'{"object":"embedding","index":%d,"embedding":"%b"}' % (index, b64encode(floats)))
+
+
+@pytest.mark.parametrize("broken", [broke(), vector(0, b"12345678"), vector(1, b"123")])
+async def test_embeddings_are_asked_for_anew_where_a_vector_is_missing_twice_or_none(broken: Any) -> None:
+    good = [vector(0, b"12345678"), vector(1, b"87654321")]
+    first = FakeExecutor(1, script=[good[0], broken, Done(2, 0)])
+    second = FakeExecutor(2, script=[*good, Done(2, 0)])
+    asked = Embeddings().read(b'{"model":"m","input":["one","two"],"encoding_format":"base64"}', "")
+    async with Net(first, second) as net:
+        answer = await net.router.ask(asked.request)
+        whole = await answer.folded(asked.whole)
+        assert answer.done == Done(2, 0)
+        data = msgspec.json.decode(whole.end(answer.done))["data"]
+        assert [item["embedding"] for item in data] == [
+            b64encode(b"12345678").decode(),
+            b64encode(b"87654321").decode(),
+        ]
+        assert second.chats[0].body == asked.request.body
