@@ -68,9 +68,10 @@ class Selection:
 
         Identities are free, and many of them may be nobody: no request may fail of them, and few should wait for one.
         """
-        exploring = first_try and self._explores(request.affinity, now, rng)
+        pinned = self.rules.policy == "pinned"
+        exploring = first_try and not pinned and self._explores(request.affinity, now, rng)
         known = [each for each in ready if self.outcomes.hope(each.place, now) > UNKNOWN]
-        among = known if known and not exploring and self.rules.policy != "pinned" else ready
+        among = known if known and not exploring and not pinned else ready
         contest = Contest(
             among, scale(among, self.outcomes, request.max_output, now), self.rules, request.affinity, exploring
         )
