@@ -20,25 +20,26 @@ _MINUTE: Final = 60
 
 
 class Bucket:
-    """`capacity` units at once, refilled within a minute. What is used is known afterwards, so it may be in debt."""
+    """`capacity` units at once, and `per_minute` to refill it. What is used is known afterwards, so it may be in debt."""
 
-    __slots__ = ("_at", "_level", "capacity")
+    __slots__ = ("_at", "_level", "_rate", "capacity")
 
-    def __init__(self, capacity: int, now: float) -> None:
+    def __init__(self, capacity: float, per_minute: float, now: float) -> None:
         self.capacity = capacity
         self._level = float(capacity)
+        self._rate = per_minute / _MINUTE
         self._at = now
 
     def level(self, now: float) -> float:
         """Units that are there; negative: owed."""
-        return min(self.capacity, self._level + (now - self._at) * self.capacity / _MINUTE)
+        return min(self.capacity, self._level + (now - self._at) * self._rate)
 
-    def wait(self, amount: int, now: float) -> float:
+    def wait(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be taken. More than the capacity needs a full bucket, and leaves a debt."""
         lacking = min(amount, self.capacity) - self.level(now)
-        return max(0.0, lacking * _MINUTE / self.capacity)
+        return max(0.0, lacking / self._rate)
 
-    def take(self, amount: int, now: float) -> None:
+    def take(self, amount: float, now: float) -> None:
         """Takes `amount`, whatever is there; a negative one is given back."""
         self._level = min(self.capacity, self.level(now) - amount)
         self._at = now
@@ -87,8 +88,8 @@ class Allowance:
         self.name = name
         self.terms = terms
         self._running = 0
-        self._requests = Bucket(terms.requests_per_minute, now) if terms.requests_per_minute else None
-        self._tokens = Bucket(terms.tokens_per_minute, now) if terms.tokens_per_minute else None
+        self._requests = _bucket(terms.requests_per_minute, now)
+        self._tokens = _bucket(terms.tokens_per_minute, now)
         self._budget = Budget(spent)
 
     def allows(self, model: str) -> bool:
@@ -148,3 +149,7 @@ class Allowance:
                     (f"x-ratelimit-reset-{kind}", f"{bucket.wait(bucket.capacity, now):.3f}s"),
                 ]
         return told
+
+
+def _bucket(limit: int | None, now: float) -> Bucket | None:
+    return Bucket(limit, limit, now) if limit else None

@@ -145,7 +145,7 @@ def test_no_more_is_used_than_the_rate_gives_and_the_last_request_overdraws(
     capacity: int, asked: list[tuple[float, int, int]]
 ) -> None:
     now, used, most = 0.0, 0, 0
-    bucket = Bucket(capacity, now)
+    bucket = Bucket(capacity, capacity, now)
     for pause, reserve, real in asked:
         now += pause
         if bucket.wait(reserve, now):
