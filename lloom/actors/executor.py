@@ -116,11 +116,13 @@ class ExecutorNode(Actor):
                 logger.warning("{} fell silent and is no longer offered", worker)
             changed = bool(silent) or self._stale.is_set()
             self._stale.clear()
-            if self._reachability.ways(self._roster):
+            if self._roster.models() and self._reachability.ways(self._roster):
                 if changed or worn(self._signed, self._lifetime):
                     await self._publish(dht, registrar)
-            elif changed:  # nobody works here now
+            elif changed:  # nobody works here now, or no backend is there
                 await self._withdraw(dht, registrar)
+                if self._roster.ports():
+                    self.up("offers nothing yet; it will as soon as a backend is there")
             await patience(self._stale, POLL_SECONDS)
 
     async def _watch_reach(self, dht: Dht, pool: Pool) -> None:

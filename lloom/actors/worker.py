@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from random import Random
 from typing import Any, Final
@@ -20,6 +21,7 @@ from lloom.actors.place import FellowAway, Place
 from lloom.adapters.anchors.reservation import Reservations
 from lloom.adapters.bridge import Connection, Link, Listener, dial
 from lloom.adapters.llm import Engine, engines
+from lloom.adapters.llm.menu import Menu
 from lloom.adapters.serving import Serving
 from lloom.adapters.serving.tills import Tills
 from lloom.core.bridge import hello
@@ -45,27 +47,26 @@ class Worker(Actor):
         self._port = port
         self._endpoint = endpoint
         self._desks: dict[str, ChainDesk] = {}
+        self._enlisting = asyncio.Lock()
 
     async def run(self) -> None:
         settings = self.place.settings
         async with AsyncExitStack() as stack:
-            served = await self._start_engines(stack)
+            menu = await self._start_engines(stack)
             naming = Naming(self.place)
             stack.push_async_callback(naming.close)
-            for model in served:
-                naming.heard(model)
             bills: Outbox[Bill] = Outbox("receipts to sign", self._issue, settings.accounting)
             stack.push_async_callback(bills.close)
             tills = self._open_tills(stack)
-            serving = Serving(
-                settings.executor, settings.bridge, Domain(), served, lambda *bill: bills.put(bill), tills
-            )
+            serving = Serving(settings.executor, settings.bridge, Domain(), menu, lambda *bill: bills.put(bill), tills)
             listener = await listen(self.place, self._port, self._endorse, serving.handle, tills.on_control)
             stack.push_async_callback(listener.close)
             lifetime = settings.bridge.certificate_seconds
             reservations = self._reservations(listener)
             await self.until_stopped(
                 self._follow_offer(serving),
+                menu.run(),
+                self._follow_menu(menu, naming),
                 keep_certified(listener, lifetime, self._endorse),
                 reservations.run(),
                 self._keep_relayed(reservations),
@@ -113,16 +114,34 @@ class Worker(Actor):
         said: Hello = await self._patiently("greet", audience, limits)
         return said
 
-    async def _start_engines(self, stack: AsyncExitStack) -> dict[str, tuple[Engine, ModelOffer]]:
-        """Every engine by the models it serves."""
-        found: dict[str, tuple[Engine, ModelOffer]] = {}
-        wanted = {getattr(backend, "key_env", None) for backend in self.place.settings.llm.values()}
+    async def _start_engines(self, stack: AsyncExitStack) -> Menu:
+        """Every engine, and what those that are there serve; one that is not there yet holds up nobody."""
+        settings = self.place.settings
+        wanted = {getattr(backend, "key_env", None) for backend in settings.llm.values()}
         os.environ.update({name: key for name, key in self.place.provider_keys().items() if name in wanted})
-        for engine in engines(self.place.settings.llm):
+        found = engines(settings.llm, settings.executor.discovered_models)
+        for engine in found:
             stack.push_async_callback(engine.close)
-            for offer in await engine.start():
-                found[offer.id] = (engine, offer)
-        return found
+            await engine.start()
+        menu = Menu(found, settings.executor.discovery_seconds)
+        await menu.look()
+        return menu
+
+    async def _follow_menu(self, menu: Menu, naming: Naming) -> None:
+        """Tells the executor whenever something else is served."""
+        while True:
+            await menu.changed.wait()
+            menu.changed.clear()
+            for model in menu:
+                naming.heard(model)
+            await self._enlist(menu)
+
+    async def _enlist(self, menu: Mapping[str, tuple[Engine, ModelOffer]]) -> None:
+        async with self._enlisting:  # the executor must hear the newest last
+            models = tuple(offer for _, offer in menu.values())
+            await self._patiently("enlist", self.place.name, self._endpoint, models)
+        if not models:
+            self.up("serves nothing yet; it will as soon as a backend is there")
 
     async def _endorse(self, public_hash: bytes) -> Endorsement:
         endorsement: Endorsement = await self._patiently("endorse", public_hash)
@@ -134,8 +153,7 @@ class Worker(Actor):
         while True:
             answer = await self._patiently("offer", self.place.name, seen)
             if answer is None:
-                models = tuple(offer for _, offer in serving.engines.values())
-                await self._patiently("enlist", self.place.name, self._endpoint, models)
+                await self._enlist(serving.engines)
                 continue
             seen, sealed = answer
             if sealed:

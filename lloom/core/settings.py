@@ -22,7 +22,7 @@ Role = Literal["client", "executor", "validator", "demo"]
 Command = Literal[
     "serve", "ask", "models", "keygen", "key", "doctor", "deploy", "deposit", "withdraw", "settle", "usage"
 ]
-Feature = Literal["tools", "json", "json_schema", "vision", "logprobs", "prefill", "seed"]
+Feature = Literal["tools", "json", "json_schema", "vision", "audio", "reasoning", "logprobs", "prefill", "seed"]
 """What a model can do beyond plain chat."""
 
 
@@ -273,21 +273,27 @@ class ExecutorSettings(Group, frozen=True):
     """Longest time one request may run."""
     requests_per_client: Count
     """Requests at once from one client; addresses cost nothing, so `parallel` bounds the whole."""
+    discovery_seconds: Seconds
+    """Pause between two looks at what backends serve, and the longest one between two tries to reach one."""
+    discovered_models: Annotated[int, Meta(ge=1, le=512)]
+    """Models of one backend that are offered without being named."""
 
 
 class Model(Group, frozen=True):
-    """One model of a backend."""
+    """One model of a backend, or all that fit a pattern. None: as the backend says, else as LiteLLM's map has it."""
 
-    context: Count
+    context: Count | None = None
     """Tokens, prompt and answer together."""
     max_output: Count | None = None
     name: str | None = None
     """What the backend calls it; None: as we do."""
+    aliases: tuple[str, ...] = ()
+    """Further ids in the network, under the same terms."""
     encoding: str = "o200k_base"
     """The tiktoken encoding it is billed by."""
     operations: Annotated[tuple[Operation, ...], Meta(min_length=1, max_length=3)] = ("chat",)
     """What it can be asked to do."""
-    features: tuple[Feature, ...] = ()
+    features: tuple[Feature, ...] | None = None
     input_price: Price = 0
     output_price: Price = 0
 
@@ -296,8 +302,14 @@ class OpenAIBackend(Group, frozen=True, tag_field="kind", tag="openai"):
     """Any endpoint that speaks OpenAI: bytes go through as they are."""
 
     base_url: str
-    models: dict[str, Model]
+    provider: str | None
+    """What kind of server it is, in LiteLLM's words: says where it tells of its models, and what LiteLLM's map knows of them."""
+    models: dict[str, Model | None]
+    """By id in the network, or by a pattern (`*`) over what it lists; None: not offered."""
     parallel: Count
+    requests_per_minute: Count | None
+    """Of all Workers together, in even shares; None: no limit."""
+    tokens_per_minute: Count | None
     key_env: str | None
     """Name of the variable with the API key; None: no key is sent."""
     connect_seconds: Seconds
@@ -310,8 +322,11 @@ class LiteLLMBackend(Group, frozen=True, tag_field="kind", tag="litellm"):
 
     provider: str
     """LiteLLM's prefix: anthropic, cohere, gemini, bedrock …"""
-    models: dict[str, Model]
+    models: dict[str, Model | None]
+    """By id in the network, or by a pattern (`*`) over what LiteLLM's map has of this provider; None: not offered."""
     parallel: Count
+    requests_per_minute: Count | None
+    tokens_per_minute: Count | None
     key_env: str | None
     base_url: str | None
     idle_seconds: Seconds

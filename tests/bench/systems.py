@@ -27,8 +27,8 @@ DEAR = (
     "+llm.vllm.models={bench-paid:{context:8192,name:bench,input_price:1000000000000000,output_price:4000000000000000}}"
 )
 LITELLM = (
-    "+llm.litellm={{kind:litellm,provider:hosted_vllm,base_url:'{url}',key_env:null,parallel:64,idle_seconds:60,options:{{}},"
-    "models:{{bench-litellm:{{context:8192,name:bench}}}}}}"
+    "+llm.litellm={{kind:litellm,provider:hosted_vllm,base_url:'{url}',key_env:null,parallel:64,requests_per_minute:null,"
+    "tokens_per_minute:null,idle_seconds:60,options:{{}},models:{{bench-litellm:{{context:8192,name:bench}}}}}}"
 )
 
 

@@ -39,6 +39,8 @@ EXECUTOR = ExecutorSettings(
     queue_seconds=30,
     request_seconds=60,
     requests_per_client=256,
+    discovery_seconds=60,
+    discovered_models=1,
 )
 BEGINNING, HANG_UP = object(), object()
 Handler = Callable[[Stream], Coroutine[Any, Any, None]]
@@ -93,14 +95,18 @@ async def serving(seller: Seller, mock_url: str, fault: str) -> AsyncIterator[Se
     """An executor whose backend is the mock, told to commit `fault`."""
     backend = OpenAIBackend(
         base_url=f"{mock_url}/v1",
+        provider=None,
         models={MODEL: Model(context=8192, name=f"{MODEL}@{fault}", features=seller.features)},
         parallel=64,
+        requests_per_minute=None,
+        tokens_per_minute=None,
         key_env=None,
         connect_seconds=5,
         idle_seconds=IDLE_SECONDS,
     )
-    engine = OpenAIEngine("mock", backend)
+    engine = OpenAIEngine("mock", backend, most=1)
     await engine.start()
+    await engine.look()
     counter = Serving(EXECUTOR, settings(), Domain(), {MODEL: (engine, seller.offer.models[0])}, lambda *_: None)
     async with listening(seller, counter.handle):
         counter.book.publish(seller.sealed, seller.offer, time.time())

@@ -18,10 +18,17 @@ NO_FAULTS = Faults(error=0, stall=0, cut=0, wrong_usage=0, seed=0)
 
 @asynccontextmanager
 async def mock(
-    tokens: int = 20, first_token_seconds: float = 0, token_seconds: float = 0, faults: Faults = NO_FAULTS
+    tokens: int = 20,
+    first_token_seconds: float = 0,
+    token_seconds: float = 0,
+    faults: Faults = NO_FAULTS,
+    models: tuple[str, ...] = ("mock",),
+    host: str = "127.0.0.1",
+    port: int = 0,
+    **more: Any,
 ) -> AsyncIterator[MockServer]:
-    behaviour = Behaviour(("mock",), tokens, first_token_seconds, token_seconds, faults)
-    async with MockServer.run(behaviour, "127.0.0.1", 0) as server:
+    behaviour = Behaviour(models, tokens, first_token_seconds, token_seconds, faults, **more)
+    async with MockServer.run(behaviour, host, port) as server:
         yield server
 
 

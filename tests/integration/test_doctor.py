@@ -261,12 +261,26 @@ async def test_a_backend_is_asked_for_its_models_and_no_key_is_shown() -> None:
             "llm=vllm", f"llm.vllm.base_url={server.url}/v1", "+llm.vllm.models={mock:{context:4096}}"
         )
         assert found.verdict == "ok"
+        assert "lists 1; offered: mock" in found.found
+
+
+async def test_the_difference_between_what_is_offered_and_what_is_there_is_shown() -> None:
+    details = {"big": {"max_model_len": 8192}, "small": {"max_model_len": 1024}}
+    async with mock(models=("big", "small"), details=details) as server:
+        url = f"llm.vllm.base_url={server.url}/v1"
+        found = await backend("llm=vllm", url)
+        assert (found.verdict, found.found) == ("ok", f"{server.url}/v1 lists 2; offered: big, small")
+        found = await backend("llm=vllm", url, "+llm.vllm.models={small:{context:4096}}")
+        assert found.verdict == "warning"
+        assert "4096 tokens are offered, but it has 1024" in found.advice
+        found = await backend("llm=vllm", url, "+llm.vllm.models={*:null,qwen*:{}}")
+        assert (found.verdict, "offered: nothing" in found.found) == ("problem", True)
 
 
 async def test_a_backend_that_is_not_there_is_a_problem() -> None:
     found = await backend("llm=openai", f"llm.openai.base_url=http://127.0.0.1:{dead_port()}/v1", OPENAI_API_KEY="k")
     assert found.verdict == "problem"
-    assert "does not answer" in found.found
+    assert "cannot be reached" in found.found
 
 
 async def test_the_built_in_model_and_the_mock_need_nothing() -> None:

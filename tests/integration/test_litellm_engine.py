@@ -13,7 +13,7 @@ from lloom.adapters.llm.litellm import LiteLLMEngine, _events
 from lloom.adapters.llm.mock_server import MockServer
 from lloom.adapters.llm.openai import OpenAIEngine
 from lloom.core.errors import CallerFault, ConfigError, LloomError, RetryElsewhere
-from lloom.core.settings import LiteLLMBackend
+from lloom.core.settings import LiteLLMBackend, Model
 from tests.integration.llm_support import (
     ask,
     complete,
@@ -40,6 +40,8 @@ def backend(**fields: Any) -> LiteLLMBackend:
     known = {
         "models": {"mock": model()},
         "parallel": 4,
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
         "key_env": None,
         "base_url": None,
         "idle_seconds": 30,
@@ -50,8 +52,9 @@ def backend(**fields: Any) -> LiteLLMBackend:
 
 @asynccontextmanager
 async def running(server: MockServer, **fields: Any) -> AsyncIterator[LiteLLMEngine]:
-    engine = LiteLLMEngine("vllm", backend(base_url=f"{server.url}/v1", **fields))
+    engine = LiteLLMEngine("vllm", backend(base_url=f"{server.url}/v1", **fields), 16)
     await engine.start()
+    await engine.look()
     try:
         yield engine
     finally:
@@ -219,7 +222,7 @@ async def test_no_prompt_reaches_a_log(caplog: pytest.LogCaptureFixture, capfd: 
 
 async def test_an_unknown_provider_is_told_at_the_start() -> None:
     with pytest.raises(ConfigError, match="no provider 'nobody'"):
-        await LiteLLMEngine("x", backend(provider="nobody")).start()
+        await LiteLLMEngine("x", backend(provider="nobody"), 16).start()
 
 
 @pytest.mark.parametrize("provider", ["hosted_vllm", "text-completion-openai"])
@@ -240,8 +243,9 @@ async def test_embeddings_are_what_the_raw_path_gives() -> None:
     body = embed("one", "two", dimensions=8, encoding_format="base64", api_base="http://127.0.0.1:1")
     async with mock() as server, running(server) as engine:
         *vectors, last = events(await read(engine.stream("embeddings", "mock", body)))
-        raw = OpenAIEngine("raw", openai_backend(f"{server.url}/v1"))
+        raw = OpenAIEngine("raw", openai_backend(f"{server.url}/v1"), 16)
         await raw.start()
+        await raw.look()
         expected = events(await read(raw.stream("embeddings", "mock", embed("one", "two", dimensions=8))))
         await raw.close()
     assert vectors == expected[:-1]
@@ -253,3 +257,17 @@ async def test_a_provider_that_refuses_embeddings_is_explained() -> None:
         with pytest.raises(RetryElsewhere) as raised:
             await read(engine.stream("embeddings", "mock", embed("one")))
     assert (raised.value.status, raised.value.code) == (429, "backend_busy")
+
+
+async def test_a_pattern_over_a_provider_of_litellm_stands_for_what_the_map_has() -> None:
+    models = {"*": None, "command-r*": Model(input_price=5), "command-a-03-2025": Model(name="command-a-03-2025")}
+    own = LiteLLMEngine("cohere", backend(provider="cohere_chat", models=models), 16)
+    await own.start()
+    found = await own.look()
+    await own.close()
+    assert {"command-a-03-2025", "command-r7b-12-2024", "command-r-08-2024"} <= set(found.served)
+    assert all(name.startswith("command-") for name in found.served)
+    assert found.served["command-r7b-12-2024"].offer.input_price == 5
+    offer = found.served["command-a-03-2025"].offer
+    assert (offer.context, offer.max_output) == (256000, 8000)
+    assert set(offer.features) == {"tools", "seed"}, "LiteLLM passes no response_format on to Cohere"

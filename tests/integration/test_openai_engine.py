@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -30,18 +30,30 @@ from tests.integration.llm_support import (
     usage,
 )
 
+MOST = 16
+"""Models that are offered without being named."""
 KEY = "sk-proj-abcdefgh12345678"
 
 
-def backend(base_url: str, models: dict[str, Model] | None = None, **fields: Any) -> OpenAIBackend:
-    chosen = models or {"mock": model()}
-    known = {"parallel": 8, "key_env": None, "connect_seconds": 5, "idle_seconds": 30, **fields}
+def backend(base_url: str, models: Mapping[str, Model | None] | None = None, **fields: Any) -> OpenAIBackend:
+    chosen = dict(models or {"mock": model()})
+    known = {
+        "provider": None,
+        "parallel": 8,
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
+        "key_env": None,
+        "connect_seconds": 5,
+        "idle_seconds": 30,
+        **fields,
+    }
     return OpenAIBackend(base_url=base_url, models=chosen, **known)
 
 
 @asynccontextmanager
 async def started(engine: Engine) -> AsyncIterator[Engine]:
     await engine.start()
+    await engine.look()
     try:
         yield engine
     finally:
@@ -50,7 +62,7 @@ async def started(engine: Engine) -> AsyncIterator[Engine]:
 
 @asynccontextmanager
 async def running(server: MockServer, **fields: Any) -> AsyncIterator[Engine]:
-    async with started(OpenAIEngine("vllm", backend(f"{server.url}/v1", **fields))) as engine:
+    async with started(OpenAIEngine("vllm", backend(f"{server.url}/v1", **fields), MOST)) as engine:
         yield engine
 
 
@@ -72,7 +84,9 @@ async def backend_that(answers: web.Handler) -> AsyncIterator[Engine]:  # type: 
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        async with started(OpenAIEngine("vllm", backend(f"http://127.0.0.1:{runner.addresses[0][1]}/v1"))) as engine:
+        async with started(
+            OpenAIEngine("vllm", backend(f"http://127.0.0.1:{runner.addresses[0][1]}/v1"), MOST)
+        ) as engine:
             yield engine
     finally:
         await runner.cleanup()
@@ -87,9 +101,10 @@ async def test_an_answer_comes_through_as_the_backend_gave_it() -> None:
 
 async def test_the_terms_are_those_configured() -> None:
     models = {"Some/Model-7B": model("their-name", max_output=512, features=("tools",), input_price=3, output_price=5)}
-    engine = OpenAIEngine("vllm", backend("http://127.0.0.1:1/v1", models))
-    (offer,) = await engine.start()
-    await engine.close()
+    async with mock() as server, running(server, models=models) as engine:
+        ((name, served),) = (await engine.look()).served.items()
+    offer = served.offer
+    assert (name, served.name) == (offer.id, "their-name")
     assert (offer.id, offer.context, offer.max_output, offer.parallel) == ("some/model-7b", 4096, 512, 8)
     assert (offer.backend, offer.features, offer.input_price, offer.output_price) == ("vllm", ("tools",), 3, 5)
 
@@ -228,12 +243,12 @@ async def test_nonsense_is_no_answer(status: int) -> None:
 
 
 async def test_a_backend_that_is_not_there_is_unreachable() -> None:
-    async with mock() as server:
-        url = server.url
-    async with started(OpenAIEngine("vllm", backend(f"{url}/v1"))) as engine:
-        with pytest.raises(RetryElsewhere) as raised:
-            await read(engine.stream("chat", "mock", ask()))
-    assert (raised.value.status, raised.value.code) == (503, "backend_unreachable")
+    async with mock() as server, running(server) as engine:
+        await server.close()
+        for asked in (engine.look(), read(engine.stream("chat", "mock", ask()))):
+            with pytest.raises(RetryElsewhere) as raised:
+                await asked
+            assert (raised.value.status, raised.value.code) == (503, "backend_unreachable")
 
 
 async def test_closing_the_answer_stops_the_generation() -> None:
@@ -271,7 +286,7 @@ async def test_a_connection_serves_again_after_a_whole_answer_and_never_after_a_
 async def test_a_missing_key_is_named_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TEST_KEY", raising=False)
     with pytest.raises(ConfigError, match="TEST_KEY"):
-        await OpenAIEngine("openai", backend("http://127.0.0.1:1", key_env="TEST_KEY")).start()
+        await OpenAIEngine("openai", backend("http://127.0.0.1:1", key_env="TEST_KEY"), MOST).start()
 
 
 async def test_the_key_is_sent_to_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +300,7 @@ async def test_the_key_is_sent_to_the_backend(monkeypatch: pytest.MonkeyPatch) -
     async with backend_that(answer) as other:
         assert isinstance(other, OpenAIEngine)
         settings = msgspec.structs.replace(other._backend, key_env="TEST_KEY")
-        async with started(OpenAIEngine("vllm", settings)) as engine:
+        async with started(OpenAIEngine("vllm", settings, MOST)) as engine:
             await read(engine.stream("chat", "mock", ask()))
     assert seen == [f"Bearer {KEY}"]
 
@@ -302,7 +317,7 @@ async def test_the_key_is_sent_to_the_backend(monkeypatch: pytest.MonkeyPatch) -
 async def test_what_cannot_work_is_told_at_the_start(changed: dict[str, Any], what: str) -> None:
     settings = msgspec.structs.replace(backend("http://127.0.0.1:1"), **changed)
     with pytest.raises(ConfigError, match=what):
-        await OpenAIEngine("vllm", settings).start()
+        await OpenAIEngine("vllm", settings, MOST).start()
 
 
 async def test_the_mock_serves_as_a_backend_of_its_own() -> None:
@@ -315,8 +330,9 @@ async def test_the_mock_serves_as_a_backend_of_its_own() -> None:
         faults=NO_FAULTS,
         idle_seconds=5,
     )
-    (engine,) = engines({"mock": settings})
-    (offer,) = await engine.start()
+    (engine,) = engines({"mock": settings}, MOST)
+    await engine.start()
+    offer = (await engine.look()).served["lloom-mock"].offer
     assert (offer.id, offer.parallel, offer.backend) == ("lloom-mock", 4, "mock")
     for _ in range(2):
         assert usage(events(await read(engine.stream("chat", "lloom-mock", ask()))))["completion_tokens"] == 6

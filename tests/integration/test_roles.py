@@ -76,6 +76,8 @@ def office(
         queue_seconds=1,
         request_seconds=1,
         requests_per_client=1,
+        discovery_seconds=1,
+        discovered_models=1,
     )
     tree = cast(
         Settings, Tree(role, network, server, executor, accounting(mode=mode), {name: chain(name) for name in chains})

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -24,8 +24,10 @@ from lloom.core.api.request import Operation
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, LloomError, RetryElsewhere
 from lloom.core.identity import Identity
+from lloom.core.lineup import Lineup, Served
 from lloom.core.messages import Done, ModelCall, OfferCall
 from lloom.core.offer import Endpoint, ModelOffer, Offer, seal, unseal
+from lloom.core.rates import Limits
 from lloom.core.receipt import Draft, Quote, Request, Status, cost, quote_hash, quote_of, request_hash, sign_request
 from lloom.core.settings import ExecutorSettings, Resources
 from lloom.core.sse import event
@@ -39,6 +41,8 @@ SETTINGS = ExecutorSettings(
     queue_seconds=60,
     request_seconds=60,
     requests_per_client=8,
+    discovery_seconds=60,
+    discovered_models=16,
 )
 BODY = msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": "Say hello."}]})
 USAGE = b'{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9,"prompt_tokens_details":{"cached_tokens":1}}'
@@ -62,13 +66,16 @@ class ScriptedEngine:
 
     script: tuple[Any, ...] = WELL
     name: str = "scripted"
+    limits: Limits = field(default_factory=lambda: Limits(parallel=1))
     asked: list[tuple[str, bytes]] = field(default_factory=list)
     open: int = 0
     hung: asyncio.Event = field(default_factory=asyncio.Event)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def start(self) -> tuple[ModelOffer, ...]:
-        return (model("m"),)
+    async def start(self) -> None: ...
+
+    async def look(self) -> Lineup:
+        return Lineup({"m": Served("m", model("m"))})
 
     async def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         self.asked.append((model, body))
@@ -446,9 +453,49 @@ async def test_who_gives_up_in_the_queue_leaves_it() -> None:
         served.cancel()
 
 
+async def test_what_the_backend_spent_is_settled_whatever_was_expected() -> None:
+    async with opened(HELLO, WORLD + USAGE_CHUNK, END) as counter:
+        counter.engine.limits = Limits(1, tokens=100_000)
+        quote = counter.quote(counter.publish())
+        await counter.ask(counter.call(quote))
+        rates = counter.serving._gates["scripted"]._rates
+        assert rates._tokens is not None
+        bucket = rates._tokens
+        bucket._rate = 1e-9  # as if no time passed
+        before = bucket.level(time.monotonic())
+        await counter.ask(counter.call(quote))
+        assert round(before - bucket.level(time.monotonic()), 3) == 9
+
+
+async def test_a_backend_at_its_limit_is_left_alone_and_clients_hear_for_how_long() -> None:
+    error = RetryElsewhere("the backend is at its rate limit", status=429, code="backend_busy", retry_after=100)
+    async with opened(error) as counter:
+        quote = counter.quote(counter.publish())
+        for code in ("backend_busy", "busy"):
+            refused = await counter.refusal(counter.call(quote))
+            assert kind(refused) == (RetryElsewhere, 429, code)
+            assert isinstance(refused, RetryElsewhere)
+            assert refused.retry_after is not None
+            assert 90 < refused.retry_after <= 100
+        assert len(counter.engine.asked) == 1
+
+
+async def test_a_model_that_was_withdrawn_while_its_request_came_is_not_served() -> None:
+    async with opened() as counter:
+        quote = counter.quote(counter.publish())
+        stream = await counter.connection.open(counter.call(quote))
+        await until(lambda: bool(counter.serving._clients))
+        cast(Any, counter.serving).engines = {}
+        await stream.send(BODY)
+        await stream.finish()
+        with pytest.raises(RetryElsewhere) as refused:
+            await read_all(stream)
+        assert kind(refused.value) == (RetryElsewhere, 404, "model_not_found")
+
+
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_cancel_that_comes_together_with_the_place_is_heard(turns: int) -> None:
-    gate = Gate(1, SETTINGS)
+    gate = Gate(Limits(1), SETTINGS)
 
     async def second() -> None:
         async with gate.place():

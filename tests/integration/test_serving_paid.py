@@ -44,6 +44,7 @@ from lloom.core.payment.domain import payment
 from lloom.core.payment.funds import Funds
 from lloom.core.payment.receivable import Ask, Grant, Holder, Receivable
 from lloom.core.payment.voucher import Voucher
+from lloom.core.rates import Limits
 from lloom.core.receipt import (
     Delivery,
     Draft,
@@ -231,7 +232,7 @@ async def market(
         found: list[Worker] = []
         limits = accounting(credit_seconds=credit_seconds, report_seconds=0.01, window=WINDOW)
         for number in range(workers):
-            engine = ScriptedEngine(script or (HELLO, WORLD, END))
+            engine = ScriptedEngine(script or (HELLO, WORLD, END), limits=Limits(64))
             desk = Desk(ledger, Holder(f"executor-worker-{number}", os.urandom(16)))
             till = desk.till = Till(DOMAIN, owner.address, limits, desk)
             tills = Tills([till])
@@ -662,7 +663,7 @@ async def test_what_fails_costs_nothing(path: Path, script: tuple[Any, ...]) -> 
 async def test_who_leaves_in_the_queue_takes_nothing_along(path: Path) -> None:
     async with market(path, HELLO, HANG) as it:
         (worker,) = it.workers
-        worker.serving._gates["scripted"]._free = asyncio.Semaphore(1)
+        worker.engine.limits = Limits(1)
         first = await worker.open(it.call(FIRST))
         await worker.engine.hung.wait()
         second = await worker.open(it.call(2 * FIRST))

@@ -15,15 +15,39 @@ import pytest
 import yaml
 
 from lloom.__main__ import CONF, compose
+from lloom.adapters.llm import engines
+from lloom.adapters.llm.model_map import ModelMap
 from lloom.core.configuration import argv, checks, wording
-from lloom.core.settings import Command, GatewayKey, LiteLLMBackend, OpenAIBackend, Role, Settings
+from lloom.core.errors import ConfigError
+from lloom.core.lineup import Common, lineup
+from lloom.core.settings import Command, GatewayKey, LiteLLMBackend, Model, OpenAIBackend, Role, Settings
 
 PROVIDERS = sorted(file.stem for file in (CONF / "llm").glob("*.yaml"))
-OWN_MODELS = {"vllm", "lmstudio", "llamacpp"}
-"""What these serve only their owner knows."""
+OWN_MODELS = {"vllm", "lmstudio", "llamacpp", "ollama"}
+"""What these serve they say themselves."""
 
-DEFAULTED = {"max_output", "name", "encoding", "features", "input_price", "output_price"}
+DEFAULTED = {
+    "context",
+    "max_output",
+    "name",
+    "aliases",
+    "encoding",
+    "operations",
+    "features",
+    "input_price",
+    "output_price",
+}
 """Of a model; the only settings that may be left out."""
+
+
+CHECKED = "2026-11-26"
+"""When the models of the providers were looked up last."""
+
+
+@pytest.fixture(autouse=True)
+def _azure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resource has a name of its own, so this address has no default."""
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://example.openai.azure.com")
 
 
 @functools.cache
@@ -56,10 +80,37 @@ def test_every_role_composes(role: str) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_every_backend_composes(provider: str) -> None:
-    own = [f"+llm.{provider}.models={{some-model:{{context:4096}}}}"] if provider in OWN_MODELS else []
-    backend = settings("role=executor", f"llm={provider}", *own).llm[provider]
-    assert backend.models
+def test_every_backend_composes_and_can_be_built(provider: str) -> None:
+    chosen = settings("role=executor", f"llm={provider}")
+    (engine,) = engines(chosen.llm, chosen.executor.discovered_models)
+    assert engine.name == provider
+    assert engine.limits.parallel == chosen.llm[provider].parallel
+    assert ("*" in chosen.llm[provider].models) == (provider in OWN_MODELS)
+
+
+@pytest.mark.parametrize("provider", sorted(set(PROVIDERS) - OWN_MODELS - {"mock", "smollm2", "openrouter"}))
+def test_the_models_of_providers_exist_and_are_not_retired(provider: str) -> None:
+    backend = settings("role=executor", f"llm={provider}").llm[provider]
+    assert isinstance(backend, OpenAIBackend | LiteLLMBackend)
+    assert backend.provider is not None
+    known = ModelMap.of(backend.provider)
+    found = lineup(Common(provider, 1, 0), backend.models, {}, known.get)
+    assert found.remarks == ()
+    chats = known.chats(CHECKED)
+    for each in found.served.values():
+        assert (each.name in chats, "tools" in each.offer.features) == (("chat" in each.offer.operations),) * 2
+        assert known.get(each.name) is not None
+
+
+def test_a_provider_that_needs_an_address_says_by_which_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_OPENAI_ENDPOINT", raising=False)
+    with pytest.raises(ConfigError, match=r"llm\.azure\.base_url: set the environment variable AZURE_OPENAI_ENDPOINT"):
+        compose(argv.rewrite(["role=executor", "llm=azure"]))
+
+
+def test_a_star_can_be_taken_back_and_replaced() -> None:
+    chosen = settings("role=executor", "llm=vllm", "+llm.vllm.models={*:null,qwen*:{input_price:5}}").llm["vllm"]
+    assert chosen.models == {"*": None, "qwen*": Model(input_price=5)}
 
 
 @pytest.mark.parametrize(
@@ -98,13 +149,19 @@ def test_the_yaml_holds_every_setting_and_no_other() -> None:
         held |= leaves(composed(*words))
     known = set(wording.keys())
     wanted = known - {key.rpartition(".")[0] for key in known}
-    wanted -= {f"llm.*.models.*.{name}" for name in DEFAULTED}
+    wanted -= {"llm.*.models"} | {f"llm.*.models.*.{name}" for name in DEFAULTED}
     wanted -= {f"gateway.keys.*.{name}" for name in GatewayKey.__struct_fields__}
     wanted = {key for key in wanted if not key.startswith("routing.models.*.")}  # none of them has to be said
     # `kind` is the tag of a backend; empty groups are leaves of the tree.
-    surplus = {"llm.*.kind", "llm", "llm.*.models", "llm.*.options", "gateway.keys", "routing.models"} | {
-        f"llm.*.models.*.{name}" for name in DEFAULTED
-    }
+    surplus = {
+        "llm.*.kind",
+        "llm",
+        "llm.*.models",
+        "llm.*.models.*",
+        "llm.*.options",
+        "gateway.keys",
+        "routing.models",
+    } | {f"llm.*.models.*.{name}" for name in DEFAULTED}
     held = {"llm.*.options" if key.startswith("llm.*.options.") else key for key in held}
     assert wanted - held == set()
     assert held - wanted - surplus == set()
@@ -154,7 +211,7 @@ def test_secrets_are_named_never_resolved() -> None:
     for file in CONF.rglob("*.yaml"):
         text = file.read_text()
         assert all(
-            re.fullmatch(r"\w+_(BASE_URL|HOME|REGION|CONTRACT)", name)
+            re.fullmatch(r"\w+_(BASE_URL|HOME|REGION|CONTRACT|ENDPOINT|LENGTH)", name)
             for name in re.findall(r"oc\.(?:env|decode):(\w+)", text)
         )
         assert all(

@@ -14,16 +14,16 @@ from lloom.core.settings import Backend, LiteLLMBackend, MockBackend, OpenAIBack
 __all__ = ["Engine", "engines"]
 
 
-def engines(backends: Mapping[str, Backend]) -> list[Engine]:
-    """One engine per backend, in order, none of them started."""
-    return [_engine(name, backend) for name, backend in backends.items()]
+def engines(backends: Mapping[str, Backend], most: int) -> list[Engine]:
+    """One engine per backend, in order, none of them started; each offers `most` models that nobody named, at most."""
+    return [_engine(name, backend, most) for name, backend in backends.items()]
 
 
-def _engine(name: str, backend: Backend) -> Engine:
+def _engine(name: str, backend: Backend, most: int) -> Engine:
     if isinstance(backend, OpenAIBackend):
-        return OpenAIEngine(name, backend)
+        return OpenAIEngine(name, backend, most)
     if isinstance(backend, LiteLLMBackend):
-        return LiteLLMEngine(name, backend)
+        return LiteLLMEngine(name, backend, most)
     if isinstance(backend, MockBackend):
         return MockEngine(name, backend)
     return SmolLM2Engine(name, backend)

@@ -8,8 +8,10 @@ from typing import Protocol
 
 from lloom.core import tokens
 from lloom.core.api.request import Operation
-from lloom.core.errors import ConfigError
-from lloom.core.offer import ModelOffer, canonical
+from lloom.core.errors import ConfigError, RetryElsewhere
+from lloom.core.lineup import Common, Lineup, Served, is_pattern, lineup
+from lloom.core.offer import canonical
+from lloom.core.rates import Limits
 from lloom.core.settings import Model
 
 
@@ -17,9 +19,17 @@ class Engine(Protocol):
     """One configured backend. `start` comes first; it may be started again after `close`."""
 
     name: str
+    limits: Limits
 
-    async def start(self) -> tuple[ModelOffer, ...]:
-        """Makes ready and tells what is served. ConfigError when the backend cannot work as configured."""
+    async def start(self) -> None:
+        """Makes ready. ConfigError when the backend cannot work as configured."""
+        ...
+
+    async def look(self) -> Lineup:
+        """What is served now, as far as the backend says; may be asked again at any time.
+
+        RetryElsewhere when the backend is not there, or serves nothing for another reason that may pass.
+        """
         ...
 
     def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
@@ -36,44 +46,41 @@ class Engine(Protocol):
         ...
 
 
-def catalogue(backend: str, models: Mapping[str, Model], able: Collection[Operation]) -> dict[str, Model]:
-    """The configured models by canonical id, checked; ConfigError names what is wrong. `able`: what the backend can do."""
+def catalogue(backend: str, models: Mapping[str, Model | None], able: Collection[Operation]) -> dict[str, Model | None]:
+    """The configured models by canonical id, patterns as they are; checked. ConfigError names what is wrong.
+
+    `able`: what the backend can do.
+    """
     if not models:
         raise ConfigError(f"llm.{backend}.models is empty: name at least one model")
-    found: dict[str, Model] = {}
+    found: dict[str, Model | None] = {}
     for name, model in models.items():
         where = f"llm.{backend}.models.{name}"
         try:
-            key = canonical(name)
+            key = name if is_pattern(name) else canonical(name)
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from error
         if key in found:
             raise ConfigError(f"{where}: listed twice (upper and lower case are the same model)")
-        if model.encoding not in tokens.ENCODINGS:
+        if model is not None and model.encoding not in tokens.ENCODINGS:
             raise ConfigError(f"{where}.encoding: {model.encoding!r} is none of {', '.join(sorted(tokens.ENCODINGS))}")
-        if unable := [each for each in model.operations if each not in able]:
+        if model is not None and (unable := [each for each in model.operations if each not in able]):
             raise ConfigError(f"{where}.operations: this backend does not do {' or '.join(unable)}")
         found[key] = model
     return found
 
 
-def offers(backend: str, models: Mapping[str, Model], parallel: int) -> tuple[ModelOffer, ...]:
-    """The terms of a catalogue."""
-    return tuple(
-        ModelOffer(
-            id=name,
-            context=model.context,
-            max_output=min(model.max_output or model.context, model.context),
-            parallel=parallel,
-            encoding=model.encoding,
-            operations=model.operations,
-            features=model.features,
-            backend=backend,
-            input_price=model.input_price,
-            output_price=model.output_price,
-        )
-        for name, model in models.items()
-    )
+def named(backend: str, models: Mapping[str, Model], able: Collection[Operation], parallel: int) -> Lineup:
+    """What a backend serves that is within this process, and lists nothing of itself."""
+    return lineup(Common(backend, parallel, 0), catalogue(backend, models, able), {}, lambda _: None)
+
+
+def pick(served: Mapping[str, Served], model: str) -> Served:
+    """The model that is asked for; RetryElsewhere if it has just been withdrawn."""
+    found = served.get(model)
+    if found is None:
+        raise RetryElsewhere(f"The model {model} is not served here any more.", status=404, code="model_not_found")
+    return found
 
 
 def secret(backend: str, variable: str | None) -> str | None:

@@ -13,20 +13,23 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 from loguru import logger
 
 from lloom.adapters.llm import body as bodies
 from lloom.adapters.llm import embeddings
-from lloom.adapters.llm.engine import catalogue, offers, secret
+from lloom.adapters.llm.engine import catalogue, pick, secret
 from lloom.adapters.llm.failure import cut, failure, stalled
+from lloom.adapters.llm.model_map import ModelMap
 from lloom.core import sse
 from lloom.core.api.request import Operation
 from lloom.core.errors import CallerFault, ConfigError, LloomError, RetryElsewhere
-from lloom.core.offer import ModelOffer
-from lloom.core.settings import LiteLLMBackend, Model
+from lloom.core.lineup import Common, Known, Lineup, Served, lineup
+from lloom.core.rates import Limits
+from lloom.core.settings import Feature, LiteLLMBackend, Model
 
 T = TypeVar("T")
 
@@ -36,26 +39,47 @@ ENVIRONMENT: Final = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "P
 OPERATIONS: Final = frozenset[Operation]({"chat", "completions", "embeddings"})
 _OBJECTS: Final[dict[Operation, str]] = {"chat": "chat.completion.chunk", "completions": "text_completion"}
 
+PARAMETERS: Final[dict[Feature, str]] = {
+    "tools": "tools",
+    "json": "response_format",
+    "json_schema": "response_format",
+    "seed": "seed",
+    "logprobs": "logprobs",
+}
+"""Features that LiteLLM lets through to a model only where it takes this parameter."""
+
 LOGGERS: Final = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 
 
 class LiteLLMEngine:
     """An `Engine` over one provider of LiteLLM."""
 
-    def __init__(self, name: str, backend: LiteLLMBackend) -> None:
+    def __init__(self, name: str, backend: LiteLLMBackend, most: int) -> None:
         self.name = name
+        self.limits = Limits(backend.parallel, backend.requests_per_minute, backend.tokens_per_minute)
         self._backend = backend
-        self._models: Mapping[str, Model] = {}
+        self._common = Common(name, backend.parallel, most)
+        self._models: Mapping[str, Model | None] = {}
+        self._served: Mapping[str, Served] = {}
+        self._map = ModelMap({})
         self._key: str | None = None
         self._litellm: Any = None
 
-    async def start(self) -> tuple[ModelOffer, ...]:
+    async def start(self) -> None:
         self._models = catalogue(self.name, self._backend.models, OPERATIONS)
         self._key = secret(self.name, self._backend.key_env)
         self._litellm = await asyncio.to_thread(_import)
         if self._backend.provider not in {str(getattr(p, "value", p)) for p in self._litellm.provider_list}:
             raise ConfigError(f"llm.{self.name}.provider: LiteLLM knows no provider {self._backend.provider!r}")
-        return offers(self.name, self._models, self._backend.parallel)
+        self._map = await asyncio.to_thread(ModelMap.of, self._backend.provider)
+
+    async def look(self) -> Lineup:
+        """Patterns stand for what the map has: few providers tell which models a key may use, and each in its own way."""
+        chats = self._map.chats(datetime.now(UTC).date().isoformat())
+        listed = dict.fromkeys(chats, Known())
+        found = await asyncio.to_thread(lineup, self._common, self._models, listed, self._known)  # tens of milliseconds
+        self._served = found.served
+        return found
 
     def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._litellm is not None, "start() comes first"
@@ -99,12 +123,11 @@ class LiteLLMEngine:
     def _arguments(self, operation: Operation, model: str, body: bytes) -> dict[str, Any]:
         """The keyword arguments of LiteLLM's functions. The caller's are only those that shape the answer: others of the same
         call would send the key to an address of his choosing."""
-        backend, terms = self._backend, self._models[model]
+        backend, served = self._backend, pick(self._served, model)
         content = bodies.fields(body)
         bodies.keep(content, bodies.STANDARD[operation])
-        if terms.max_output is not None:
-            bodies.limit(operation, content, terms.max_output)
-        bodies.address(operation, content, f"{backend.provider}/{terms.name or model}")
+        bodies.limit(operation, content, served.offer.max_output)
+        bodies.address(operation, content, f"{backend.provider}/{served.name}")
         bodies.drop(content, ("encoding_format",))  # most providers have floats only
         own = {"api_key": self._key, "api_base": backend.base_url}
         return {
@@ -117,6 +140,18 @@ class LiteLLMEngine:
             # Else every request with tools imports LiteLLM's own proxy, which is not installed.
             "_skip_mcp_handler": True,
         }
+
+    def _known(self, name: str) -> Known | None:
+        """What the map knows of a model, and LiteLLM itself: a feature that is not passed on is none."""
+        known = self._map.get(name)
+        if known is None:
+            return None
+        passed = self._litellm.get_supported_openai_params(model=name, custom_llm_provider=self._backend.provider) or ()
+        able = {*(known.features or ()), "seed", "logprobs"} - {
+            each for each, needs in PARAMETERS.items() if needs not in passed
+        }
+        features = tuple(each for each in get_args(Feature) if each in able)
+        return msgspec.structs.replace(known, features=features)
 
     async def _wait(self, result: Awaitable[T]) -> T:
         try:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 
-from lloom.adapters.llm.engine import catalogue, offers
+from lloom.adapters.llm.engine import named, pick
 from lloom.adapters.llm.mock_server import Behaviour, MockServer
 from lloom.adapters.llm.openai import OPERATIONS, ask, rewrite
 from lloom.adapters.llm.upstream import Target, Upstream
 from lloom.core.api.request import Operation
-from lloom.core.offer import ModelOffer
-from lloom.core.settings import MockBackend, Model
+from lloom.core.lineup import Lineup
+from lloom.core.rates import Limits
+from lloom.core.settings import MockBackend
 
 
 class MockEngine:
@@ -18,16 +19,17 @@ class MockEngine:
 
     def __init__(self, name: str, backend: MockBackend) -> None:
         self.name = name
+        self.limits = Limits(backend.parallel)
         self._backend = backend
-        self._models: Mapping[str, Model] = {}
+        self._lineup = Lineup({})
         self._server: MockServer | None = None
         self._upstream: Upstream | None = None
 
-    async def start(self) -> tuple[ModelOffer, ...]:
+    async def start(self) -> None:
         backend = self._backend
-        self._models = catalogue(self.name, backend.models, OPERATIONS)
+        self._lineup = named(self.name, backend.models, OPERATIONS, backend.parallel)
         pauses = (backend.first_token_seconds, backend.token_seconds)
-        self._server = MockServer(Behaviour(tuple(self._models), backend.tokens, *pauses, backend.faults))
+        self._server = MockServer(Behaviour(tuple(self._lineup.served), backend.tokens, *pauses, backend.faults))
         await self._server.start("127.0.0.1", 0)
         target = Target(
             base_url=f"{self._server.url}/v1",
@@ -38,11 +40,13 @@ class MockEngine:
             reuse=True,
         )
         self._upstream = Upstream(target)
-        return offers(self.name, self._models, backend.parallel)
+
+    async def look(self) -> Lineup:
+        return self._lineup
 
     def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        return ask(self._upstream, operation, rewrite(operation, body, model, self._models[model]))
+        return ask(self._upstream, operation, rewrite(operation, body, pick(self._lineup.served, model)))
 
     async def close(self) -> None:
         if self._upstream is not None and self._server is not None:

@@ -96,9 +96,10 @@ def envelope(kind: str, name: str, model: str) -> dict[str, Any]:
     return {"id": name, "object": kind, "created": CREATED, "model": model, "system_fingerprint": "fp_mock"}
 
 
-def models(names: tuple[str, ...]) -> bytes:
-    """The answer of `/v1/models`."""
-    data = [{"id": name, "object": "model", "created": CREATED, "owned_by": "lloom"} for name in names]
+def models(names: tuple[str, ...], details: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The answer of `/v1/models`; `details` by name."""
+    common = {"object": "model", "created": CREATED, "owned_by": "lloom"}
+    data = [{"id": name, **common, **details.get(name, {})} for name in names]
     return _encode({"object": "list", "data": data})
 
 

@@ -9,11 +9,13 @@ A request forces one fault by the header `x-mock-fault` or by `@fault` at the en
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
-from typing import Final
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 import msgspec
 
@@ -41,6 +43,10 @@ class Behaviour:
     first_token_seconds: float
     token_seconds: float
     faults: Faults
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What /v1/models says of a model beside its name, as other servers do: `max_model_len` and the like."""
+    requests_per_minute: int | None = None
+    """Further ones get 429 and are told when to come back; None: no limit."""
 
 
 @dataclass(slots=True)
@@ -61,6 +67,7 @@ class MockServer:
         self.stats = Stats()
         self.connections: set[Connection] = set()
         self.url = ""
+        self._times: deque[float] = deque()
         self._rng = random.Random(behaviour.faults.seed)  # noqa: S311 - faults that can be repeated
         self._server: asyncio.Server | None = None
 
@@ -89,6 +96,16 @@ class MockServer:
         tasks = [connection.drop() for connection in self.connections]
         await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
         await self._server.wait_closed()
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more request is taken; 0: it is, and counts."""
+        limit = self.behaviour.requests_per_minute
+        while self._times and self._times[0] <= now - 60:
+            self._times.popleft()
+        if limit is None or len(self._times) < limit:
+            self._times.append(now)
+            return 0.0
+        return self._times[0] + 60 - now
 
     def fault(self, forced: str, model: str) -> str:
         """What shall go wrong: forced by the request, else drawn. One draw, so that the shares add up as they are given."""
@@ -134,7 +151,7 @@ class Connection(HttpConnection):
                 stats.requests += 1
                 self._embed(request)
             case "GET", "/v1/models":
-                self.send(200, mock_answers.models(self._server.behaviour.models))
+                self.send(200, mock_answers.models(self._server.behaviour.models, self._server.behaviour.details))
             case "GET", "/health":
                 self.send(200, b"{}")
             case "GET", "/mock/stats":
@@ -163,6 +180,8 @@ class Connection(HttpConnection):
         return self._give(request, Answer("", False, (), plain), fault, at_once=True)
 
     def _give(self, request: Request, answer: Answer, fault: str, at_once: bool) -> None:
+        if wait := self._server.wait(asyncio.get_running_loop().time()):
+            return self._error(429, "too many requests", math.ceil(wait))
         if fault == "error" or fault.isdecimal():
             return self._error(500 if fault == "error" else int(fault), _complaint(request))
         if at_once and fault in ("none", "wrong_usage"):
@@ -210,7 +229,7 @@ class Connection(HttpConnection):
             await self.writable.wait()
         self.transport.write(LAST_CHUNK)
 
-    def _error(self, status: int, message: str) -> None:
+    def _error(self, status: int, message: str, retry_after: int = RETRY_AFTER) -> None:
         kind = "invalid_request_error" if status < 500 else "server_error"
         error = {
             "message": message,
@@ -218,7 +237,7 @@ class Connection(HttpConnection):
             "param": "messages" if status == 422 else None,
             "code": f"mock_{status}",
         }
-        wait = b"retry-after: %d\r\n" % RETRY_AFTER if status in (429, 503) else b""
+        wait = b"retry-after: %d\r\n" % retry_after if status in (429, 503) else b""
         self.send(status, msgspec.json.encode({"error": error}), wait)
 
 

@@ -6,17 +6,18 @@ import asyncio
 import importlib.util
 import os
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Final
 
 from lloom.adapters.llm import body as bodies
-from lloom.adapters.llm.engine import catalogue, offers
+from lloom.adapters.llm.engine import named, pick
 from lloom.adapters.llm.upstream import Target, Upstream
 from lloom.core.api.request import Operation
 from lloom.core.errors import CallerFault, ConfigError
-from lloom.core.offer import ModelOffer
-from lloom.core.settings import Model, SmolLM2Backend
+from lloom.core.lineup import Lineup, Served
+from lloom.core.rates import Limits
+from lloom.core.settings import SmolLM2Backend
 
 OPERATIONS: Final = frozenset[Operation]({"chat", "completions"})
 
@@ -36,16 +37,17 @@ class SmolLM2Engine:
 
     def __init__(self, name: str, backend: SmolLM2Backend) -> None:
         self.name = name
+        self.limits = Limits(backend.parallel)
         self._backend = backend
-        self._models: Mapping[str, Model] = {}
+        self._lineup = Lineup({})
         self._server: Any = None
         self._upstream: Upstream | None = None
 
-    async def start(self) -> tuple[ModelOffer, ...]:
+    async def start(self) -> None:
         backend = self._backend
-        self._models = catalogue(self.name, backend.models, OPERATIONS)
+        self._lineup = named(self.name, backend.models, OPERATIONS, backend.parallel)
         key = secrets.token_hex(32)
-        self._server = await asyncio.to_thread(_load, weights(self.name), backend, key)
+        self._server = await asyncio.to_thread(_load, weights(self.name), self._lineup, backend, key)
         target = Target(
             base_url=f"{self._server.listening_address}/v1",
             key=key,
@@ -55,11 +57,13 @@ class SmolLM2Engine:
             reuse=False,  # its server ends every stream with the connection, without saying so beforehand
         )
         self._upstream = Upstream(target)
-        return offers(self.name, self._models, backend.parallel)
+
+    async def look(self) -> Lineup:
+        return self._lineup
 
     def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        return self._upstream.stream(operation, rewrite(operation, body, model, self._models[model]))
+        return self._upstream.stream(operation, rewrite(operation, body, pick(self._lineup.served, model)))
 
     async def close(self) -> None:
         if self._upstream is not None:
@@ -70,18 +74,18 @@ class SmolLM2Engine:
         self._server = None
 
 
-def rewrite(operation: Operation, body: bytes, name: str, model: Model) -> bytes:
+def rewrite(operation: Operation, body: bytes, served: Served) -> bytes:
     """`body` with known fields only and always a limit: a small model does not always find an end by itself."""
     content = bodies.fields(body)
-    _check(operation, content, name)
+    _check(operation, content, served.offer.id)
     bodies.keep(content, FIELDS[operation])
-    most = min(model.max_output or model.context, model.context)
+    most = served.offer.max_output
     wanted = bodies.limit(operation, content, most) or (
         min(COMPLETION_TOKENS, most) if operation == "completions" else most
     )
     bodies.drop(content, bodies.LIMITS)
     bodies.put(content, "max_tokens", wanted)
-    bodies.address(operation, content, model.name or name)
+    bodies.address(operation, content, served.name)
     return bodies.encode(content)
 
 
@@ -113,21 +117,24 @@ def weights(name: str) -> Path:
     return files[0]
 
 
-def _load(weights: Path, backend: SmolLM2Backend, key: str) -> Any:
+def _load(weights: Path, lineup: Lineup, backend: SmolLM2Backend, key: str) -> Any:
     """A running server; takes about a second, of one thread."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(weights)
     params.verbosity = -1
-    params.model_alias = set(backend.models)  # else it would answer with the path of the file
+    params.model_alias = {
+        each.name for each in lineup.served.values()
+    }  # else it would answer with the path of the file
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [key]
     params.ui = False
     params.cache_ram_mib = 0  # 8 GiB by default
     params.n_parallel = backend.parallel
-    params.n_ctx = backend.parallel * max(model.context for model in backend.models.values())  # divided among the slots
+    longest = max(each.offer.context for each in lineup.served.values())
+    params.n_ctx = backend.parallel * longest  # divided among the slots
     # What its makers recommend, for requests that do not say; at llama.cpp's 0.8 so small a model rambles.
     params.sampling.temp, params.sampling.top_p = 0.2, 0.9
     # Without it some answers repeat one sentence until their limit.

@@ -12,7 +12,7 @@ from typing import Final
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
 from lloom.adapters.serving.book import Book, Terms
-from lloom.adapters.serving.gate import Gate, busy
+from lloom.adapters.serving.gate import Gate, Visit, busy
 from lloom.adapters.serving.run import Run
 from lloom.adapters.serving.tab import Price, Tab
 from lloom.adapters.serving.till import Till
@@ -32,9 +32,12 @@ MAX_ORDERS: Final = 200_000
 SHORT: Final = 4096
 """Bytes of a body whose prompt is counted at once, within a few milliseconds at worst; that of longer ones in a thread."""
 
+EXPECTED_OUTPUT: Final = 512
+"""Tokens of an answer that are reserved of a backend's rate; most requests allow far more than they get."""
+
 
 class Serving:
-    """Answers the calls of all connections of one Worker. `engines` maps canonical model ids."""
+    """Answers the calls of all connections of one Worker. `engines` maps canonical model ids, and may change at any time."""
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class Serving:
         self._window = bridge.stream_window
         self._domain = domain
         self.engines = engines
-        self._gates = {engine.name: Gate(offer.parallel, settings) for engine, offer in engines.values()}
+        self._gates: dict[str, Gate] = {}
         self._clients: Counter[bytes] = Counter()
         self._orders = Once(MAX_ORDERS)
         self._receipt = receipt
@@ -86,24 +89,46 @@ class Serving:
             body = await self._body(stream)
             if checked.request.request_hash != request_hash(call.salt, call.operation, call.model, body):
                 raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
+            engine = self._engine(call.model)
+            run = Run(stream, call, checked, terms, self._window)
             if terms.payment is None:
-                engine, _ = self.engines[call.model]
-                async with self._gates[engine.name].place():
-                    await Run(stream, call, checked, terms, self._window).answer(engine, body, self._receipt)
+                async with self._place(engine, call, checked.request, terms, body) as visit:
+                    await run.answer(engine, body, visit, self._receipt)
             else:
-                await self._paid(stream, call, checked, terms, body)
+                await self._paid(run, engine, stream, checked.request, terms, body)
         self.served += 1
 
-    async def _paid(self, stream: Stream, call: ModelCall, checked: CheckedRequest, terms: Terms, body: bytes) -> None:
+    async def _paid(
+        self, run: Run, engine: Engine, stream: Stream, request: Request, terms: Terms, body: bytes
+    ) -> None:
         """An answer that goes as far as it is paid for. Whatever happens, what it did not cost is given back."""
-        engine, _ = self.engines[call.model]
-        till = self._tills.at(call.chain)
-        tab = await self._tab(till, stream, call, checked.request, terms, body)
+        till = self._tills.at(run.call.chain)
+        tab = await self._tab(till, stream, run.call, request, terms, body)
         try:
-            async with self._gates[engine.name].place():
-                await Run(stream, call, checked, terms, self._window).answer(engine, body, till.desk.bill, tab)
+            async with self._place(engine, run.call, request, terms, body) as visit:
+                await run.answer(engine, body, visit, till.desk.bill, tab)
         finally:
             tab.close()
+
+    @contextlib.asynccontextmanager
+    async def _place(
+        self, engine: Engine, call: ModelCall, request: Request, terms: Terms, body: bytes
+    ) -> AsyncIterator[Visit]:
+        """A place at the backend, for what the request will take, about."""
+        gate = self._gates.get(engine.name) or self._gates.setdefault(engine.name, Gate(engine.limits, self._settings))
+        tokens = 0
+        if gate.counts_tokens:
+            expected = min(request.max_output_tokens, terms.model.max_output, EXPECTED_OUTPUT)
+            tokens = await _prompt(call.operation, body, terms.model.encoding) + expected
+        async with gate.place(tokens) as visit:
+            yield visit
+
+    def _engine(self, model: str) -> Engine:
+        """Who serves `model` now: what is offered may change while a request arrives. RetryElsewhere if nobody does."""
+        found = self.engines.get(model)
+        if found is None:
+            raise RetryElsewhere(f"The model {model} is not served here.", status=404, code="model_not_found")
+        return found[0]
 
     async def _tab(
         self, till: Till, stream: Stream, call: ModelCall, request: Request, terms: Terms, body: bytes
@@ -122,8 +147,7 @@ class Serving:
         checked = check_request(call.request, call.signature, domain, now)
         if checked.request.client != stream.connection.peer:
             raise PeerFault("The request was signed by somebody else than its sender.", code="bad_signature")
-        if call.model not in self.engines:
-            raise RetryElsewhere(f"The model {call.model} is not served here.", status=404, code="model_not_found")
+        self._engine(call.model)
         terms = self.book.terms(checked.request.quote_hash, now)
         if terms.model.id != call.model:
             raise PeerFault("The quote is for another model.", code="quote")

@@ -11,6 +11,7 @@ from typing import Final
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
 from lloom.adapters.serving.book import Terms
+from lloom.adapters.serving.gate import Visit
 from lloom.adapters.serving.tab import Tab, Unpaid
 from lloom.core import prompt, tokens
 from lloom.core.bridge.frames import MAX_DATA
@@ -30,8 +31,8 @@ class Run:
 
     def __init__(self, stream: Stream, call: ModelCall, checked: CheckedRequest, terms: Terms, window: int) -> None:
         """`window`: bytes that may be under way to the client."""
+        self.call = call
         self._stream = stream
-        self._call = call
         self._checked = checked
         self._terms = terms
         self._hash = ResponseHash(call.salt, window + MAX_DATA)  # what is hashed and being sent is still to come
@@ -47,18 +48,24 @@ class Run:
         """Tokens that are counted, and events since then."""
 
     async def answer(
-        self, engine: Engine, body: bytes, receipt: Callable[[Connection, Draft], None], tab: Tab | None = None
+        self,
+        engine: Engine,
+        body: bytes,
+        visit: Visit,
+        receipt: Callable[[Connection, Draft], None],
+        tab: Tab | None = None,
     ) -> None:
         """Streams the answer and hands the receipt's draft to `receipt`; errors pass through after that.
 
-        With a `tab` it goes no further than that covers, and waits there for credit.
+        `visit` hears what the backend spent. With a `tab` it goes no further than that covers, and waits there for credit.
         """
         self._tab = tab
         status, counted = Status.FAILED, (0, 0)
         try:
-            async with contextlib.aclosing(engine.stream(self._call.operation, self._call.model, body)) as source:
+            async with contextlib.aclosing(engine.stream(self.call.operation, self.call.model, body)) as source:
                 await self._pump(source)
             counted = await self._count(body, self._hash.length)
+            visit.spent = sum(counted)
             await self._stream.finish(Done(*counted, self._usage(*counted)))
             status = Status.COMPLETE
         except asyncio.CancelledError:
@@ -68,6 +75,10 @@ class Run:
             raise
         except Unpaid:
             status = Status.UNPAID
+            raise
+        except RetryElsewhere:
+            if not self._hash.length:  # the backend refused or was not there
+                visit.spent = 0
             raise
         finally:
             if self._hash.length:  # who got nothing owes nothing
@@ -81,7 +92,7 @@ class Run:
         async for data in source:
             block = self._meter.feed(data)
             if (
-                self._tab is not None and block and self._call.operation != "embeddings"
+                self._tab is not None and block and self.call.operation != "embeddings"
             ):  # those are in the prompt's price
                 await self._cover(self._tab, block)
             for start in range(0, len(block), MAX_DATA):
@@ -116,7 +127,7 @@ class Run:
         return inputs, outputs
 
     def _count_text(self, body: bytes, length: int) -> tuple[int, int]:
-        inputs = self._tab.prompt if self._tab else prompt.count(self._call.operation, body, self._terms.model.encoding)
+        inputs = self._tab.prompt if self._tab else prompt.count(self.call.operation, body, self._terms.model.encoding)
         return inputs, self._outputs(length)
 
     def _outputs(self, length: int, start: int = 0) -> int:

@@ -13,10 +13,21 @@ from lloom.core import anchor
 from lloom.core.configuration.wording import invalid_value, listed
 from lloom.core.errors import ConfigError
 from lloom.core.identity import parse_address
+from lloom.core.lineup import is_pattern
 from lloom.core.offer import canonical
 from lloom.core.payment import units
 from lloom.core.routing.rules import resolved
-from lloom.core.settings import Backend, Chain, Model, ModelRouting, NetworkSettings, RoutingSettings, Settings
+from lloom.core.settings import (
+    Backend,
+    Chain,
+    LiteLLMBackend,
+    Model,
+    ModelRouting,
+    NetworkSettings,
+    OpenAIBackend,
+    RoutingSettings,
+    Settings,
+)
 
 _LAST_PORT: Final = 65_535
 MONEY: Final[dict[str, tuple[str, ...]]] = {
@@ -203,19 +214,30 @@ def _check_backends(settings: Settings) -> None:
             raise ConfigError(
                 f"llm.{name}.models: say what it serves, for instance '+llm.{name}.models={{qwen3-8b:{{context:32768}}}}'"
             )
-        for model, terms in backend.models.items():
-            _check_model(f"llm.{name}.models.{model}", model, terms)
-            if (other := offered.setdefault(model, name)) != name:
-                raise ConfigError(
-                    f"llm: {other} and {name} both offer {model}; give one of them another id, or leave it out"
-                )
+        listing = isinstance(backend, OpenAIBackend | LiteLLMBackend)
+        for key, terms in backend.models.items():
+            for model in _ids(f"llm.{name}.models.{key}", key, terms, listing):
+                if (other := offered.get(model)) is not None:
+                    who = f"{name} twice offers" if other == name else f"{other} and {name} both offer"
+                    raise ConfigError(f"llm: {who} {model}; give one of them another id, or leave it out")
+                offered[model] = name
 
 
-def _check_model(key: str, model: str, terms: Model) -> None:
-    if model != (wanted := _canonical(key, model)):
-        raise ConfigError(f"{key}: ids are lower case; write {wanted}, with name: {model} for the backend")
-    if terms.max_output is not None and terms.max_output > terms.context:
-        raise ConfigError(f"{key}: max_output ({terms.max_output}) does not fit into context ({terms.context})")
+def _ids(where: str, key: str, terms: Model | None, listing: bool) -> list[str]:
+    """The ids that an entry of `models` offers for certain; `listing`: the backend can be asked what there is."""
+    if is_pattern(key) and listing:
+        if _canonical(where, key.replace("*", "x")) != key.replace("*", "x"):
+            raise ConfigError(f"{where}: patterns are lower case, whatever the backend's names are")
+        if terms is not None and (terms.name or terms.aliases):
+            raise ConfigError(f"{where}: name and aliases are for one model, not for all that fit a pattern")
+        return []
+    ids = [key, *(terms.aliases if terms else ())]
+    for model in ids:
+        if model != (wanted := _canonical(where, model)):
+            raise ConfigError(f"{where}: ids are lower case; write {wanted}, with name: {model} for the backend")
+    if terms is not None and terms.max_output and terms.context and terms.max_output > terms.context:
+        raise ConfigError(f"{where}: max_output ({terms.max_output}) does not fit into context ({terms.context})")
+    return ids if terms is not None else []
 
 
 def is_server(url: str) -> bool:
@@ -318,7 +340,11 @@ def _named(sentence: str, tree: Mapping[str, Any]) -> str:
     for name, backend in backends.items():
         if not _fits(backend, Backend):
             models = backend.get("models") if isinstance(backend, Mapping) else None
-            wrong = [m for m, terms in models.items() if not _fits(terms, Model)] if isinstance(models, Mapping) else []
+            wrong = (
+                [m for m, terms in models.items() if not _fits(terms, Model | None)]
+                if isinstance(models, Mapping)
+                else []
+            )
             return sentence.replace("llm.*", f"llm.{name}").replace(
                 "models.*", f"models.{wrong[0]}" if wrong else "models"
             )

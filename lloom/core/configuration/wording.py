@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from msgspec import Struct, UnsetType
 from msgspec.structs import fields
@@ -79,14 +80,15 @@ def invalid_value(message: str) -> str:
     if value := re.fullmatch(r"Invalid enum value (.*)", what):
         choices = [str(choice) for choice in _literals(keys().get(re.sub(r"\[\d+\]$", "", where)))]
         return f"{where}: {value[1]} is no choice; there are {listed(choices, 'and')}"
+    what = re.sub(r" \| ", " or ", what)
     what = re.sub(r"\b(int|float|str|bool|null|array|object)\b", lambda m: _PLAIN[m[1]], what[:1].lower() + what[1:])
     return f"{where}: {what}" if where else what
 
 
 def _literals(kind: Any) -> tuple[Any, ...]:
-    """The values of a Literal, also of one within a tuple, or that need not be said."""
-    kinds = [each for each in get_args(kind) if each is not UnsetType] if UnsetType in get_args(kind) else [kind]
-    kind = kinds[0]
+    """The values of a Literal, also of one within a tuple, that may be null or need not be said."""
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(each for each in get_args(kind) if each not in (NoneType, UnsetType))
     if get_origin(kind) is tuple:
         kind = get_args(kind)[0]
     return get_args(kind) if get_origin(kind) is Literal else ()
@@ -102,6 +104,9 @@ def composition(message: str, cause: str, choices: Callable[[str], Sequence[str]
         return unknown_key(found[1])
     if found := re.search(r"Ambiguous value for argument '(.+?)=(.*)'", message):
         return f"{found[1]}: one value is wanted here; write a list as {found[1]}=[{found[2]}], or quote the commas"
+    if found := re.search(r"Environment variable '(\w+)' not found", message):
+        key = re.search(r"full_key: (\S+)", f"{message}\n{cause}")
+        return f"{key[1] if key else 'the configuration'}: set the environment variable {found[1]}"
     if found := re.search(r"Error parsing override '(.+)'|LexerNoViableAltException: (.+)", message):
         return f"{found[1] or found[2]}: cannot be read; put the value in quotes within quotes: key=\"'value'\""
     if places := re.findall(r'(.*)\n +in "([^"\n]+)", line (\d+)', message):

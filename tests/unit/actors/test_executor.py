@@ -197,6 +197,20 @@ async def test_when_nobody_works_any_more_the_announcement_is_taken_back(clock: 
 
 
 @pytest.mark.usefixtures("hurried")
+async def test_workers_whose_backends_are_away_offer_nothing_and_come_on_when_they_are_there(clock: FakeTime) -> None:
+    head = Head(clock)
+    async with head.announcing():
+        await head.node.enlist("a", HERE, ())
+        assert "offers nothing yet" in await head.node.ready()
+        assert head.news == []
+        await head.worker("a", HERE, "m")
+        await until(lambda: head.news == [(["m"], (HERE,))])
+        await head.node.enlist("a", HERE, ())
+        await until(lambda: unseal(head.registrar.told[-1], head.place.node, NETWORK, clock.wall).goodbye)
+        assert len(head.news) == 1
+
+
+@pytest.mark.usefixtures("hurried")
 async def test_a_worker_is_not_taken_for_silent_because_the_clock_was_set_or_the_machine_slept(clock: FakeTime) -> None:
     head = Head(clock)
     async with head.announcing():

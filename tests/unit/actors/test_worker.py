@@ -116,6 +116,14 @@ async def test_it_enlists_and_serves_under_the_offer_it_is_given(clock: FakeTime
         await until(lambda: serving.numbers == [5, 6])
 
 
+async def test_it_says_so_when_no_backend_is_there_yet(clock: FakeTime) -> None:
+    fellows, serving = Fellows(clock), FakeServing()
+    serving.engines.clear()
+    async with at_work(fellows.worker._follow_offer(cast(Any, serving))):
+        assert "as soon as a backend is there" in await fellows.worker.ready()
+        assert fellows.enlisted == [("executor-worker-0", HERE, ())]
+
+
 async def test_an_executor_that_is_away_is_asked_until_it_is_back_and_told_again(clock: FakeTime) -> None:
     fellows, serving = Fellows(clock), FakeServing()
     fellows.seq, fellows.away = 5, 3

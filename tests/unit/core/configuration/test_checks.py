@@ -49,7 +49,33 @@ def test_backends_are_of_no_use_to_a_client() -> None:
 
 
 def test_a_backend_without_models_says_how_to_name_one() -> None:
-    assert "+llm.vllm.models=" in refused("role=executor llm=vllm")
+    assert "+llm.vllm.models=" in refused("role=executor llm=vllm", llm__vllm__models={})
+
+
+@pytest.mark.parametrize(
+    ("models", "told"),
+    [
+        ({"Qwen*": {}}, "patterns are lower case"),
+        ({"a *": {}}, "is not a model id"),
+        ({"q*": {"name": "x"}}, "are for one model"),
+        ({"q*": {"aliases": ["x"]}}, "are for one model"),
+        ({"a": {"aliases": ["B"]}}, "write b"),
+        ({"a": {"aliases": ["a"]}}, "vllm twice offers a"),
+        ({"a": {"aliases": ["c"]}, "b": {"aliases": ["c"]}}, "vllm twice offers c"),
+    ],
+)
+def test_patterns_and_aliases_are_checked(models: dict[str, object], told: str) -> None:
+    assert told in refused("role=executor llm=vllm", llm__vllm__models=models)
+
+
+def test_only_who_can_be_asked_has_patterns() -> None:
+    assert "is not a model id" in refused("role=executor llm=mock", llm__mock__models={"*": {}})
+
+
+def test_two_backends_do_not_quarrel_over_what_one_leaves_out() -> None:
+    tree = copy.deepcopy(dict(composed("role=executor llm=groq,together")))
+    tree["llm"]["together"]["models"] = {"gpt-oss-120b": None, "kimi-k3": {}}
+    assert checks.settings(tree).llm["together"].models["gpt-oss-120b"] is None
 
 
 def test_two_backends_with_one_model_are_refused_by_name() -> None:
@@ -72,7 +98,7 @@ def test_an_answer_cannot_be_longer_than_the_context() -> None:
 @pytest.mark.parametrize(
     ("terms", "told"),
     [
-        ({"context": "much"}, "llm.mock.models.b.context: expected a whole number, got text"),
+        ({"context": "much"}, "llm.mock.models.b.context: expected a whole number or null, got text"),
         ({"context": 1, "features": ["magic"]}, "llm.mock.models.b.features[0]: 'magic' is no choice; there are tools"),
         (
             {"context": 1, "contxt": 1},
