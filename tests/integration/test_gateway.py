@@ -375,6 +375,40 @@ async def test_leaving_while_waiting_cancels_the_search(gateway: Running, stream
     await gateway.router.cancelled.wait()
 
 
+async def test_leaving_after_the_status_and_before_the_first_content_cancels_the_search() -> None:
+    router = ScriptedRouter(lambda _: (asyncio.Event(), None))
+    async with running(router, hold_headers_seconds=0.001, keep_alive_seconds=0.001) as gateway:
+        async with gateway.connected() as (reader, writer):
+            body = ask(stream=True)
+            writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n")
+            writer.write(b"content-length: %d\r\n\r\n" % len(body) + body)
+            assert (await read_head(reader))[0] == 200
+            assert await read_chunk(reader) == b": waiting\n\n"
+        await router.cancelled.wait()
+
+
+@pytest.mark.parametrize("hold", [20, 0.001])
+async def test_a_deadline_that_passes_while_the_status_is_held_is_a_504_and_in_band_after_it(hold: float) -> None:
+    gate = asyncio.Event()
+    router = ScriptedRouter(lambda _: (gate, RetryElsewhere("too late", status=504, code="deadline")))
+    async with running(router, hold_headers_seconds=hold) as gateway, gateway.connected() as (reader, writer):
+        body = ask(stream=True)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n")
+        writer.write(b"content-length: %d\r\n\r\n" % len(body) + body)
+        await router.arrived.wait()
+        if hold < 1:
+            status, headers = await read_head(reader)
+            assert (status, "retry-after" in headers) == (200, False)
+            gate.set()
+            assert await read_chunk(reader) == b": waiting\n\n"
+            assert json.loads((await read_chunk(reader)).removeprefix(b"data: "))["error"]["code"] == "deadline"
+            assert await read_chunk(reader) == b""
+        else:
+            gate.set()
+            reply = await read_reply(reader)
+            assert (reply.status, reply.error["code"]) == (504, "deadline")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_leaving_within_an_answer_closes_it(gateway: Running, stream: bool) -> None:
     answer = ScriptedAnswer(parts=[asyncio.Event()])
