@@ -89,7 +89,7 @@ async def _openai(name: str, check: str, backend: OpenAIBackend, key: str | None
     try:
         listed = await Listing(backend, key).ask()
     except RetryElsewhere as error:
-        return problem(check, f"{where}: {error}", _ADVICE.get(error.code, _ADVICE[""]))
+        return problem(check, str(error), _ADVICE.get(error.code, _ADVICE[""]))
     if listed is None:
         advice = "if chats work nevertheless, let it be; else base_url is wrong (it usually ends with /v1)"
         return warning(check, f"{where} answers, but has no list of models", advice)

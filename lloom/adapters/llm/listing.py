@@ -162,9 +162,9 @@ class Listing:
             ):
                 body = await _body(response)
         except TimeoutError:
-            raise unreachable(f"no answer within {ANSWER_SECONDS:g} s") from None
+            raise unreachable(f"no answer from {self._base} within {ANSWER_SECONDS:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: no URL, or a key that is no header
-            raise unreachable(type(error).__name__) from None
+            raise unreachable(f"{self._base} ({type(error).__name__})") from None
         if response.status == 200:
             return body
         if response.status in _NO_LIST:

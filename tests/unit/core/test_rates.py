@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lloom.core.allowance import Bucket
@@ -27,6 +27,7 @@ def used(bucket: Bucket, amounts: list[tuple[float, float]]) -> list[tuple[float
 
 
 @settings(deadline=None)
+@example(600, [(0, 0.1)] * 150)
 @given(
     st.floats(1, 10_000),
     st.lists(st.tuples(st.floats(0, 100), st.floats(0.001, 1)), min_size=1, max_size=60),

@@ -120,9 +120,8 @@ async def test_who_is_refused_or_leaves_takes_nothing() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     clock.slept.clear()
-    clock.now += 6
     await visit(door, 500)
-    assert clock.slept == []
+    assert sum(clock.slept) < 1e-6
 
 
 async def test_a_backend_that_is_at_its_limit_is_left_alone_as_long_as_it_says() -> None:
