@@ -140,6 +140,25 @@ async def test_tools_go_out_and_uses_of_them_come_back(
     ]
 
 
+async def test_the_official_client_runs_tools_though_nothing_is_kept_here(
+    gateway: Running, client: anthropic.AsyncAnthropic
+) -> None:
+    """It asks for a thread first, and would send only what is new; refused rightly, it sends the whole conversation."""
+
+    @anthropic.beta_async_tool
+    async def get_weather(place: str) -> str:
+        return f"15 degrees in {place}"
+
+    answers = [called(), ScriptedAnswer()]
+    gateway.router.script = lambda _: answers.pop(0)
+    runner = client.beta.messages.tool_runner(**ASK, tools=[get_weather])
+    last = await runner.until_done()
+    assert last.content[0].text == "Hello"
+    asked = [json.loads(request.body)["messages"] for request in gateway.router.requests]
+    assert [len(messages) for messages in asked] == [1, 3]
+    assert asked[1][2] == {"role": "tool", "tool_call_id": "call_1", "content": "15 degrees in Paris"}
+
+
 async def test_an_answer_in_a_schema_is_parsed(gateway: Running, client: anthropic.AsyncAnthropic) -> None:
     class Weather(BaseModel):
         degrees: int

@@ -17,9 +17,14 @@ _TYPES: Final = {
     504: "timeout_error",
 }
 
+NO_THREADS: Final = "thread_unsupported_request"
+"""What makes Anthropic's SDKs, whose tool runners begin by asking for a thread, send the whole conversation each time."""
+
 
 def error(failure: Failure, request_id: str) -> dict[str, Any]:
     """The whole envelope."""
     usual = "invalid_request_error" if failure.status < 500 else "api_error"
-    inner = {"type": _TYPES.get(failure.status, usual), "message": failure.message}
+    inner: dict[str, Any] = {"type": _TYPES.get(failure.status, usual), "message": failure.message}
+    if failure.code == NO_THREADS:
+        inner["details"] = {"error_code": NO_THREADS}
     return {"type": "error", "error": inner, "request_id": request_id}

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from lloom.core.api.anthropic.failure import NO_THREADS
 from lloom.core.api.anthropic.turns import Message, Text, conversation
 from lloom.core.api.reading import contradiction, decode, unsupported
+from lloom.core.errors import CallerFault
 
 _Limit = Annotated[int, Meta(ge=1, lt=1 << 32)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
@@ -63,6 +65,7 @@ class Prompt(Struct, kw_only=True):
     container: Any = None
     mcp_servers: Any = None
     inference_geo: Any = None
+    thread: Any = None
 
 
 class Request(Prompt, kw_only=True):
@@ -113,6 +116,9 @@ def prompt(asked: Prompt) -> dict[str, Any]:
     for name, reason in _REFUSED.items():
         if getattr(asked, name):
             raise unsupported(name, f"{reason}.")
+    if asked.thread is not None:
+        text = "Unsupported parameter: 'thread': nothing is kept between requests; send the whole conversation."
+        raise CallerFault(text, code=NO_THREADS, param="thread")
     talk = conversation(asked.system, asked.messages)
     content: dict[str, Any] = {"model": asked.model, "messages": talk.messages()}
     if asked.tools:
