@@ -7,6 +7,9 @@
 `GET /mock/stats` counts requests, active and cancelled ones. A request forces one fault by the header `x-mock-fault` or by
 `@fault` at the end of the model's name: error, stall, pause, cut, wrong_usage, malformed, empty, none, or a status
 such as 429.
+
+A user's message says which tools the mock calls, one after another, by lines such as `call NAME {"argument": 1}`; each once
+the ones before it were answered. Then the mock says what the last one gave. So a coding agent works without a model.
 """
 
 from __future__ import annotations

@@ -38,6 +38,10 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+def user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
 async def post(session: aiohttp.ClientSession, url: str, body: bytes, **headers: str) -> tuple[int, bytes]:
     async with session.post(f"{url}/v1/chat/completions", data=body, headers=headers) as response:
         return response.status, await response.read()
@@ -111,6 +115,20 @@ async def test_a_tool_is_not_called_otherwise(session: aiohttp.ClientSession) ->
         for question in (ask("Hello", tools=[WEATHER]), ask("Use get_weather", tools=[WEATHER], tool_choice="none")):
             _, body = await post(session, server.url, question)
             assert msgspec.json.decode(body)["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_a_user_writes_down_what_is_called(session: aiohttp.ClientSession) -> None:
+    script = user('call get_weather {"city":  "Paris"}')
+    result = [{"role": "assistant", "content": None}, {"role": "tool", "content": "15 degrees"}]
+    async with mock() as server:
+        _, called = await post(session, server.url, ask(messages=[script], tools=[WEATHER], stream=True))
+        _, told = await post(session, server.url, ask(messages=[script, *result], tools=[WEATHER], stream=True))
+        _, other = await post(session, server.url, ask(messages=[script], tools=[WEATHER], tool_choice="none"))
+    deltas = [call for chunk in events(called) for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    assert "".join(call["function"]["arguments"] for call in deltas) == '{"city":  "Paris"}'
+    assert (finish(events(called)), finish(events(told))) == ("tool_calls", "stop")
+    assert text(events(told)) == "get_weather gave: 15 degrees"
+    assert msgspec.json.decode(other)["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize(

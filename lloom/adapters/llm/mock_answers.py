@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from lloom.adapters.llm import mock_script
 from lloom.core import sse, tokens
 from lloom.core.errors import CallerFault
 
@@ -107,7 +108,9 @@ def _answer(body: bytes, length: int, exaggerate: bool) -> Answer:
     request = read(_chat, body)
     asked, said = _parted(request.messages)
     digest = hashlib.sha256(_encode([asked, request.tools])).hexdigest()
-    reply = _reply(request, length, digest, said, EXAGGERATION if exaggerate else 1)
+    words = random.Random(digest).choices(WORDS, k=length)  # noqa: S311 - a text, no secret
+    tool, pieces = _scripted(request, asked, said) or _made_up(request, words, said)
+    reply = _reply(request, tool, pieces, EXAGGERATION if exaggerate else 1)
     name = f"chatcmpl-{digest[:24]}"
     if not request.stream:
         return Answer(request.model, False, (), _encode(_completion(request.model, name, reply)))
@@ -139,21 +142,37 @@ def _rest(pieces: list[str], said: str) -> list[str]:
     return rest
 
 
-def _reply(request: Chat, length: int, digest: str, said: str, factor: int) -> Reply:
-    words = random.Random(digest).choices(WORDS, k=length)  # noqa: S311 - a text, no secret
+Said = tuple[str | None, list[str]]
+"""The function called, if one is, and the tokens of its arguments or of the text."""
+
+
+def _scripted(request: Chat, asked: list[dict[str, Any]], said: str) -> Said | None:
+    """What the caller has the mock do, unless it forces another function or none."""
+    if request.tool_choice not in (None, "auto", "required"):
+        return None
+    match mock_script.step(asked, {function["name"] for function in _functions(request)}):
+        case mock_script.Call(name, arguments):
+            return name, tokens.split(arguments, ENCODING)
+        case str(text):
+            return None, _rest(tokens.split(text, ENCODING), said)
+    return None
+
+
+def _made_up(request: Chat, words: list[str], said: str) -> Said:
     tool = _called(request)
     kind = (request.response_format or {}).get("type", "text")
     if tool is not None:
-        pieces = tokens.split(_json(_instance(tool.get("parameters"), words)), ENCODING)
-    elif kind == "text":
-        pieces = _rest(words[:1] + [f" {word}" for word in words[1:]], said)
-    else:
-        schema = request.response_format["json_schema"].get("schema") if kind == "json_schema" else None  # type: ignore[index]
-        pieces = tokens.split(_json(_instance(schema, words) if schema else {"answer": " ".join(words)}), ENCODING)
+        return tool["name"], tokens.split(_json(_instance(tool.get("parameters"), words)), ENCODING)
+    if kind == "text":
+        return None, _rest(words[:1] + [f" {word}" for word in words[1:]], said)
+    schema = request.response_format["json_schema"].get("schema") if kind == "json_schema" else None  # type: ignore[index]
+    return None, tokens.split(_json(_instance(schema, words) if schema else {"answer": " ".join(words)}), ENCODING)
+
+
+def _reply(request: Chat, tool: str | None, pieces: list[str], factor: int) -> Reply:
     limit = request.max_completion_tokens or request.max_tokens or len(pieces)
     finish = "length" if limit < len(pieces) else "tool_calls" if tool else "stop"
-    name = tool["name"] if tool else None
-    made = len(pieces[:limit]) + (tokens.count(name, ENCODING) if name else 0)
+    made = len(pieces[:limit]) + (tokens.count(tool, ENCODING) if tool else 0)
     asked = tokens.count_messages(request.messages, request.tools or [], ENCODING)
     usage = {
         "prompt_tokens": asked * factor,
@@ -162,14 +181,17 @@ def _reply(request: Chat, length: int, digest: str, said: str, factor: int) -> R
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
     }
-    return Reply(tuple(pieces[:limit]), name, finish, usage)
+    return Reply(tuple(pieces[:limit]), tool, finish, usage)
+
+
+def _functions(request: Chat) -> list[dict[str, Any]]:
+    found = (tool.get("function") for tool in request.tools or [])
+    return [function for function in found if isinstance(function, dict) and isinstance(function.get("name"), str)]
 
 
 def _called(request: Chat) -> dict[str, Any] | None:
     """The function to call: forced by `tool_choice`, or named in the last message if that is the user's."""
-    functions = [
-        f for f in (tool.get("function") for tool in request.tools or []) if isinstance(f, dict) and "name" in f
-    ]
+    functions = _functions(request)
     choice, last = request.tool_choice, request.messages[-1]
     if isinstance(choice, dict):
         wanted = choice.get("function", {}).get("name")

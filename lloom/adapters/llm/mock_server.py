@@ -3,7 +3,8 @@
 It is the upstream of the benchmarks, hence a lean protocol of its own (`mock_http`) instead of a web framework.
 A request forces one fault by the header `x-mock-fault` or by `@fault` at the end of its model's name: `error`, `stall`
 (never answers), `pause` (falls silent in the middle), `cut` (closes in the middle), `wrong_usage` (ten times the tokens),
-`malformed` (no JSON), `empty` (200 and nothing), `none`, or any status from 400 to 599.
+`malformed` (no JSON), `empty` (200 and nothing), `none`, or any status from 400 to 599. Which tools it calls, a user's message
+may say line by line (`mock_script`).
 """
 
 from __future__ import annotations
