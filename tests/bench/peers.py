@@ -6,12 +6,9 @@ Neither is tuned either way.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import secrets
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +16,13 @@ from pathlib import Path
 
 import psutil
 
+from tests import environments
 from tests.bench.systems import MODEL, NotStarted, System, process
 from tests.e2e.support import ROOT, environment, free_port
 
 ENVIRONMENT = ROOT / ".venv-bench"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 START_SECONDS = 120
-INSTALL_SECONDS = 900
 
 CONFIG = """
 model_list:
@@ -41,24 +38,10 @@ litellm_settings:
 
 def install() -> None:
     """Makes the environment if it is not there, or not of these requirements. NotStarted if that fails."""
-    stamp, wanted = ENVIRONMENT / "stamp", hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
-    packages = ["--require-hashes", "--compile-bytecode", "--python", str(_binary("python")), "-r", str(REQUIREMENTS)]
-    for command in (
-        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)],
-        [uv, "pip", "install", "--quiet", *packages],
-    ):
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-        except subprocess.CalledProcessError as error:
-            raise NotStarted(
-                f"the peers cannot be installed (--no-peers leaves them out): {error.stderr.strip()}"
-            ) from None
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise NotStarted(f"the peers cannot be installed (--no-peers leaves them out): {error}") from None
-    stamp.write_text(wanted)
+    try:
+        environments.install(ENVIRONMENT, REQUIREMENTS)
+    except environments.NotInstalled as error:
+        raise NotStarted(f"the peers cannot be installed (--no-peers leaves them out): {error}") from None
 
 
 @contextmanager
