@@ -44,6 +44,11 @@ bench *arguments:
 faults:
     python -m tests.faults
 
+# Coding agents (1.2 GB from npm, for Node.js 20 or newer), each doing a task through a network of real nodes
+agents:
+    @cd tests/e2e/clients/agents && npm install --silent --no-save
+    python -m pytest -v tests/e2e/clients/test_agents.py
+
 # Compile requirements.in into requirements.txt
 lock:
     uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
