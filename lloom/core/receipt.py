@@ -229,9 +229,10 @@ def quote_of(offer: Offer, model: ModelOffer, payment: Payment | None = None) ->
 
     `payment`: the one of the offer that is chosen; None: nobody pays, and the prices only tell what it is worth.
     It is valid as long as the offer and bears its number; a new offer makes new quotes, and an executor honours the old ones
-    until they expire. An offer names no cached price and no fee: cached input costs as any input.
+    until they expire. An offer names no cached price and no fee: cached input costs as any input. Chain and contract are
+    among the terms: the same price in the same token is another quote on another chain.
     """
-    terms = msgspec.msgpack.encode([model.context, model.max_output, model.operations, model.features])
+    terms = msgspec.msgpack.encode([model.context, model.max_output, model.operations, model.features, payment])
     rate = PRICE_UNIT if payment is None else payment.rate
     input_price, output_price = _scaled(model.input_price, rate), _scaled(model.output_price, rate)
     return Quote(

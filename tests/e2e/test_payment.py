@@ -36,26 +36,29 @@ PEER_GAS = 316_860
 
 @dataclass
 class Market:
-    """A validator, an executor that wants money, a client that has paid in, and a chain."""
+    """A validator, an executor that wants money, a client that has paid in, and two chains."""
 
     chain: str
     """Words that choose it."""
+    other: str
+    """Words that choose another one, which executor and client know as well."""
     homes: Path
     validator: Process
     executor: Process
     client: Process
     gateway: str
 
-    def run(self, role: str, *words: str) -> Any:
+    def run(self, role: str, *words: str, chain: str = "") -> Any:
         """What a command prints as JSON."""
-        done = self.attempt(role, *words, "output=json")
+        done = self.attempt(role, *words, "output=json", chain=chain)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def attempt(self, role: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def attempt(self, role: str, *words: str, chain: str = "") -> subprocess.CompletedProcess[str]:
         """A command in the home of that role's node."""
+        chosen = (chain or self.chain).split()
         return subprocess.run(
-            [sys.executable, "-m", "lloom", f"role={role}", *self.chain.split(), f"home={self.homes / role}", *words],
+            [sys.executable, "-m", "lloom", f"role={role}", *chosen, f"home={self.homes / role}", *words],
             capture_output=True,
             text=True,
             env=environment(),
@@ -78,9 +81,9 @@ class Market:
 
             return await asyncio.gather(*map(one, range(count)))
 
-    def rows(self, role: str, query: str) -> list[tuple[Any, ...]]:
+    def rows(self, role: str, query: str, chain: str = "anvil") -> list[tuple[Any, ...]]:
         """What a node's journal of the chain says."""
-        (path,) = (self.homes / role / role).glob("ledger-anvil-*.sqlite")
+        (path,) = (self.homes / role / role).glob(f"ledger-{chain}-*.sqlite")
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             return db.execute(query).fetchall()
 
@@ -116,7 +119,10 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
     with ExitStack() as stack:
         url = stack.enter_context(anvil.started(31337))
         chain = f"chain=anvil chain.anvil.rpc=[{url}]"
-        common = (*chain.split(), f"network.bootstrap=[127.0.0.1:{entry}]", "network.name=market")
+        second = f"chain.base_sepolia.rpc=[{stack.enter_context(anvil.started(84532))}] chain.base_sepolia.local=true"
+        other = f"chain=base_sepolia {second} chain.base_sepolia.finality=latest"
+        both = f"chain=[anvil,base_sepolia] chain.anvil.rpc=[{url}] {second} chain.base_sepolia.finality=latest"
+        common = (*both.split(), f"network.bootstrap=[127.0.0.1:{entry}]", "network.name=market")
         prices = [
             f"+llm.mock.models.{MODEL}.{name}={price}"
             for name, price in (("input_price", INPUT_PRICE), ("output_price", OUTPUT_PRICE))
@@ -133,7 +139,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
         client = start("client", f"gateway.port={gateway}", *common)
         for process in (validator, executor, client):
             process.wait_for(" is up")
-        yield Market(chain, homes, validator, executor, client, f"http://127.0.0.1:{gateway}")
+        yield Market(chain, other, homes, validator, executor, client, f"http://127.0.0.1:{gateway}")
 
 
 async def test_who_has_paid_nothing_in_is_told_what_to_do(market: Market) -> None:
@@ -142,6 +148,23 @@ async def test_who_has_paid_nothing_in_is_told_what_to_do(market: Market) -> Non
         answer = await http.post("/v1/chat/completions", json=body)
     assert answer.status_code in (402, 503), answer.text
     assert "command=deposit" in answer.json()["error"]["message"]
+
+
+async def test_who_has_money_on_one_of_two_chains_pays_there(market: Market) -> None:
+    market.run("client", "command=deposit", "amount=0.01", chain=market.other)
+    await recovered(market)
+    assert set(await market.ask(20)) == {""}
+    (settled,) = market.run("executor", "command=settle", chain=market.other)
+    assert settled["chain"] == "base_sepolia"
+    assert int(settled["redeemed"]) > 0
+    ((count,),) = market.rows("client", "SELECT count(*) FROM kept", "base_sepolia")
+    assert count > 20
+    assert market.charged("client") == 0
+
+    market.run("client", "command=withdraw", chain=market.other)  # it thaws, so nothing can be promised any more
+    async with asyncio.timeout(60):
+        while not any("command=deposit" in answer for answer in await market.ask(1)):  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
 
 
 async def test_a_thousand_requests_cost_what_journal_and_contract_both_say(market: Market) -> None:

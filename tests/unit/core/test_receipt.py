@@ -17,7 +17,7 @@ from lloom.core.eip712 import Domain, StructType
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import ModelCall, Receipts, SignedReceipt, decode, decoder, encode
-from lloom.core.offer import ModelOffer, Offer
+from lloom.core.offer import ModelOffer, Offer, Payment
 from lloom.core.receipt import (
     QUOTE,
     RECEIPT,
@@ -281,6 +281,14 @@ def test_other_terms_make_another_quote(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("changes", [{"executor": CLIENT.address}, {"seq": 8}, {"expires": 5}])
 def test_another_offer_makes_other_quotes(changes: dict[str, Any]) -> None:
     assert quote_hash(quote_of(changed(OFFER, **changes), MODEL)) != REQUESTED.quote_hash
+
+
+def test_each_way_to_pay_makes_a_quote_of_its_own() -> None:
+    """Even at the same price in the same token: else an executor could not tell on which chain it is paid."""
+    ways = (None, Payment(1, bytes(20), bytes(20), 1_000_000), Payment(2, bytes(20), bytes(20), 1_000_000))
+    other_contract = Payment(1, bytes(19) + b"\1", bytes(20), 1_000_000)
+    hashes = {quote_hash(quote_of(OFFER, MODEL, way)) for way in (*ways, other_contract)}
+    assert len(hashes) == 4
 
 
 @given(st.text(st.characters(codec="ascii"), max_size=20), st.integers(0, 20), st.integers(0, 20))
