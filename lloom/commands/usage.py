@@ -51,8 +51,8 @@ def run(settings: Settings) -> int:
 def _ledger(settings: Settings, found: Sequence[Found]) -> Iterable[Entry]:
     known = _names(found)
     for each in found:
-        if settings.source == "both" and not each.chain:
-            continue  # no chain tells of what nobody pays
+        if settings.source == "both" and each.chain not in settings.chain:
+            continue  # no chain that is read tells of it
         with reading(each.path) as db:
             if db is not None:
                 gave = settings.role == "executor"
