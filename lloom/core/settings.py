@@ -312,6 +312,10 @@ class OpenAIBackend(Group, frozen=True, tag_field="kind", tag="openai"):
     tokens_per_minute: Count | None
     key_env: str | None
     """Name of the variable with the API key; None: no key is sent."""
+    limit_field: Literal["max_tokens", "max_completion_tokens"]
+    """How a chat's limit is called there: OpenAI's newest models know the one only, most other servers the other."""
+    prefill_fields: dict[str, bool]
+    """What a chat bears besides if its last message is the assistant's, so that the model continues that."""
     connect_seconds: Seconds
     idle_seconds: Seconds
     """Longest silence within an answer."""

@@ -101,6 +101,8 @@ async def serving(seller: Seller, mock_url: str, fault: str) -> AsyncIterator[Se
         requests_per_minute=None,
         tokens_per_minute=None,
         key_env=None,
+        limit_field="max_tokens",
+        prefill_fields={},
         connect_seconds=5,
         idle_seconds=IDLE_SECONDS,
     )

@@ -43,6 +43,8 @@ def backend(base_url: str, models: Mapping[str, Model | None] | None = None, **f
         "requests_per_minute": None,
         "tokens_per_minute": None,
         "key_env": None,
+        "limit_field": "max_tokens",
+        "prefill_fields": {},
         "connect_seconds": 5,
         "idle_seconds": 30,
         **fields,
@@ -75,17 +77,18 @@ async def failing(fault: str, **fields: Any) -> LloomError:
 
 
 @asynccontextmanager
-async def backend_that(answers: web.Handler) -> AsyncIterator[Engine]:  # type: ignore[name-defined]
+async def backend_that(answers: web.Handler, **fields: Any) -> AsyncIterator[Engine]:  # type: ignore[name-defined]
     """An engine over a backend of the test's own."""
     app = web.Application()
     app.router.add_post("/v1/chat/completions", answers)
+    app.router.add_post("/v1/completions", answers)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
         async with started(
-            OpenAIEngine("vllm", backend(f"http://127.0.0.1:{runner.addresses[0][1]}/v1"), MOST)
+            OpenAIEngine("vllm", backend(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", **fields), MOST)
         ) as engine:
             yield engine
     finally:
@@ -107,6 +110,46 @@ async def test_the_terms_are_those_configured() -> None:
     assert (name, served.name) == (offer.id, "their-name")
     assert (offer.id, offer.context, offer.max_output, offer.parallel) == ("some/model-7b", 4096, 512, 8)
     assert (offer.backend, offer.features, offer.input_price, offer.output_price) == ("vllm", ("tools",), 3, 5)
+
+
+@pytest.mark.parametrize("said", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("known", ["max_tokens", "max_completion_tokens"])
+async def test_a_limit_is_called_what_the_backend_calls_it(said: str, known: str) -> None:
+    async with _recording(limit_field=known) as (engine, seen):
+        await read(engine.stream("chat", "mock", ask(**{said: 7})))
+        await read(engine.stream("chat", "mock", ask(**{said: None})))
+        await read(engine.stream("completions", "mock", complete("once", max_tokens=7)))
+    limits = [{name: sent[name] for name in ("max_tokens", "max_completion_tokens") if name in sent} for sent in seen]
+    assert limits == [{known: 7}, {}, {"max_tokens": 7}]
+
+
+async def test_what_the_assistant_began_is_continued_where_that_must_be_said() -> None:
+    begun = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    async with _recording(prefill_fields={"continue_final_message": True, "add_generation_prompt": False}) as (
+        engine,
+        seen,
+    ):
+        await read(engine.stream("chat", "mock", ask(messages=begun)))
+        await read(engine.stream("chat", "mock", ask(messages=[*begun, begun[0]])))
+        with pytest.raises(CallerFault):
+            await read(engine.stream("chat", "mock", ask(messages=[1])))
+    first, second = seen
+    assert (first["continue_final_message"], first["add_generation_prompt"]) == (True, False)
+    assert first["messages"] == begun
+    assert "continue_final_message" not in second
+
+
+@asynccontextmanager
+async def _recording(**fields: Any) -> AsyncIterator[tuple[Engine, list[dict[str, Any]]]]:
+    """An engine, and the requests that its backend gets."""
+    seen: list[dict[str, Any]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(msgspec.json.decode(await request.read()))
+        return web.Response(body=b"data: [DONE]\n\n", content_type="text/event-stream")
+
+    async with backend_that(answer, **fields) as engine:
+        yield engine, seen
 
 
 async def test_the_request_is_rewritten_only_where_it_must_be() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from lloom.core.api.prompts import Prompts, split
 from lloom.core.api.request import Operation
@@ -31,7 +31,14 @@ STANDARD: Final = {operation: frozenset(names.split()) for operation, names in _
 PRIVATE: Final = ("service_tier", "store", "metadata", "web_search_options", "best_of")
 """Fields that act on the account of whoever owns the key, or cost what no answer shows. A stranger does not set them."""
 
+
+class _Message(Struct):
+    role: str = ""
+
+
 _decoder = msgspec.json.Decoder(Fields)
+_messages = msgspec.json.Decoder(list[Raw])
+_message = msgspec.json.Decoder(_Message)
 _whole = msgspec.json.Decoder(int | None)
 _prompts: msgspec.json.Decoder[Prompts] = msgspec.json.Decoder(Prompts)
 _ABSENT: Final = frozenset({b"null", b"false", b'""'})
@@ -104,6 +111,23 @@ def limit(operation: Operation, content: Fields, most: int) -> int | None:
             found.append(min(wanted, most))
             put(content, name, found[-1])
     return min(found, default=None)
+
+
+def call_limit(content: Fields, name: str) -> None:
+    """Has the limit of tokens under `name` alone, whichever of LIMITS the caller used."""
+    given_limits = [content.pop(each) for each in LIMITS if given(content, each)]
+    drop(content, LIMITS)
+    if given_limits:
+        content[name] = given_limits[-1]
+
+
+def prefilled(content: Fields) -> bool:
+    """Whether the last message of a chat is the assistant's own, which is to be continued."""
+    try:
+        messages = _messages.decode(content.get("messages", b"[]"))
+        return bool(messages) and _message.decode(messages[-1]).role == "assistant"
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise CallerFault("messages must be a list of messages", code="invalid_type", param="messages") from error
 
 
 def whole(content: Fields, name: str, least: int = 1) -> int | None:

@@ -63,11 +63,20 @@ class OpenAIEngine:
 
     def stream(self, operation: Operation, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         assert self._upstream is not None, "start() comes first"
-        return ask(self._upstream, operation, rewrite(operation, body, pick(self._served, model)))
+        content = fields(operation, body, pick(self._served, model))
+        if operation == "chat":
+            self._put_in_its_words(content)
+        return ask(self._upstream, operation, bodies.encode(content))
 
     async def close(self) -> None:
         if self._upstream is not None:
             await self._upstream.close()
+
+    def _put_in_its_words(self, content: bodies.Fields) -> None:
+        bodies.call_limit(content, self._backend.limit_field)
+        if self._backend.prefill_fields and bodies.prefilled(content):
+            for name, value in self._backend.prefill_fields.items():
+                bodies.put(content, name, value)
 
     def _remarks(self, listed: Mapping[str, object] | None) -> list[str]:
         """What does not fit between YAML and the server's list."""
@@ -94,9 +103,14 @@ async def _embed(upstream: Upstream, body: bytes) -> AsyncGenerator[bytes, None]
 
 
 def rewrite(operation: Operation, body: bytes, served: Served) -> bytes:
+    """`body` for a backend that takes all of OpenAI's fields. CallerFault if it is malformed."""
+    return bodies.encode(fields(operation, body, served))
+
+
+def fields(operation: Operation, body: bytes, served: Served) -> bodies.Fields:
     """`body` for the backend: its own name of the model, streamed, within the model's limit. CallerFault if it is malformed."""
     content = bodies.fields(body)
     bodies.drop(content, bodies.PRIVATE)
     bodies.address(operation, content, served.name)
     bodies.limit(operation, content, served.offer.max_output)
-    return bodies.encode(content)
+    return content
