@@ -16,13 +16,14 @@ from loguru import logger
 from lloom.actors.earning import Earning
 from lloom.actors.paying import Paying
 from lloom.actors.place import Place
-from lloom.adapters.journal import allowances, names, receipts
+from lloom.adapters.journal import allowances, evidence, names, receipts
 from lloom.adapters.journal.writer import Writer
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt
 from lloom.core.payment.domain import domain
 from lloom.core.receipt import Draft, sign_receipt
+from lloom.core.reputation.reputations import Row
 from lloom.core.settings import Settings
 from lloom.core.visitors import payer
 
@@ -112,6 +113,16 @@ class Accounting(Earning, Paying):
         """What `note` was told. Errors as for `issue`."""
         await self._ready()
         return await self._writer.write(allowances.known, 1)
+
+    async def keep_evidence(self, rows: list[Row]) -> None:
+        """Stores what was seen of executors; totals, so they may come twice. Client's side; errors as for `issue`."""
+        await self._ready()
+        await self._writer.write(lambda db: evidence.keep(db, rows), len(rows))
+
+    async def recall_evidence(self) -> list[Row]:
+        """What `keep_evidence` was told. Errors as for `issue`."""
+        await self._ready()
+        return await self._writer.write(evidence.known, 1)
 
 
 def journal_path(settings: Settings, chain: str, owner: NodeId) -> Path:

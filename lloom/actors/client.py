@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -15,6 +16,7 @@ from lloom.actors.guests import invited
 from lloom.actors.money import open_purses
 from lloom.actors.naming import Naming
 from lloom.actors.outbox import Outbox
+from lloom.actors.recollecting import remembering
 from lloom.actors.surroundings import surrounded
 from lloom.adapters import figures
 from lloom.adapters.anchors.catalogues import Catalogues
@@ -36,6 +38,9 @@ from lloom.core.messages import SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
 from lloom.core.payment import audit
+from lloom.core.reputation.evidence import Kind
+from lloom.core.reputation.inspection import KEY_BYTES, Inspection
+from lloom.core.reputation.reputations import Reputations
 from lloom.core.routing.outcomes import Outcomes
 from lloom.core.routing.plans import Plans
 from lloom.core.trust import Trust
@@ -59,12 +64,14 @@ class ClientNode(Actor):
             stack.push_async_callback(dht.stop)
             naming = Naming(self.place)
             stack.push_async_callback(naming.close)
+            reputations = remembering(self.place, stack)
             deliveries = Deliveries(
                 lambda executor, signed: receipts.put((executor, signed)),
                 lambda *need: self._purses.on_need(*need),
                 naming.heard,
+                partial(_judged, reputations),
             )
-            router = self._router(identity, dht, deliveries, stack)
+            router = self._router(identity, dht, deliveries, reputations, stack)
             guests = await invited(self.place, stack)
             gateway = Gateway(router, partial(self._health, dht), settings.gateway, guests)
             gateway.metrics.registry.register(figures.Figures(self._read))
@@ -82,7 +89,9 @@ class ClientNode(Actor):
             self.up(f"answers at {url}/v1" + (f"; but {dht.status.problem}" if dht.status.problem else ""))
             await self.stopping.wait()
 
-    def _router(self, identity: Identity, dht: Dht, deliveries: Deliveries, stack: AsyncExitStack) -> Router:
+    def _router(
+        self, identity: Identity, dht: Dht, deliveries: Deliveries, reputations: Reputations, stack: AsyncExitStack
+    ) -> Router:
         """Everything between the gateway and the executors."""
         settings, routing = self.place.settings, self.place.settings.routing
         link = Link(
@@ -98,10 +107,10 @@ class ClientNode(Actor):
 
         pool = Pool(reach, settings.bridge.connections)
         stack.push_async_callback(pool.close)
-        outcomes = Outcomes(routing.memory_seconds, routing.cooldown_seconds)
+        outcomes = Outcomes(routing.memory_seconds, routing.cooldown_seconds, reputations)
         self._purses = open_purses(self.place, identity, outcomes, deliveries, stack)
         trust = Trust(routing.memory_seconds)
-        witness = Witness(trust, outcomes, lambda: dht.anchors)
+        witness = Witness(trust, reputations, lambda: dht.anchors)
         catalogues = Catalogues(lambda: dht.anchors, pool, settings.network.name, trust, witness.told)
         scope = Scope(settings.network.name, settings.bridge.connect_seconds)
         directory = Directory(dht, catalogues, pool, scope, routing)
@@ -117,6 +126,7 @@ class ClientNode(Actor):
                 deliveries,
                 witness.experienced,
                 lambda report: audit.problem(report, settings.accounting),
+                Inspection(reputations, secrets.token_bytes(KEY_BYTES)),
             ),
             self._purses,
         )
@@ -147,6 +157,11 @@ def _figures(dht: Dht, pool: Pool, catalogues: Catalogues, purses: Purses) -> di
         "validators_dropped": catalogues.dropped,
         **purses.figures(),
     }
+
+
+def _judged(reputations: Reputations, executor: NodeId, model: str, right: bool) -> None:
+    """A receipt that nobody pays for is as it should be, or not."""
+    reputations.note(executor, model, Kind.RECEIPT, asyncio.get_running_loop().time(), right=right)
 
 
 def reachable(host: str) -> str:

@@ -13,6 +13,7 @@ from lloom.adapters.routing.purses import Purses
 from lloom.adapters.routing.wallet import Wallet
 from lloom.core.identity import Identity
 from lloom.core.payment.domain import domain, paying, token_of
+from lloom.core.reputation.evidence import Kind
 from lloom.core.routing.outcomes import Failure, Outcomes
 from lloom.core.routing.outcomes import Place as Where
 
@@ -26,14 +27,17 @@ def open_purses(
     """
     settings = place.settings
 
-    def lied(where: Where) -> None:
-        outcomes.failed(where, asyncio.get_running_loop().time(), Failure.LIED, None)
+    def judged(where: Where, accepted: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        outcomes.reputations.note(where[0], where[2], Kind.RECEIPT, now, right=accepted)
+        if not accepted:
+            outcomes.failed(where, now, Failure.LIED, None)
 
     opened = []
     for name, chain in paying(settings).items():
         bank = Bank(place, name)
         stack.push_async_callback(bank.close)
-        wallet = Wallet(name, payer, domain(chain), token_of(chain), settings.accounting, bank, lied)
+        wallet = Wallet(name, payer, domain(chain), token_of(chain), settings.accounting, bank, judged)
         opened.append(Purse(wallet, bank, deliveries.take))
     purses = Purses(opened)
     stack.push_async_callback(purses.close)

@@ -23,6 +23,7 @@ from lloom.adapters.bridge import Connection, Link, Listener, dial
 from lloom.adapters.llm import Engine, engines
 from lloom.adapters.llm.menu import Menu
 from lloom.adapters.serving import Serving
+from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.tills import Tills
 from lloom.core.bridge import hello
 from lloom.core.bridge.certificate import Endorsement
@@ -59,6 +60,7 @@ class Worker(Actor):
             stack.push_async_callback(bills.close)
             tills = self._open_tills(stack)
             serving = Serving(settings.executor, settings.bridge, Domain(), menu, lambda *bill: bills.put(bill), tills)
+            serving.audit = Audit(settings.accounting)
             listener = await listen(self.place, self._port, self._endorse, serving.handle, tills.on_control)
             stack.push_async_callback(listener.close)
             lifetime = settings.bridge.certificate_seconds

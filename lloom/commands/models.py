@@ -25,7 +25,7 @@ VERDICT: Final = (
     "affinity",
     "reason",
 )
-COLUMNS: Final = ("model", "executors", "context", "price in/out per 1M", "does", "features")
+COLUMNS: Final = ("model", "executors", "context", "price in/out per 1M", "reputation", "does", "features")
 
 
 def run(settings: Settings) -> int:
@@ -77,7 +77,7 @@ def _verdict(told: dict[str, Any]) -> tuple[str, ...]:
         f"{told['load']} of {told['parallel']}",
         told["breaker"],
         "cached" if told["cached"] else "-",
-        told["reason"] or "-",
+        "; ".join(filter(None, (told["reason"], *told["doubts"]))) or "-",
     )
 
 
@@ -92,11 +92,12 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         str(terms["executors"]),
         str(terms["context"]),
         f"{_span(terms['input_price'])} / {_span(terms['output_price'])}",
+        _span(terms["reputation"]),
         " ".join(terms["operations"]),
         " ".join(terms["features"]) or "-",
     )
 
 
-def _span(price: dict[str, int]) -> str:
-    low, high = price["min"], price["max"]
+def _span(numbers: dict[str, float]) -> str:
+    low, high = numbers["min"], numbers["max"]
     return str(low) if low == high else f"{low}-{high}"

@@ -208,6 +208,7 @@ class ModelRouting(Group, frozen=True):
     affinity: Share | UnsetType = UNSET
     explore: Share | UnsetType = UNSET
     hedge_share: Share | UnsetType = UNSET
+    reputation: Share | UnsetType = UNSET
     queue: Waiting | UnsetType = UNSET
     queue_seconds: Seconds | UnsetType = UNSET
 
@@ -245,6 +246,10 @@ class RoutingSettings(Group, frozen=True):
     """Of the requests: those for which newcomers count as well as others."""
     hedge_share: Share
     """Of the requests: those that may be sent to a second executor while the first one is unusually late."""
+    reputation: Share
+    """Of an executor's score: what is lost without any reputation; 0: reputations do not matter."""
+    reputation_seconds: Seconds
+    """Evidence about an executor of so long ago weighs half of that of now."""
     queue: Waiting
     """Requests for one model that may wait while all its executors are busy."""
     queue_seconds: Seconds

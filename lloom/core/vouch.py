@@ -97,6 +97,8 @@ def unseal(sealed: bytes, network: str, now: float) -> Vouch:
     payload, signature = sealed[:-SIGNATURE_BYTES], sealed[-SIGNATURE_BYTES:]
     vouch = decode(payload, _decoder)
     verify("vouch", network, payload, signature, NodeId(vouch.validator))
+    if vouch.validator == vouch.executor:
+        raise PeerFault("a vouch for oneself", code="bad_vouch")
     if not vouch.issued - MAX_SKEW <= now < vouch.expires:
         raise PeerFault("a vouch that is not in force", code="bad_vouch")
     if vouch.expires - vouch.issued > MAX_LIFETIME:

@@ -110,6 +110,9 @@ class ScriptedRouter:
             raise found
         return found
 
+    def reputation(self, executor: NodeId) -> float:
+        return 0.75 if executor == EXECUTOR else 0.5
+
     async def models(self) -> list[tuple[NodeId, ModelOffer]]:
         return [
             (EXECUTOR, offer("big/model:7b", input_price=5)),

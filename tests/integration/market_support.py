@@ -323,12 +323,13 @@ async def buying(
         free: list[SignedReceipt] = []
         lies: list[Place] = []
 
-        def lied(place: Place) -> None:
-            lies.append(place)
-            outcomes.failed(place, asyncio.get_running_loop().time(), Failure.LIED, None)
+        def judged(place: Place, accepted: bool) -> None:
+            if not accepted:
+                lies.append(place)
+                outcomes.failed(place, asyncio.get_running_loop().time(), Failure.LIED, None)
 
         deliveries = Deliveries(lambda _, signed: free.append(signed), lambda *need: purses.on_need(*need))
-        wallet = Wallet("anvil", CLIENT, DOMAIN, TOKEN, accounting(**limits), bank, lied)
+        wallet = Wallet("anvil", CLIENT, DOMAIN, TOKEN, accounting(**limits), bank, judged)
         purse = Purse(wallet, bank, deliveries.take)
         purses = Purses([purse])
         link = Link(CLIENT, NETWORK, settings())

@@ -507,6 +507,7 @@ async def test_models_tell_what_the_network_offers(gateway: Running) -> None:
             "features": ["tools"],
             "input_price": {"min": 5, "max": 9},
             "output_price": {"min": 0, "max": 0},
+            "reputation": {"min": 0.5, "max": 0.75},
         },
     }
     assert (await gateway.get("/v1/models/Big/Model:7b")).json == first

@@ -23,13 +23,17 @@ from lloom.core.identity import Identity, NodeId, checksum
 from lloom.core.messages import Done, ModelCall, OfferCall, Receipts, SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
+from lloom.core.payment import audit
 from lloom.core.receipt import Receipt, Status, check_request, model_hash, sign_receipt
+from lloom.core.reputation.inspection import KEY_BYTES, Inspection
+from lloom.core.reputation.reputations import Reputations
 from lloom.core.routing.outcomes import Outcomes
 from lloom.core.routing.plans import Plans
 from lloom.core.sse import Splitter, payload
 from tests.integration import gateway_support
 from tests.integration.bridge_support import NETWORK, certificate, settings, until
 from tests.integration.gateway_support import DONE, FIRST, REST, Reply, Running, ScriptedRouter, ask
+from tests.money_support import accounting
 from tests.unit.adapters.routing_support import DOMAIN, FakeDht, FakeExecutor
 from tests.unit.adapters.routing_support import SETTINGS as ROUTING
 
@@ -131,6 +135,8 @@ class Network:
     http: Running
     router: Router
     pool: Pool
+    outcomes: Outcomes
+    deliveries: Deliveries
     receipts: list[tuple[NodeId, SignedReceipt]] = field(default_factory=list)
     receipted: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -140,7 +146,7 @@ class Network:
 
 
 @asynccontextmanager
-async def network(*workers: Worker, **changes: Any) -> AsyncIterator[Network]:
+async def network(*workers: Worker, reputations: Reputations | None = None, **changes: Any) -> AsyncIterator[Network]:
     async with AsyncExitStack() as stack:
         for worker in workers:
             service = Service(worker.address, NETWORK, settings(), worker.handle, lambda _, __: None)
@@ -150,7 +156,7 @@ async def network(*workers: Worker, **changes: Any) -> AsyncIterator[Network]:
             worker.seal()
         routing = msgspec.structs.replace(ROUTING, **changes)
         link = Link(Identity.generate(), NETWORK, settings())
-        outcomes = Outcomes(routing.memory_seconds, routing.cooldown_seconds)
+        outcomes = Outcomes(routing.memory_seconds, routing.cooldown_seconds, reputations)
         deliveries = Deliveries(lambda *receipt: net.on_receipt(*receipt))
 
         async def reach(endpoint: Endpoint, executor: NodeId) -> Connection:
@@ -161,12 +167,19 @@ async def network(*workers: Worker, **changes: Any) -> AsyncIterator[Network]:
         directory = Directory(FakeDht(*workers), None, pool, Scope(NETWORK, 20), routing)
         stack.push_async_callback(directory.close)
         client = Client(link.identity, Domain())
-        router = Router(client, Plans(routing, outcomes), directory, pool, Keeping(routing, outcomes, deliveries))
+        keeping = Keeping(
+            routing,
+            outcomes,
+            deliveries,
+            audit=lambda report: audit.problem(report, accounting()),
+            inspection=Inspection(outcomes.reputations, bytes(KEY_BYTES)),
+        )
+        router = Router(client, Plans(routing, outcomes), directory, pool, keeping)
         health = Health(status="ok", node="", role="client", version="", network=NETWORK, peers=1)
         gateway = Gateway(router, lambda: health, GATEWAY)
         server = Server.start(gateway, GATEWAY)
         stack.push_async_callback(server.close)
-        net = Network(Running(server.port, ScriptedRouter(), gateway, {}), router, pool)
+        net = Network(Running(server.port, ScriptedRouter(), gateway, {}), router, pool, outcomes, deliveries)
         async with asyncio.timeout(60):
             yield net
 

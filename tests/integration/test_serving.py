@@ -14,10 +14,12 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from loguru import logger
 from msgspec.structs import replace
 
 from lloom.adapters.bridge import Connection, Link, Stream, dial
 from lloom.adapters.serving import Serving
+from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.gate import Gate
 from lloom.core import tokens
 from lloom.core.api.request import Operation
@@ -32,6 +34,7 @@ from lloom.core.receipt import Draft, Quote, Request, Status, cost, quote_hash, 
 from lloom.core.settings import ExecutorSettings, Resources
 from lloom.core.sse import event
 from tests.integration.bridge_support import NETWORK, Executor, executor, read_all, settings, until
+from tests.money_support import accounting
 
 SETTINGS = ExecutorSettings(
     workers=1,
@@ -677,3 +680,19 @@ async def test_a_lie_about_the_bytes_that_arrived_earns_no_receipt() -> None:
         stream.cancel()
         await until(lambda: counter.idle)
         assert counter.drafts == []
+
+
+async def test_the_operator_hears_of_a_backend_that_counts_otherwise() -> None:
+    lies = event(b'{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":900,"total_tokens":907}}')
+    said: list[str] = []
+    sink = logger.add(lambda line: said.append(str(line)), level="WARNING", format="{message}")
+    try:
+        async with opened(HELLO, WORLD + lies, END) as counter:
+            counter.serving.audit = Audit(accounting())
+            for _ in range(2):
+                await counter.ask(counter.call(counter.quote(counter.publish())))
+                await until(lambda: counter.idle)
+    finally:
+        logger.remove(sink)
+    assert len(said) == 1
+    assert said[0].startswith("the backend of m reports 900 tokens of an answer that has 2 by o200k_base")

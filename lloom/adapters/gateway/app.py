@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from loguru import logger
@@ -119,12 +119,15 @@ class Gateway:
             logger.debug("the caller does not read the error")
 
     async def _models(self, exchange: Exchange) -> None:
-        models = listing(await self._backend.models())
+        models = await self._listing()
         await exchange.reply(200, msgspec.json.encode(page(models)), [])
+
+    async def _listing(self) -> list[dict[str, Any]]:
+        return listing(await self._backend.models(), self._backend.reputation)
 
     async def _model(self, exchange: Exchange) -> None:
         name = exchange.scope["path_params"]["id"].lower()
-        model = next((each for each in listing(await self._backend.models()) if each["id"] == name), None)
+        model = next((each for each in await self._listing() if each["id"] == name), None)
         if model is None:
             raise unknown_model(name)
         await exchange.reply(200, msgspec.json.encode(model), [])

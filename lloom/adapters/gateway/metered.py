@@ -31,6 +31,7 @@ class Backend(Router, Protocol):
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]: ...
     async def explain(self, request: ApiRequest) -> list[Verdict]: ...
+    def reputation(self, executor: NodeId) -> float: ...
 
 
 class Metered:
@@ -66,6 +67,10 @@ class Metered:
         found = await self._router.models()
         allowance: Allowance | None = VISIT.get().allowance
         return found if allowance is None else [each for each in found if allowance.allows(each[1].id)]
+
+    def reputation(self, executor: NodeId) -> float:
+        """See `Router`."""
+        return self._router.reputation(executor)
 
     def _outputs(self, request: ApiRequest) -> int:
         if request.operation == "embeddings":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from lloom.core.identity import NodeId
@@ -19,15 +19,20 @@ def page(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"object": "list", "data": models, "has_more": False, **ends}
 
 
-def listing(offered: Iterable[tuple[NodeId, ModelOffer]]) -> list[dict[str, Any]]:
-    """One object for each model, by name. Prices are smallest units of the payment token per million tokens."""
+def listing(
+    offered: Iterable[tuple[NodeId, ModelOffer]], reputation: Callable[[NodeId], float]
+) -> list[dict[str, Any]]:
+    """One object for each model, by name. Prices are smallest units of the payment token per million tokens, reputations what
+    this client holds of executors, from 0 to 1.
+    """
     models: defaultdict[str, dict[NodeId, ModelOffer]] = defaultdict(dict)
     for executor, offer in offered:
         models[offer.id][executor] = offer
-    return [_model(name, list(models[name].values())) for name in sorted(models)]
+    return [_model(name, models[name], reputation) for name in sorted(models)]
 
 
-def _model(name: str, offers: Sequence[ModelOffer]) -> dict[str, Any]:
+def _model(name: str, by: dict[NodeId, ModelOffer], reputation: Callable[[NodeId], float]) -> dict[str, Any]:
+    offers = by.values()
     return {
         "id": name,
         "object": "model",
@@ -44,10 +49,11 @@ def _model(name: str, offers: Sequence[ModelOffer]) -> dict[str, Any]:
             "features": sorted({feature for offer in offers for feature in offer.features}),
             "input_price": _range(offer.input_price for offer in offers),
             "output_price": _range(offer.output_price for offer in offers),
+            "reputation": _range(round(reputation(executor), 2) for executor in by),
         },
     }
 
 
-def _range(prices: Iterable[int]) -> dict[str, int]:
-    known = list(prices)
+def _range(numbers: Iterable[float]) -> dict[str, float]:
+    known = list(numbers)
     return {"min": min(known), "max": max(known)}

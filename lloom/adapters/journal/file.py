@@ -15,14 +15,14 @@ from typing import Any, Final, TypeVar
 
 from loguru import logger
 
-from lloom.adapters.journal import allowances, lanes, names, payables, receipts, sightings, transactions
+from lloom.adapters.journal import allowances, evidence, lanes, names, payables, receipts, sightings, transactions
 from lloom.core.errors import ConfigError, RetryElsewhere
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 """One caller's share of a commit."""
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 _TABLES: Final = (
     receipts.TABLES
     + lanes.TABLES
@@ -31,6 +31,7 @@ _TABLES: Final = (
     + sightings.TABLES
     + names.TABLES
     + allowances.TABLES
+    + evidence.TABLES
 )
 _APPLICATION_ID: Final = 0x4C6C6F6D
 """Marks the file as Lloom's (SQLite, PRAGMA application_id)."""

@@ -20,6 +20,7 @@ from lloom.core.messages import Done
 from lloom.core.order import Order
 from lloom.core.payment.audit import Report
 from lloom.core.receipt import ResponseHash
+from lloom.core.reputation.inspection import Inspection
 from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.outcomes import Failure, Outcomes
 from lloom.core.routing.pace import Pace
@@ -41,6 +42,8 @@ class Keeping:
     """Hears who answered, and who was not there."""
     audit: Callable[[Report], str | None] = lambda _report: None
     """Says what is wrong with the count of an answer that nobody pays for. What is paid for is judged by its receipt."""
+    inspection: Inspection | None = None
+    """Looks at answers; None: nobody does."""
 
 
 class Attempt:
@@ -66,14 +69,15 @@ class Attempt:
         self._paid: Paid | None = None
         self._hash = ResponseHash(b"", 0)
         self._pace = Pace()
+        self._began = 0.0
         self._over = False
         self._loop = asyncio.get_running_loop()
         keeping.outcomes.began(self._place)
 
     async def begin(self, connection: Connection, order: Order, chat: ApiRequest, paid: Paid | None = None) -> None:
         """Sends the order and waits for the first content. Leaves nothing behind when it raises. `paid`: None if nobody pays."""
-        began = self._loop.time()
-        limit = began + self._keeping.settings.first_token_seconds
+        self._began = self._loop.time()
+        limit = self._began + self._keeping.settings.first_token_seconds
         self._paid = paid
         self._expected = self._keeping.deliveries.expect(order, paid)
         self._hash = ResponseHash(order.call.salt, 0)
@@ -94,7 +98,7 @@ class Attempt:
             raise
         now = self._loop.time()
         self._pace.began(now)
-        self._keeping.outcomes.answered(self._place, now - began, now)
+        self._keeping.outcomes.answered(self._place, now - self._began, now)
         self._keeping.experienced(self.executor, True)
 
     async def read(self) -> bytes | None:
@@ -155,11 +159,14 @@ class Attempt:
         return error
 
     def compare(self, request: ApiRequest, text: str | None) -> None:
-        """The answer came whole, and said `text` (None: more than that): is the executor's count of it ours?"""
+        """The answer came whole, and said `text` (None: more than that): is the executor's count of it ours, is it made up?"""
+        now, inspection = self._loop.time(), self._keeping.inspection
+        if inspection is not None and text is not None:
+            inspection.look(self.executor, self._place[2], request, text, now - self._began, now)
         if self._paid is not None or self.done is None:
             return
         found = self._keeping.audit(Report(request, self.encoding, self.done, text))
-        self._keeping.outcomes.counted(self._place, self._loop.time(), overstated=found is not None)
+        self._keeping.outcomes.counted(self._place, now, overstated=found is not None)
         if found is not None:
             logger.warning("{} reports {}", checksum(self.executor), found)
 

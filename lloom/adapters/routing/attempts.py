@@ -24,9 +24,11 @@ from lloom.core.api.request import ApiRequest
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import checksum
 from lloom.core.order import Client, Nonce, Order
+from lloom.core.reputation.evidence import Kind
 from lloom.core.routing.candidate import Candidate, Choice, Nobody
 from lloom.core.routing.outcomes import Place
 from lloom.core.routing.plans import Plans
+from lloom.core.vouch import MAX_SKEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,19 @@ class Attempts:
         except RetryElsewhere as error:
             if error.code == "quote":
                 means.directory.doubt(candidate.executor)
+                if candidate.quote.valid_until > time.time() + MAX_SKEW:
+                    self._priced(candidate, kept=False)
             if error.code == "payment_required" and paid is not None:
                 paid.lanes.doubt(candidate.executor)
             raise
+        self._priced(candidate, kept=True)
         return attempt
+
+    def _priced(self, candidate: Candidate, *, kept: bool) -> None:
+        """A quote that still holds was taken, or refused."""
+        now = asyncio.get_running_loop().time()
+        reputations = self._means.keeping.outcomes.reputations
+        reputations.note(candidate.executor, candidate.terms.id, Kind.PRICE, now, right=kept)
 
     async def _buy(
         self, attempt: Attempt, candidate: Candidate, request: ApiRequest, connection: Connection

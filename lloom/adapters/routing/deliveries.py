@@ -25,13 +25,15 @@ _MAX_OPEN: Final = 16_384
 class Expected:
     """One order at one executor, and what has arrived of it."""
 
-    __slots__ = ("arrived", "early", "order", "paid")
+    __slots__ = ("arrived", "early", "lost", "order", "paid")
 
     def __init__(self, order: Order, paid: Paid | None) -> None:
         self.order = order
         self.paid = paid
         """None: nobody pays."""
         self.arrived: ResponseHash | None = None
+        self.lost = False
+        """The connection broke: the executor may believe that it delivered more than what arrived."""
         self.early: SignedReceipt | None = None
         """A receipt can overtake the last bytes of its answer, which wait for a slow reader."""
 
@@ -49,7 +51,7 @@ class Deliveries:
     """All orders whose receipts are awaited. Checked ones that nobody pays for go to `on_receipt(executor, signed)`.
 
     Those of paid orders go to the purse that paid, right or wrong. `on_need` hears of executors that wait for credit,
-    `on_order` of each model that is ordered.
+    `on_order` of each model that is ordered; `on_judged(executor, model, right)` of each receipt that nobody pays for.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Deliveries:
         on_receipt: Callable[[NodeId, SignedReceipt], None],
         on_need: Callable[[Connection, Need], None] = lambda _connection, _need: None,
         on_order: Callable[[str], None] = lambda _model: None,
+        on_judged: Callable[[NodeId, str, bool], None] = lambda _executor, _model, _right: None,
     ) -> None:
         self._on_receipt = on_receipt
         self._on_order = on_order
         self._on_need = on_need
+        self._on_judged = on_judged
         self._open: OrderedDict[bytes, Expected] = OrderedDict()
 
     def expect(self, order: Order, paid: Paid | None = None) -> Expected:
@@ -74,7 +78,7 @@ class Deliveries:
 
     def arrived(self, expected: Expected, response: ResponseHash, *, lost: bool = False) -> None:
         """The answer is over, whatever way; `response` covers every byte of it that arrived. `lost`: the connection broke."""
-        expected.arrived = response
+        expected.arrived, expected.lost = response, lost
         if expected.paid is not None:
             expected.paid.over(response.length, lost, lambda: self._settle_early(expected))
         else:
@@ -114,11 +118,19 @@ class Deliveries:
             check_receipt(signed, expected.delivery(expected.arrived), expected.order.domain)
         except PeerFault as error:
             if expected.paid is None or error.code != FALSE_RECEIPT:
-                logger.warning("a receipt was refused: {}", error)
+                self._refuse(executor, expected, error)
                 return
             problem = str(error)  # it did sign that
         self._open.pop(expected.order.digest, None)
         if expected.paid is None:
             self._on_receipt(executor, signed)
+            self._on_judged(executor, expected.order.call.model, True)
         else:
             expected.paid.settle(signed, problem)
+
+    def _refuse(self, executor: NodeId, expected: Expected, error: PeerFault) -> None:
+        """A receipt is not taken; one that its executor did sign, true to nothing that arrived, is the last of its order."""
+        logger.warning("a receipt was refused: {}", error)
+        if error.code == FALSE_RECEIPT and not expected.lost:
+            self._open.pop(expected.order.digest, None)
+            self._on_judged(executor, expected.order.call.model, False)

@@ -8,6 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from lloom.adapters.routing.waiting import Waiting
+from lloom.core.reputation.evidence import Kind
+from lloom.core.reputation.reputations import STANDINGS
 from lloom.core.routing.breaker import State
 from lloom.core.routing.outcomes import Failure
 from lloom.core.routing.plans import Plans
@@ -34,8 +36,23 @@ class RoutingFigures(Collector):
         for state in State:
             breakers.add_metric([state.value], states[state])
         yield breakers
+        yield from self._reputations()
         yield GaugeMetricFamily("lloom_queued", "Requests that wait for an executor", value=len(self._waiting))
         yield CounterMetricFamily("lloom_queue_refused", "Those that waited in vain", value=self._waiting.refused)
         yield CounterMetricFamily(
             "lloom_hedges", "Requests sent to a second executor as well", value=self._plans.hedges
         )
+
+    def _reputations(self) -> Iterator[Metric]:
+        """No executor has a series of its own: identities are free."""
+        reputations = self._plans.outcomes.reputations
+        held = GaugeMetricFamily("lloom_reputations", "Executors, by what is held of them", labels=["standing"])
+        standings = reputations.standings(self._clock())
+        for standing in STANDINGS:
+            held.add_metric([standing], standings[standing])
+        yield held
+        seen = CounterMetricFamily("lloom_evidence", "What was seen of executors", labels=["kind", "right"])
+        for kind in Kind:
+            for right in (True, False):
+                seen.add_metric([kind.name.lower(), str(right).lower()], reputations.noted[kind, right])
+        yield seen

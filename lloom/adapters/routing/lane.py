@@ -128,10 +128,11 @@ class Lane:
             purchase.pay(receipt)
             self.payable.accept(digest, receipt)
             self.ceiling.raise_ahead()
+            self._wallet.judged(purchase.place, True)
         else:
             self._dispute(digest, receipt, problem)
             if not purchase.lost:
-                self._wallet.lied(purchase.place)
+                self._wallet.judged(purchase.place, False)
         self._keep(signed, problem or "")
 
     def orphan(self, signed: SignedReceipt, receipt: Receipt) -> bool:

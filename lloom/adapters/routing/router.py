@@ -65,6 +65,10 @@ class Router:
         seconds = self._means.plans.of(request.model).settings.total_seconds
         return await self.finder.explain(request, asyncio.get_running_loop().time() + seconds)
 
+    def reputation(self, executor: NodeId) -> float:
+        """What is held of `executor`, from 0 to 1."""
+        return self._means.plans.outcomes.reputation(executor, asyncio.get_running_loop().time())
+
     async def models(self) -> list[tuple[NodeId, ModelOffer]]:
         """Every model of every executor that could be asked."""
         return await self._directory.models()

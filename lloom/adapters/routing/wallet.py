@@ -26,7 +26,7 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wallet:
-    """What all lanes of one chain share. `lied` hears which place was caught."""
+    """What all lanes of one chain share. `judged(place, accepted)` hears of each receipt."""
 
     name: str
     identity: Identity
@@ -34,4 +34,4 @@ class Wallet:
     token: bytes
     settings: AccountingSettings
     ledger: Ledger
-    lied: Callable[[Place], None]
+    judged: Callable[[Place, bool], None]

@@ -11,6 +11,7 @@ from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
+from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.book import Book, Terms
 from lloom.adapters.serving.gate import Gate, Visit, busy
 from lloom.adapters.serving.run import Run
@@ -51,6 +52,8 @@ class Serving:
         """`receipt` takes drafts of what costs nothing; `domain` is that of its requests."""
         self.book = Book()
         self.served = 0
+        self.audit: Audit | None = None
+        """Looks at what backends count; None: nobody does."""
         self._settings = settings
         self._window = bridge.stream_window
         self._domain = domain
@@ -96,6 +99,8 @@ class Serving:
                     await run.answer(engine, body, visit, self._receipt)
             else:
                 await self._paid(run, engine, stream, checked.request, terms, body)
+            if self.audit is not None:
+                await run.compare(self.audit, body)
         self.served += 1
 
     async def _paid(

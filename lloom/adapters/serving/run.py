@@ -10,6 +10,7 @@ from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
+from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.book import Terms
 from lloom.adapters.serving.gate import Visit
 from lloom.adapters.serving.tab import Tab, Unpaid
@@ -101,6 +102,13 @@ class Run:
                 await self._stream.send(piece)
         if not self._meter.ended:
             raise RetryElsewhere("The backend broke off its answer.", code="backend_cut")
+
+    async def compare(self, audit: Audit, body: bytes) -> None:
+        """Now and then, once the answer is out: does the backend count as we do?"""
+        model = self._terms.model
+        if self._meter.usage and audit.due(model.id):
+            counted = await asyncio.to_thread(self._count_text, body, self._hash.length)
+            audit.compare(model.id, model.encoding, self._meter.tokens(), counted)
 
     async def _cover(self, tab: Tab, block: bytes) -> None:
         """Waits until there is credit for `block`. Events count as tokens, until credit is lacking: then we look closer."""

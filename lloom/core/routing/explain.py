@@ -9,12 +9,13 @@ from msgspec import Struct
 
 from lloom.core.api.request import ApiRequest
 from lloom.core.identity import checksum
+from lloom.core.reputation.evidence import Kind
+from lloom.core.reputation.score import UNKNOWN
 from lloom.core.routing.affinity import preferred
 from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.filters import misfit
-from lloom.core.routing.outcomes import TRIAL, UNKNOWN
-from lloom.core.routing.readiness import Later, Tier, readiness
-from lloom.core.routing.score import scale
+from lloom.core.routing.outcomes import TRIAL
+from lloom.core.routing.readiness import Later, Tier
 from lloom.core.routing.selection import Selection
 
 Word = Literal["well", "newcomer", "after others", "not now", "left out"]
@@ -38,6 +39,13 @@ class Verdict(Struct, frozen=True):
     success: float
     """At least (Wilson)."""
     reputation: float
+    """What is held of it, from 0 to 1 (`core/reputation`),"""
+    honesty: float
+    """of which this factor is what it was caught at,"""
+    doubts: tuple[str, ...]
+    """namely."""
+    receipts: float
+    """Of it that were accepted, faded."""
     outcomes: float
     """Of our own, faded."""
     load: int
@@ -50,12 +58,14 @@ class Verdict(Struct, frozen=True):
 def explain(selection: Selection, candidates: Sequence[Candidate], request: ApiRequest, now: float) -> list[Verdict]:
     """A verdict on each, the best first."""
     fit = [each for each in candidates if _misfit(selection, each, request) is None]
-    measure = scale(fit or candidates, selection.outcomes, request.max_output, now)
+    measure = selection.scale(fit or candidates, request, now)
     loads = selection.outcomes.load
     cached = preferred(request.affinity, fit, lambda each: loads(each.place)) if request.affinity and fit else None
 
     def verdict(each: Candidate) -> Verdict:
         outcomes, place = selection.outcomes, each.place
+        held = outcomes.reputations.score(each.executor, now)
+        seen = outcomes.reputations.evidence(each.executor, now)
         word, reason = _word(selection, each, request, now)
         return Verdict(
             executor=checksum(each.executor),
@@ -70,7 +80,10 @@ def explain(selection: Selection, candidates: Sequence[Candidate], request: ApiR
             first_token_p95=outcomes.wait(place, 0.95, now),
             tokens_per_second=outcomes.rate(place),
             success=round(outcomes.success(place, now), 4),
-            reputation=outcomes.reputation(each.executor),
+            reputation=round(held.value, 4),
+            honesty=round(held.honesty, 4),
+            doubts=held.reasons,
+            receipts=round(seen.right[Kind.RECEIPT.value], 2),
             outcomes=round(outcomes.evidence(place, now), 2),
             load=outcomes.load(place),
             parallel=each.terms.parallel,
@@ -94,11 +107,13 @@ def _word(selection: Selection, each: Candidate, request: ApiRequest, now: float
     problem = _misfit(selection, each, request)
     if problem is not None:
         return "left out", f"one {problem}"
-    stand = readiness(each, outcomes, (), now)
+    stand = selection.readiness(each, (), now)
     if isinstance(stand, Later):
         return "not now", f"one {stand.text}"
     if stand is Tier.COOLING:
         return "after others", f"failed lately, rests for {outcomes.rests(each.place, now):.0f} s"
+    if stand is Tier.DOUBTED:
+        return "after others", "was not honest to us"
     if stand is not Tier.WELL:
         return "after others", "was silent, and may be back"
     if outcomes.hope(each.place, now) <= UNKNOWN:

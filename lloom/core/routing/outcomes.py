@@ -10,6 +10,8 @@ from typing import Final
 
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
+from lloom.core.reputation.evidence import Kind
+from lloom.core.reputation.reputations import Reputations
 from lloom.core.routing.breaker import Breaker, Event, State
 from lloom.core.routing.estimates import Latest, Ratio, faded, wilson
 
@@ -18,8 +20,6 @@ Place = tuple[NodeId, Endpoint, str]
 
 TRIAL: Final = 16.0
 """Outcomes (faded ones count less) after which a place is no newcomer any more."""
-UNKNOWN: Final = 0.5
-"""The reputation of those of whom nobody says anything."""
 TYPICAL_LENGTH: Final = 256.0
 """Output tokens that are expected of a model of which nothing is known."""
 
@@ -28,7 +28,7 @@ _CAUTION: Final = 1.0
 """Standard deviations: five of six true values are above the bound. More would keep newcomers waiting for longer than their fate
 is worth."""
 _PRIOR: Final = 1.0
-"""Outcomes of our own that weigh as much as what others say."""
+"""Outcomes of a place that weigh as much as its executor's reputation."""
 _NEWCOMERS: Final = 16
 """First requests to newcomers that tell what the next ones are worth."""
 _OLD: Final = 4.0
@@ -56,18 +56,19 @@ class _Record:
     rate: Ratio = field(default_factory=Ratio)
     """Output tokens a second, from the first content on."""
     waits: Latest = field(default_factory=Latest)
-    overstated: Ratio = field(default_factory=Ratio)
-    """Answers with more tokens reported than we count, of all that were compared."""
 
 
 class Outcomes:
-    """Estimates that fade: an outcome weighs half after `memory` seconds. `rest`: seconds after a first failure."""
+    """Estimates that fade: an outcome weighs half after `memory` seconds. `rest`: seconds after a first failure.
 
-    def __init__(self, memory: float, rest: float) -> None:
+    `reputations` hears of all that happens, and stands for experience where a place has none; None: it remembers no longer.
+    """
+
+    def __init__(self, memory: float, rest: float, reputations: Reputations | None = None) -> None:
+        self.reputations = Reputations(memory) if reputations is None else reputations
         self._memory = memory
         self._rest = rest
         self._records: OrderedDict[Place, _Record] = OrderedDict()
-        self._reputations: OrderedDict[NodeId, float] = OrderedDict()
         self._lengths: OrderedDict[str, Ratio] = OrderedDict()
         self._newcomers = Ratio()
         self._newcomers_at = 0.0
@@ -83,13 +84,6 @@ class Outcomes:
         self._on_change = heard
 
     # --- what happens
-
-    def reputed(self, executor: NodeId, share: float) -> None:
-        """What others say of `executor`, from 0 (never ask it) to 1: stands for experience where there is none."""
-        self._reputations[executor] = min(1.0, max(0.0, share))
-        self._reputations.move_to_end(executor)
-        if len(self._reputations) > _MAX_PLACES:
-            self._reputations.popitem(last=False)
 
     def began(self, place: Place) -> None:
         """A request is on its way there; `ended` must follow."""
@@ -109,6 +103,7 @@ class Outcomes:
         record.wait.add(seconds, 1)
         record.waits.add(seconds, now)
         record.breaker.hear(Event.REACHED, now)
+        self.reputations.waited(place[0], place[2], seconds, now)
 
     def streamed(self, place: Place, tokens: int, seconds: float, now: float) -> None:
         """`tokens` came, the first content `seconds` before the last."""
@@ -120,15 +115,17 @@ class Outcomes:
         length.add(tokens, 1)
         if tokens >= _MIN_TOKENS and seconds > 0:
             self._changed(place, now).rate.add(tokens - 1, seconds)
+            self.reputations.wrote(place[0], place[2], tokens - 1, seconds, now)
 
     def counted(self, place: Place, now: float, *, overstated: bool) -> None:
         """The tokens reported of an answer were compared with our own count."""
-        self._changed(place, now).overstated.add(overstated, 1)
+        self.reputations.note(place[0], place[2], Kind.COUNT, now, right=not overstated)
 
     def succeeded(self, place: Place, now: float) -> None:
         """An answer came to its end."""
         self._tried(place, now, good=True)
         self._changed(place, now).breaker.hear(Event.ANSWERED, now)
+        self.reputations.note(place[0], place[2], Kind.ANSWER, now, right=True)
 
     def failed(self, place: Place, now: float, how: Failure, retry_after: float | None) -> None:
         """No answer, or a broken one. It rests for `retry_after` seconds, or the longer the more often it failed."""
@@ -137,6 +134,8 @@ class Outcomes:
         refused = Event.REFUSED if retry_after is None else Event.PUT_OFF
         event = {Failure.REFUSED: refused, Failure.SILENT: Event.SILENT, Failure.LIED: Event.LIED}[how]
         self._changed(place, now).breaker.hear(event, now, retry_after)
+        if event is not Event.PUT_OFF:  # to have enough to do is no shame
+            self.reputations.note(place[0], place[2], Kind.ANSWER, now, right=False)
 
     def recovered(self, place: Place, now: float) -> None:
         """It can be reached again."""
@@ -164,9 +163,13 @@ class Outcomes:
         record = self._records.get(place)
         return 0.0 if record is None else record.breaker.rests(now)
 
-    def reputation(self, executor: NodeId) -> float:
-        """What others say of it, from 0 to 1."""
-        return self._reputations.get(executor, UNKNOWN)
+    def reputation(self, executor: NodeId, now: float) -> float:
+        """What is held of it by evidence of its own and others' words, from 0 to 1 (`core/reputation`)."""
+        return self.reputations.score(executor, now).value
+
+    def regard(self, executor: NodeId, now: float) -> float:
+        """The same without our own outcomes, which `success` counts: for a product with that."""
+        return self.reputations.score(executor, now).regard
 
     def evidence(self, place: Place, now: float) -> float:
         """Outcomes of our own, faded."""
@@ -175,12 +178,12 @@ class Outcomes:
     def hope(self, place: Place, now: float) -> float:
         """The share of answers that will come to their end, as likely as not: a mean."""
         good, bad = self._counts(place, now)
-        return (good + _PRIOR * self.reputation(place[0])) / (good + bad + _PRIOR)
+        return (good + _PRIOR * self.reputation(place[0], now)) / (good + bad + _PRIOR)
 
     def success(self, place: Place, now: float) -> float:
         """The share that will at least; one lucky answer does not beat a hundred good ones (`wilson`)."""
         good, bad = self._counts(place, now)
-        expected = self.reputation(place[0])
+        expected = self.reputation(place[0], now)
         return wilson(good + _PRIOR * expected, bad + _PRIOR * (1 - expected), _CAUTION)
 
     def possible(self, place: Place, now: float) -> float:
@@ -189,24 +192,21 @@ class Outcomes:
         return 1 - wilson(bad, good, _CAUTION)
 
     def first_token(self, place: Place) -> float | None:
-        """Seconds to the first content as lately observed, None if never."""
+        """Seconds to the first content as lately observed, or at the executor's other workers or before; None if never."""
         record = self._records.get(place)
-        return None if record is None else record.wait.value
+        lately = None if record is None else record.wait.value
+        return self.reputations.pace(place[0], place[2])[0] if lately is None else lately
 
     def rate(self, place: Place) -> float | None:
-        """Output tokens a second as lately observed, None if never."""
+        """Output tokens a second, likewise."""
         record = self._records.get(place)
-        return None if record is None else record.rate.value
+        lately = None if record is None else record.rate.value
+        return self.reputations.pace(place[0], place[2])[1] if lately is None else lately
 
     def wait(self, place: Place, share: float, now: float, least: int = 1) -> float | None:
         """Seconds within which the first content came in `share` of the latest answers; None if there were fewer than `least`."""
         record = self._records.get(place)
         return None if record is None else record.waits.quantile(share, now - _OLD * self._memory, least)
-
-    def overstates(self, place: Place) -> float | None:
-        """The share of answers of which more tokens were reported than we count; None if none was compared."""
-        record = self._records.get(place)
-        return None if record is None else record.overstated.value
 
     def length(self, model: str) -> float:
         """Output tokens of a usual answer."""
@@ -243,6 +243,6 @@ class Outcomes:
             self._records.popitem(last=False)
         fade = faded(now - record.at, self._memory)
         record.at = now
-        for estimate in (record.success, record.wait, record.rate, record.overstated):
+        for estimate in (record.success, record.wait, record.rate):
             estimate.fade(fade)
         return record

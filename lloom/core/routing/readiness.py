@@ -18,9 +18,11 @@ class Tier(IntEnum):
     WELL = 0
     SHAKEN = 1
     """Another worker of it just failed this request."""
-    COOLING = 2
+    DOUBTED = 2
+    """It was dishonest to us, more often than not."""
+    COOLING = 3
     """It failed lately."""
-    BACK = 3
+    BACK = 4
     """It was silent, and nobody knows yet whether it is back."""
 
 
@@ -36,8 +38,10 @@ class Later:
     """Whether it is not asked before even where there is nobody else."""
 
 
-def readiness(candidate: Candidate, outcomes: Outcomes, failed: Collection[NodeId], now: float) -> Tier | Later:
-    """How `candidate` stands at `now`; `failed`: the executors that failed this request."""
+def readiness(
+    candidate: Candidate, outcomes: Outcomes, failed: Collection[NodeId], now: float, *, heedless: bool = False
+) -> Tier | Later:
+    """How `candidate` stands at `now`; `failed`: the executors that failed this request; `heedless` of reputations."""
     place = candidate.place
     state, load, rests = outcomes.state(place, now), outcomes.load(place), outcomes.rests(place, now)
     if state is State.BARRED:
@@ -52,4 +56,6 @@ def readiness(candidate: Candidate, outcomes: Outcomes, failed: Collection[NodeI
         return Later("that did not answer and is being tried again", None, busy=False) if load else Tier.BACK
     if state is State.COOLING:
         return Tier.COOLING
+    if not heedless and outcomes.reputations.score(candidate.executor, now).doubted:
+        return Tier.DOUBTED
     return Tier.SHAKEN if candidate.executor in failed else Tier.WELL

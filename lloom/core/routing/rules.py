@@ -25,6 +25,8 @@ class Rules:
     """How much worse than another one the executor may be that has the beginning of the prompt in its cache."""
     explore: float = 0.0
     """Of the requests: those for which newcomers count as well as others."""
+    reputation: float = 0.0
+    """Of the score: what is lost without any reputation; 0: it does not matter."""
 
 
 def rules(routing: RoutingSettings, problem: Callable[[Payment], str | None] = pays_nobody) -> Rules:
@@ -38,6 +40,7 @@ def rules(routing: RoutingSettings, problem: Callable[[Payment], str | None] = p
         ),
         affinity=routing.affinity,
         explore=routing.explore,
+        reputation=routing.reputation,
     )
 
 

@@ -11,7 +11,9 @@ from lloom.core.routing.outcomes import Outcomes
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What is usual among those who are compared. `length`: output tokens that are expected; `now`: as in `outcomes`."""
+    """What is usual among those who are compared. `length`: output tokens that are expected; `now`: as in `outcomes`;
+    `reputation`: the share of the score that is lost without any.
+    """
 
     outcomes: Outcomes
     length: float
@@ -19,6 +21,7 @@ class Scale:
     price: float
     first_token: float | None
     rate: float | None
+    reputation: float
 
     def seconds(self, each: Candidate) -> float | None:
         """The whole answer, as far as is known; None of whom no first token was seen."""
@@ -35,7 +38,7 @@ class Scale:
 
     def score(self, each: Candidate, *, hopeful: bool = False) -> float:
         """From 0 to 1: success and reputation over price, time and load, each relative to what is usual."""
-        regard = (0.5 + self.outcomes.reputation(each.executor)) / 1.5
+        regard = 1 - self.reputation * (1 - self.outcomes.regard(each.executor, self.now))
         usual = (self.first_token or 0.0) + self._writing(self.rate)
         seconds = self.seconds(each)
         time = 1.0 if seconds is None or not usual else seconds / usual
@@ -47,7 +50,9 @@ class Scale:
         return self.length / rate if rate else 0.0
 
 
-def scale(among: Sequence[Candidate], outcomes: Outcomes, wanted: int | None, now: float) -> Scale:
+def scale(
+    among: Sequence[Candidate], outcomes: Outcomes, wanted: int | None, now: float, *, reputation: float
+) -> Scale:
     """The scale for a request of at most `wanted` output tokens (None: any number) among those who could take it."""
     usual = outcomes.length(among[0].terms.id) if among else 0.0
     return Scale(
@@ -57,6 +62,7 @@ def scale(among: Sequence[Candidate], outcomes: Outcomes, wanted: int | None, no
         price=_mean(float(each.price) for each in among) or 0.0,
         first_token=_mean(outcomes.first_token(each.place) for each in among),
         rate=_mean(outcomes.rate(each.place) for each in among),
+        reputation=reputation,
     )
 
 

@@ -8,14 +8,16 @@ from random import Random
 from typing import Final
 
 from lloom.core.api.request import ApiRequest
+from lloom.core.identity import NodeId
+from lloom.core.reputation.score import UNKNOWN
 from lloom.core.routing.affinity import fraction
 from lloom.core.routing.candidate import Candidate, Choice, Nobody
 from lloom.core.routing.filters import misfit, nobody_fits
-from lloom.core.routing.outcomes import UNKNOWN, Outcomes, Place
+from lloom.core.routing.outcomes import Outcomes, Place
 from lloom.core.routing.policies import POLICIES, Contest
 from lloom.core.routing.readiness import Later, Tier, readiness
 from lloom.core.routing.rules import Rules
-from lloom.core.routing.score import scale
+from lloom.core.routing.score import Scale, scale
 
 _UNKNOWN_SECONDS: Final = 1.0
 """When to ask again where nothing is known."""
@@ -42,7 +44,7 @@ class Selection:
             return fit
         failed = {executor for executor, _, _ in tried}
         left = [candidate for candidate in fit if candidate.place not in tried]
-        stand = [(each, readiness(each, self.outcomes, failed, now)) for each in left]
+        stand = [(each, self.readiness(each, failed, now)) for each in left]
         best = min((tier for _, tier in stand if isinstance(tier, Tier)), default=None)
         if best is not None:
             first = [each for each, tier in stand if tier is best]
@@ -50,6 +52,14 @@ class Selection:
         later = [(each, wait) for each, wait in stand if isinstance(wait, Later)]
         resort = _last_resort(later)
         return self._choice(resort, len(fit), request, now) if resort else self._nobody_now(fit, later, now)
+
+    def readiness(self, candidate: Candidate, failed: Collection[NodeId], now: float) -> Tier | Later:
+        """As `readiness`, by these rules."""
+        return readiness(candidate, self.outcomes, failed, now, heedless=not self.rules.reputation)
+
+    def scale(self, among: Sequence[Candidate], request: ApiRequest, now: float) -> Scale:
+        """What `among` are compared by."""
+        return scale(among, self.outcomes, request.max_output, now, reputation=self.rules.reputation)
 
     def fit(self, candidates: Sequence[Candidate], request: ApiRequest) -> list[Candidate] | Nobody:
         """Those who could take `request` if they were well."""
@@ -72,9 +82,7 @@ class Selection:
         exploring = first_try and not pinned and self._explores(request.affinity, now, rng)
         known = [each for each in ready if self.outcomes.hope(each.place, now) > UNKNOWN]
         among = known if known and not exploring and not pinned else ready
-        contest = Contest(
-            among, scale(among, self.outcomes, request.max_output, now), self.rules, request.affinity, exploring
-        )
+        contest = Contest(among, self.scale(among, request, now), self.rules, request.affinity, exploring)
         chosen = POLICIES[self.rules.policy](contest, rng)
         return Choice(chosen, self.rules.policy, contest.score(chosen), of, exploring)
 
@@ -87,7 +95,7 @@ class Selection:
         return (fraction(key) if key else rng.random()) < share
 
     def _choice(self, chosen: Candidate, of: int, request: ApiRequest, now: float) -> Choice:
-        score = scale([chosen], self.outcomes, request.max_output, now).score(chosen)
+        score = self.scale([chosen], request, now).score(chosen)
         return Choice(chosen, self.rules.policy, score, of, exploring=False)
 
     def _nobody_now(self, fit: Sequence[Candidate], later: Sequence[tuple[Candidate, Later]], now: float) -> Nobody:
@@ -106,7 +114,7 @@ class Selection:
         """Until it can be asked; where requests of ours have to end first, as long as the next one takes to, on average."""
         if stand.seconds is not None:
             return stand.seconds
-        whole = scale([each], self.outcomes, None, now).seconds(each)
+        whole = scale([each], self.outcomes, None, now, reputation=self.rules.reputation).seconds(each)
         return _UNKNOWN_SECONDS if whole is None else whole / max(1, self.outcomes.load(each.place))
 
 

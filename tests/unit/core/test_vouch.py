@@ -57,3 +57,9 @@ def test_a_cut_or_changed_one_is_refused() -> None:
     for bad in (sealed[:-1], sealed[1:], msgspec.msgpack.encode(says()) + sealed[-65:]):
         with pytest.raises(PeerFault):
             vouch.unseal(bad, "test", 1500)
+
+
+def test_nobody_vouches_for_himself() -> None:
+    said = Vouch(EXECUTOR.address, EXECUTOR.address, 1000, 2000, (HERE,), (Probe("m", True),))
+    with pytest.raises(PeerFault, match="oneself"):
+        vouch.unseal(vouch.seal(said, EXECUTOR, "test"), "test", 1500)

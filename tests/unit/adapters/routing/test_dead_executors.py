@@ -90,7 +90,7 @@ async def test_free_identities_that_are_nobody_fail_no_request_while_somebody_is
     async with Net(*nobody, somebody) as net:
         await net.directory.candidates("m")
         vanish(net, *nobody)
-        net.outcomes.reputed(somebody.address, 0.75)
+        net.outcomes.reputations.said(somebody.address, 0.75)
         waited = []
         for _ in range(40):
             took, who = await ask(net)

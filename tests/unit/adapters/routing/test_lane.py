@@ -22,6 +22,7 @@ from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
 from lloom.core.payment.voucher import check, read
 from lloom.core.receipt import Receipt, Status, sign_receipt
+from lloom.core.routing.outcomes import Place
 from lloom.core.settings import PrepaySettings
 from tests.money_support import accounting
 from tests.unit.adapters.routing_support import chunk
@@ -84,9 +85,13 @@ class Subject:
         self.ledger = Ledger(**ledger)
         self.line: Any = Line()
         self.lies: list[Any] = []
-        wallet = Wallet("anvil", CLIENT, DOMAIN, bytes(20), SETTINGS, self.ledger, self.lies.append)
+        self.accepted: list[Any] = []
+        wallet = Wallet("anvil", CLIENT, DOMAIN, bytes(20), SETTINGS, self.ledger, self._judged)
         self.lane = Lane(EXECUTOR.address, standing, wallet)
         self.count = 0
+
+    def _judged(self, place: Place, accepted: bool) -> None:
+        (self.accepted if accepted else self.lies).append(place)
 
     def purchase(self, inputs: int = 10) -> Purchase:
         self.count += 1
@@ -317,3 +322,13 @@ def test_for_what_has_no_tokens_no_window_is_paid_ahead() -> None:
     purchase = Purchase(order, TERMS.place, "o200k_base", Tab(), SETTINGS)
     purchase.window = WINDOW
     assert purchase.draw == purchase.allowance() == order.request.max_cost > 0
+
+
+async def test_what_became_of_each_receipt_is_told() -> None:
+    subject = Subject()
+    for charged in (5_000, 9_000):  # the second one adds up to less than both
+        purchase = subject.purchase()
+        await subject.cover(purchase)
+        purchase.over(0.0, lambda: None)
+        subject.settle(purchase, seq=1 if charged == 5_000 else 2, charged=charged)
+    assert (subject.accepted, subject.lies) == ([TERMS.place], [TERMS.place])

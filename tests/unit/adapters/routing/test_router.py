@@ -20,6 +20,7 @@ from lloom.core.receipt import (
     request_hash,
     sign_receipt,
 )
+from lloom.core.reputation.evidence import Kind
 from tests.unit.adapters.routing_support import (
     ANSWER,
     DOMAIN,
@@ -365,5 +366,6 @@ async def test_who_reports_more_tokens_than_came_is_remembered_for_that(reported
     executor = FakeExecutor(1, [ROLE, HEL, LO + END, reported])
     async with Net(executor) as net:
         assert await read(await net.router.ask(request())) == ROLE + HEL + LO + END
-        place = (executor.address, executor.endpoint, "m")
-        assert net.outcomes.overstates(place) == share
+        known = net.outcomes.reputations.evidence(executor.address, asyncio.get_running_loop().time())
+        assert known.wrong[Kind.COUNT.value] == pytest.approx(share, rel=0.01)
+        assert known.right[Kind.COUNT.value] == pytest.approx(1 - share, rel=0.01)

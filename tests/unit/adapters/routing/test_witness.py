@@ -7,14 +7,17 @@ import asyncio
 import pytest
 
 from lloom.adapters.routing import witness
-from lloom.adapters.routing.witness import BLAMED, PRAISED, UNKNOWN, Witness
+from lloom.adapters.routing.witness import Witness
 from lloom.core.honesty import Conduct
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
+from lloom.core.reputation.hearsay import REACH
+from lloom.core.reputation.score import UNKNOWN
 from lloom.core.routing.outcomes import Outcomes
 from lloom.core.trust import Trust
 from lloom.core.vouch import Probe, Vouch
 
+PRAISED, BLAMED = UNKNOWN + REACH, UNKNOWN - REACH
 A, B, C, EXECUTOR, OTHER = (NodeId(bytes([number]) * 20) for number in range(1, 6))
 HERE = Endpoint("127.0.0.1", 9000)
 
@@ -29,7 +32,7 @@ class Court:
     def __init__(self, *validators: NodeId) -> None:
         self.trust = Trust(600)
         self.outcomes = Outcomes(600, 5)
-        self.witness = Witness(self.trust, self.outcomes, lambda: validators)
+        self.witness = Witness(self.trust, self.outcomes.reputations, lambda: validators)
 
     def expected(self, executor: NodeId = EXECUTOR) -> float:
         """Of an executor that we never asked."""
@@ -52,9 +55,9 @@ async def test_two_that_agree_count_unless_as_many_disagree() -> None:
     court.witness.told(EXECUTOR, (says(A, True), says(B, True)))
     assert court.expected() == PRAISED
     court.witness.told(EXECUTOR, (says(A, True), says(B, True), says(C, False)))
-    assert court.expected() == PRAISED
+    assert UNKNOWN < court.expected() < PRAISED
     court.witness.told(EXECUTOR, (says(A, False), says(B, False), says(C, True)))
-    assert court.expected() == BLAMED
+    assert BLAMED < court.expected() < UNKNOWN
 
 
 async def test_the_only_validator_is_listened_to() -> None:

@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
+from lloom.core.reputation.evidence import Kind
 from lloom.core.routing.breaker import State
 from lloom.core.routing.outcomes import Failure, Outcomes
 
 HERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 1), "m")
-THERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 2), "m")
+THERE = (NodeId(b"\x01" * 20), Endpoint("127.0.0.1", 2), "m")
 
 
 def outcomes() -> Outcomes:
@@ -101,10 +102,10 @@ def test_the_load_is_what_began_and_has_not_ended(begins: list[bool]) -> None:
     assert book.load(HERE) == expected
 
 
-def test_what_was_overstated_is_a_share_of_what_was_compared() -> None:
+def test_whether_tokens_were_overstated_is_evidence_about_the_executor() -> None:
     book = outcomes()
-    assert book.overstates(HERE) is None
     for overstated in (False, True, False, False):
         book.counted(HERE, 0.0, overstated=overstated)
-    assert book.overstates(HERE) == 0.25
-    assert book.overstates(THERE) is None
+    known = book.reputations.evidence(HERE[0], 0.0)
+    assert (known.right[Kind.COUNT.value], known.wrong[Kind.COUNT.value]) == (3.0, 1.0)
+    assert book.reputations.score(THERE[0], 0.0).honesty == 1.0 > book.reputations.score(HERE[0], 0.0).honesty

@@ -13,6 +13,7 @@ from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Offer
 from lloom.core.receipt import quote_hash, quote_of
+from lloom.core.reputation.evidence import Kind
 from lloom.core.routing.candidate import Candidate, Choice, Nobody
 from lloom.core.routing.outcomes import Failure, Outcomes
 from lloom.core.routing.rules import Rules
@@ -150,7 +151,7 @@ def test_of_many_strangers_few_requests_try_one_and_none_tries_two(policy: Polic
     if why == "it answered us":
         chosen.outcomes.succeeded(known.place, 0.0)
     else:
-        chosen.outcomes.reputed(known.executor, 0.75)
+        chosen.outcomes.reputations.said(known.executor, 0.75)
     rng, tries = Random(7), 0
     for _ in range(300):
         first = ask(chosen, [*strangers, known], request(), (), 0.0, rng)
@@ -244,3 +245,24 @@ def test_a_liar_is_no_last_resort() -> None:
     chosen = selection()
     chosen.outcomes.failed(A.place, 0.0, Failure.LIED, None)
     assert isinstance(ask(chosen, [A], request(), (), 2.0, Random(0)), Nobody)
+
+
+def test_who_was_dishonest_comes_after_others_and_is_asked_where_there_is_nobody_else() -> None:
+    dear = candidate(2, output_price=9)
+    rules = Rules("cheapest", reputation=0.67)
+    chosen, heedless = (Selection(each, Outcomes(100.0, 5.0)) for each in (rules, replace(rules, reputation=0.0)))
+    for each in (chosen, heedless):
+        for _ in range(20):
+            each.outcomes.reputations.note(A.executor, "m", Kind.COUNT, 0.0, right=False)
+    assert set(draws(chosen, [A, dear])) == {dear}
+    assert set(draws(chosen, [A])) == {A}
+    assert set(draws(heedless, [A, dear])) == {A}, "nobody wanted reputations to count"
+
+
+def test_the_weight_of_reputation_is_the_users() -> None:
+    outcomes = Outcomes(100.0, 5.0)
+    outcomes.reputations.said(A.executor, 0.0)
+    scores = [
+        Selection(Rules(reputation=weight), outcomes).scale([A, B], request(), 0.0).score(A) for weight in (0.0, 0.5)
+    ]
+    assert scores[1] == scores[0] / 2

@@ -49,7 +49,7 @@ class Market:
     """Requests that come every `pause` seconds; what each executor does is drawn from a seeded generator."""
 
     def __init__(self, policy: Policy, sellers: list[Seller], pause: float = 0.2) -> None:
-        rules = Rules(policy, pinned=tuple(each.offer.executor for each in sellers[:2]), explore=0.25)
+        rules = Rules(policy, pinned=tuple(each.offer.executor for each in sellers[:2]), explore=0.25, reputation=0.67)
         self.selection = Selection(rules, Outcomes(memory=600.0, rest=5.0))
         self.sellers = {each.offer.executor: each for each in sellers}
         self.pause = pause
