@@ -180,7 +180,10 @@ def test_health_and_metrics(network: Network) -> None:
     health = httpx.get(f"{network.gateway}/health").json()
     assert health["status"] == "ok"
     assert health["peers"] >= 3
-    assert "lloom_http_requests_total" in httpx.get(f"{network.gateway}/metrics").text
+    metrics = httpx.get(f"{network.gateway}/metrics").text
+    assert "lloom_http_requests_total" in metrics
+    assert 'lloom_evidence_total{kind="answer",right="true"}' in metrics
+    assert 'lloom_reputations{standing="doubted"} 0.0' in metrics
 
 
 def test_what_a_caller_gets_wrong_is_told_and_disturbs_nobody(network: Network) -> None:
