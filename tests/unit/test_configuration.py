@@ -1,4 +1,4 @@
-"""conf/ and lloom/core/settings.py say the same: every choice composes, nothing is missing, nothing is left over."""
+"""conf/ and lloom/core/settings/ say the same: every choice composes, nothing is missing, nothing is left over."""
 
 from __future__ import annotations
 
@@ -159,10 +159,12 @@ def test_the_yaml_holds_every_setting_and_no_other() -> None:
         "llm.*.models",
         "llm.*.models.*",
         "llm.*.options",
+        "llm.*.prefill_fields",
         "gateway.keys",
         "routing.models",
     } | {f"llm.*.models.*.{name}" for name in DEFAULTED}
-    held = {"llm.*.options" if key.startswith("llm.*.options.") else key for key in held}
+    for free in ("llm.*.options", "llm.*.prefill_fields"):
+        held = {free if key.startswith(f"{free}.") else key for key in held}
     assert wanted - held == set()
     assert held - wanted - surplus == set()
 
