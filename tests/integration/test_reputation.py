@@ -89,15 +89,16 @@ async def test_who_overcounts_what_nobody_pays_for_loses_its_requests() -> None:
 
 
 async def test_who_says_the_same_to_everybody_loses_its_requests() -> None:
-    liar, honest = Worker(1, say(same_words)), Worker(1, say(own_words))
-    async with network(liar, honest, policy="balanced", explore=0.25) as net:
+    liar, honest = Worker(1, say(same_words)), Worker(9, say(own_words))
+    async with network(liar, honest, policy="cheapest") as net:
         await asked(net, 80)
         before = counts(liar, honest)
         await asked(net, 20, 80)
         print(
             f"\nasked of 80: liar {before[0]}, honest {before[1]}; of the next 20: {counts(honest)[0] - before[1]} honest"
         )
-        assert counts(honest)[0] >= before[1] + 18, "but for a newcomer's share"
+        assert counts(liar)[0] == before[0] < 60, "though it is the cheapest"
+        assert counts(honest)[0] == before[1] + 20
         assert (await doubts(net, liar))[0].startswith("answers different questions with the same words")
         assert await doubts(net, honest) == []
 

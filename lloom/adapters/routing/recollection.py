@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from loguru import logger
@@ -47,6 +47,9 @@ class Recollection:
             except RetryElsewhere as error:
                 logger.debug("what is known of executors cannot be read yet: {}", error)
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # noqa: BLE001 - the boundary of a task: nobody waits for it
+                logger.exception("what is known of executors cannot be read, so nothing is kept either")
+                return
         while True:
             await asyncio.sleep(KEEP_SECONDS)
             await self.keep()
@@ -54,7 +57,10 @@ class Recollection:
     async def recall(self) -> None:
         """Adds what earlier runs saw. RetryElsewhere as `Store`."""
         rows = await self._store.recall()
-        self._reputations.recall(_shifted(rows, -self._ahead()))
+        now = asyncio.get_running_loop().time()  # what a clock that was set back since put into the future is of now
+        self._reputations.recall(
+            row._replace(known=replace(row.known, at=min(row.known.at - self._ahead(), now))) for row in rows
+        )
         self._recalled = True
 
     async def keep(self) -> None:
@@ -63,13 +69,16 @@ class Recollection:
         if not rows:
             return
         try:
-            await self._store.keep(_shifted(rows, self._ahead()))
+            ahead = self._ahead()
+            await self._store.keep([row._replace(known=replace(row.known, at=row.known.at + ahead)) for row in rows])
         except RetryElsewhere as error:
             logger.debug("what is known of executors cannot be kept yet: {}", error)
             self._reputations.keep_again(rows)
-        except BaseException:
+        except asyncio.CancelledError:
             self._reputations.keep_again(rows)
             raise
+        except Exception:  # noqa: BLE001 - the boundary of a task: the next rows may be well
+            logger.exception("what changed about {} executors was not kept", len(rows))
 
     async def close(self, seconds: float) -> None:
         """Has the last changes kept, within `seconds`."""
@@ -80,7 +89,3 @@ class Recollection:
     def _ahead(self) -> float:
         """Of the loop's clock, which starts anew with the machine."""
         return self._clock() - asyncio.get_running_loop().time()
-
-
-def _shifted(rows: Iterable[Row], seconds: float) -> list[Row]:
-    return [row._replace(known=replace(row.known, at=row.known.at + seconds)) for row in rows]
