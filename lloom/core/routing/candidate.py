@@ -16,6 +16,7 @@ Code = Literal[
     "context_length_exceeded",
     "invalid_value",
     "unsupported_operation",
+    "unsupported_feature",
     "payment_required",
     "price",
 ]

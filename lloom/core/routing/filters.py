@@ -94,6 +94,8 @@ def nobody_fits(misfits: Mapping[NodeId, Misfit], request: ApiRequest) -> Nobody
     texts = [misfit.text for misfit in misfits.values()]
     parts = [f"{texts.count(text)} {text}" for text in dict.fromkeys(texts)]
     reason = f"No executor of {request.model} can take this request: {'; '.join(parts)}."
+    if kinds == {"features"}:  # clients would try a 503 again and again
+        return Nobody(reason, "unsupported_feature")
     if kinds == {"price"}:
         return Nobody(reason, "price")
     return Nobody(reason, "payment_required" if kinds <= {"price", "payment"} else "no_executor")

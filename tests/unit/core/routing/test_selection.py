@@ -198,6 +198,7 @@ def test_only_offers_with_the_features_are_asked() -> None:
     assert {ask(chosen, [A, able], wants, (), 0.0, rng) for _ in range(20)} == {able}
     nobody = ask(chosen, [A, B], wants, (), 0.0, rng)
     assert isinstance(nobody, Nobody)
+    assert nobody.code == "unsupported_feature"
     assert "2 without json, tools" in nobody.reason
 
 
