@@ -146,6 +146,20 @@ async def test_the_official_client_sees_our_errors_as_its_own(gateway: Running, 
     assert events[-1].response.error.message == "it broke"
 
 
+async def test_the_official_client_counts_tokens(gateway: Running, client: openai.AsyncOpenAI) -> None:
+    asked = {"model": "small", "input": "hello"}
+    one = await client.responses.input_tokens.count(**asked)
+    tool = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}}
+    more = await client.responses.input_tokens.count(**asked, instructions="Be brief.", tools=[tool])
+    assert one.object == "response.input_tokens"
+    assert 1 < one.input_tokens < more.input_tokens
+    with pytest.raises(openai.NotFoundError, match="no executor announces it"):
+        await client.responses.input_tokens.count(**{**asked, "model": "nobody/has-it"})
+    with pytest.raises(openai.BadRequestError, match="'input'"):
+        await client.responses.input_tokens.count(model="small")
+    assert not gateway.router.requests
+
+
 async def test_nothing_is_stored(client: openai.AsyncOpenAI) -> None:
     response = await client.responses.create(**ASK, store=True)
     assert response.model_extra is not None

@@ -13,7 +13,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lloom.adapters.gateway import endpoint
-from lloom.adapters.gateway.counting import Counting
+from lloom.adapters.gateway.counting import FORMS, Counting
 from lloom.adapters.gateway.door import VISIT, Door, Guests
 from lloom.adapters.gateway.exchange import Exchange, Gone
 from lloom.adapters.gateway.explaining import PATH, Explaining
@@ -46,8 +46,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
 }
 """Of the endpoints that ask the network, by their paths."""
 
-_COUNT_TOKENS: Final = "/v1/messages/count_tokens"
-_OF_ERRORS: Final = {**DIALECTS, _COUNT_TOKENS: _MESSAGES}
+_OF_ERRORS: Final = {**DIALECTS, "/v1/messages/count_tokens": _MESSAGES}
 """In what errors are told; whoever asks for anything else is taken for a user of chat completions."""
 
 _Handler = Callable[[Exchange], Awaitable[None]]
@@ -71,7 +70,7 @@ class Gateway:
                     _route(path, "POST", endpoint.Endpoint(dialect, backend, settings, self.metrics))
                     for path, dialect in DIALECTS.items()
                 ),
-                _route(_COUNT_TOKENS, "POST", Counting(backend.models, settings)),
+                *(_route(path, "POST", Counting(form, backend.models, settings)) for path, form in FORMS.items()),
                 *(_route("/v1/responses/{id:path}", method, _no_response) for method in ("GET", "POST", "DELETE")),
                 _route("/v1/models", "GET", self._models),
                 _route("/v1/models/{id:path}", "GET", self._model),

@@ -1,16 +1,17 @@
-"""POST /v1/messages/count_tokens: what a prompt will be counted as. Nobody else is asked, and no executor sees the prompt."""
+"""What a prompt will be counted as, in either dialect that can ask. Nobody else is asked, and no executor sees the prompt."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
 from lloom.adapters.gateway.exchange import Exchange
 from lloom.core import tokens
-from lloom.core.api.anthropic import prompt
+from lloom.core.api import anthropic, responses
 from lloom.core.api.reading import model_id, unknown_model
 from lloom.core.identity import NodeId
 from lloom.core.offer import ModelOffer
@@ -20,23 +21,39 @@ from lloom.core.settings import GatewaySettings
 Models = Callable[[], Awaitable[list[tuple[NodeId, ModelOffer]]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a dialect asks for a count: the chat completion that a body amounts to, and what the answer has beside the count."""
+
+    prompt: Callable[[bytes], Mapping[str, Any]]
+    beside: Mapping[str, str]
+
+
+FORMS: Final = {
+    "/v1/messages/count_tokens": Form(anthropic.prompt, {}),
+    "/v1/responses/input_tokens": Form(responses.prompt, {"object": "response.input_tokens"}),
+}
+"""By the path of the endpoint."""
+
+
 class Counting:
     """Counts by the encoding that executors of the model count with."""
 
-    def __init__(self, models: Models, settings: GatewaySettings) -> None:
+    def __init__(self, form: Form, models: Models, settings: GatewaySettings) -> None:
+        self._form = form
         self._models = models
         self._settings = settings
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answers one request; errors pass through as they are."""
         body = await exchange.body(self._settings.max_body, self._settings.body_seconds)
-        asked = prompt(body)
+        asked = self._form.prompt(body)
         model = model_id(asked["model"])
         encoding = next((offer.encoding for _, offer in await self._models() if offer.id == model), None)
         if encoding is None:
             raise unknown_model(model)
         count = await asyncio.to_thread(_count, asked, known(encoding))
-        await exchange.reply(200, msgspec.json.encode({"input_tokens": count}), [])
+        await exchange.reply(200, msgspec.json.encode({**self._form.beside, "input_tokens": count}), [])
 
 
 def _count(asked: Mapping[str, Any], encoding: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -52,3 +52,9 @@ class ResponseAsked:
     def whole(self) -> ResponseWhole:
         """See `Asked`."""
         return ResponseWhole(self.form)
+
+
+def prompt(body: bytes) -> dict[str, Any]:
+    """The chat completion that a request of /v1/responses/input_tokens is about: its model, messages and tools."""
+    asked = requests.read(body)
+    return requests.chat(asked, toolbox(asked.tools or ()))

@@ -53,6 +53,7 @@ def a_response_is_the_same_plain_and_streamed() -> None:
     asked = {"model": MOCK, "instructions": "Be brief.", "input": QUESTION}
     plain = client.responses.create(**asked)
     assert plain.output_text
+    assert client.responses.input_tokens.count(**asked).input_tokens == plain.usage.input_tokens
     with client.responses.stream(**asked) as stream:
         streamed = stream.get_final_response()
     assert streamed.output_text == plain.output_text
