@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 INSTALL_SECONDS = 900
+LONGEST = 400
+"""Characters of what an installer says of its failure."""
 
 
 class NotInstalled(Exception):
@@ -34,7 +36,7 @@ def install(folder: Path, requirements: Path) -> None:
 def install_npm(folder: Path) -> None:
     """Installs what `package-lock.json` in `folder` lists, into `node_modules` beside it. NotInstalled if that fails."""
     # Not `npm ci`: it refuses a lock file that leaves out what other platforms need.
-    command = ["npm", "install", "--silent", "--no-save", "--prefix", str(folder)]
+    command = ["npm", "install", "--loglevel=error", "--no-save", "--prefix", str(folder)]
     _make(folder / "node_modules" / "stamp", folder / "package-lock.json", command)
 
 
@@ -46,7 +48,7 @@ def _make(stamp: Path, listed: Path, *commands: list[str]) -> None:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
         except subprocess.CalledProcessError as error:
-            raise NotInstalled(error.stderr.strip() or error.stdout.strip()) from None
+            raise NotInstalled(" ".join(error.stderr.split())[:LONGEST]) from None
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NotInstalled(str(error)) from None
     stamp.write_text(wanted)
