@@ -12,28 +12,35 @@ END: Final = b"\n\n"
 
 
 class Splitter:
-    """Cuts a byte stream into whole events, wherever the network cut it (WHATWG HTML, 9.2.5 Parsing an event stream)."""
+    """Cuts a byte stream into whole events, wherever the network cut it (WHATWG HTML, 9.2.5 Parsing an event stream).
 
-    __slots__ = ("_rest",)
+    Each byte is looked at once, however long its event: whoever sends one byte at a time costs no more than others.
+    """
+
+    __slots__ = ("_held", "_rest")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        """What came after the last whole event."""
+        self._held = b""
+        """A carriage return that may be the first half of a line break."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes, each without its blank line. PeerFault if one grows over MAX_EVENT."""
-        whole = self._rest + data if self._rest else data
-        if b"\r" in whole:
-            held = b"\r" if whole.endswith(b"\r") else b""
-            whole = whole.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
-        *events, self._rest = whole.split(END)
+        if self._held or b"\r" in data:
+            data = self._held + data
+            self._held = b"\r" if data.endswith(b"\r") else b""
+            data = data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        unseen = max(0, len(self._rest) - 1)
+        self._rest += data
+        if self._rest.find(END, unseen) < 0:
+            events: list[bytes] = []
+        else:
+            *events, rest = bytes(self._rest).split(END)
+            self._rest = bytearray(rest)
         if len(self._rest) > MAX_EVENT:
             raise PeerFault("an event without end", code="bad_stream")
         return [event.lstrip(b"\n") for event in events if event.strip(b"\n")]
-
-    @property
-    def rest(self) -> bytes:
-        """What came after the last whole event."""
-        return self._rest
 
 
 def payload(event: bytes) -> bytes:

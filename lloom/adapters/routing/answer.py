@@ -114,7 +114,7 @@ class Answer:
     def _began(self, attempt: Attempt) -> None:
         """A first part: nothing was said before it."""
         self._attempt = attempt
-        self._record = Record()
+        self._record = Record(self._request.choices)
         self._splice: Splice | None = None
         self._way: resumption.Way | None = None
         self._used = 0

@@ -13,8 +13,11 @@ from msgspec import Raw, Struct
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.sse import DONE, END, Splitter, payload
 
-MAX_TEXT: Final = 4 * 1024 * 1024
-"""Characters of an answer that are kept; a longer one cannot be taken up."""
+MAX_TEXT: Final = 1024 * 1024
+"""Bytes of an answer (UTF-8) that are kept: a quarter of a million tokens. A longer one cannot be taken up."""
+
+_MARKS: Final = (DONE, b"null")
+"""What says nothing: the end mark, which the gateway sets itself, and llama.cpp's beginning where it has several prompts."""
 
 _NULL: Final = Raw(b"null")
 
@@ -53,11 +56,11 @@ _head = msgspec.json.Decoder(Head)
 
 
 class Record:
-    """Fed with all that comes, it gives back what can be passed on, and remembers it."""
+    """Fed with all that comes, it gives back what can be passed on, and remembers it. `choices`: as many as were asked for."""
 
-    __slots__ = ("_events", "_pieces", "_problem", "_size", "finished", "head", "plain", "reasoned", "thinking")
+    __slots__ = ("_choices", "_events", "_problem", "_text", "finished", "head", "plain", "reasoned", "thinking")
 
-    def __init__(self) -> None:
+    def __init__(self, choices: int = 1) -> None:
         self.head = Head()
         self.finished = False
         """Whether the answer has said why it ends."""
@@ -65,15 +68,15 @@ class Record:
         """Whether all of it is one text (after reasoning, perhaps), short enough to be kept."""
         self.reasoned = self.thinking = False
         """Whether it has reasoned at all; whether it does so now."""
+        self._choices = choices
         self._events = Splitter()
         self._problem: RetryElsewhere | None = None
-        self._pieces: list[str] = []
-        self._size = 0
+        self._text = bytearray()  # not a list: an executor may send one letter at a time
 
     @property
     def text(self) -> str:
         """What was said so far, reasoning left out."""
-        return "".join(self._pieces)
+        return self._text.decode()
 
     @property
     def whole(self) -> bool:
@@ -81,12 +84,17 @@ class Record:
         return self.plain and not self.reasoned
 
     def feed(self, data: bytes) -> bytes:
-        """The whole events that `data` completes (maybe none), up to the first one that is not sound: then `check` raises."""
+        """The whole events that `data` completes (maybe none), up to the first one that is not sound: then `check` raises.
+
+        Marks are left out.
+        """
         sound: list[bytes] = []
         try:
             for event in self._events.feed(data):
                 chunk = payload(event)
-                if chunk and chunk != DONE:
+                if chunk in _MARKS:
+                    continue
+                if chunk:
                     self._note(chunk)
                 sound.append(event)
         except RetryElsewhere as error:
@@ -112,7 +120,10 @@ class Record:
             raise PeerFault("the executor sent a chunk that is none", code="bad_stream") from error
         if chunk.error != _NULL:
             raise RetryElsewhere("the executor failed in the middle of its answer", code="backend_failed")
-        for choice in chunk.choices or ():
+        choices = chunk.choices or ()
+        if not all(0 <= choice.index < self._choices for choice in choices):
+            raise PeerFault("the executor sent a choice that nobody asked for", code="bad_stream")
+        for choice in choices:
             self._add(choice)
 
     def _add(self, choice: _Choice) -> None:
@@ -126,12 +137,17 @@ class Record:
                 self.plain = False
         if text:
             self.thinking = False
-            self._pieces.append(text)
-            self._size += len(text)
-        if choice.index or self._size > MAX_TEXT:
+            self._keep(text)
+        if choice.index:
             self.plain = False
         if choice.finish_reason:
             self.finished = True
+
+    def _keep(self, text: str) -> None:
+        more = text.encode()
+        self.plain = self.plain and len(self._text) + len(more) <= MAX_TEXT
+        if self.plain:
+            self._text += more
 
 
 def _said(value: Raw) -> bool:

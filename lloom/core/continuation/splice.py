@@ -16,6 +16,8 @@ DIVERGED: Final = "diverged"
 """The code of the error when another executor gives another answer: that is nobody's fault."""
 
 _REASONING: Final = ("reasoning_content", "reasoning")
+_OTHERS: Final = ("tool_calls", "function_call", "refusal")
+"""What an answer may say instead of text."""
 
 
 def ending(head: Head, operation: Operation, reason: str) -> bytes:
@@ -40,6 +42,8 @@ class Splice:
         self._head = head
         self._events = Splitter()
         self._skip = skip
+        self._skipped = 0
+        """Characters of `skip` that were said again."""
         self._stops = stops
         longest = max(map(len, stops), default=1) - 1
         self._tail = before[-longest:] if longest else ""
@@ -59,10 +63,11 @@ class Splice:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise PeerFault("the executor sent a chunk that is none", code="bad_stream") from error
         choices = chunk.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        if not choices:
             return b""
-        choice = choices[0]
-        if not self._fit(choice):
+        if not isinstance(choices, list) or len(choices) > 1 or not isinstance(choices[0], dict):
+            raise PeerFault("the executor sent more choices than one", code="bad_stream")
+        if not self._fit(choices[0]):
             return b""
         chunk.update(id=self._head.id, created=self._head.created, model=self._head.model)
         return event(msgspec.json.encode(chunk))
@@ -76,7 +81,7 @@ class Splice:
                 delta.pop(name, None)
         text, finish = holder.get(key), choice.get("finish_reason")
         rest = self._text(text if isinstance(text, str) else "", bool(finish))
-        if self._skip and (finish or (isinstance(delta, dict) and delta.get("tool_calls"))):
+        if self._skipped < len(self._skip) and (finish or (isinstance(delta, dict) and any(map(delta.get, _OTHERS)))):
             raise RetryElsewhere("another executor gives another answer", code=DIVERGED)
         if self.stopped:
             choice["finish_reason"] = finish = "stop"
@@ -86,7 +91,7 @@ class Splice:
 
     def _text(self, text: str, last: bool) -> str:
         """What of the next `text` is new, and certain not to be part of a stop string."""
-        text = self._skipped(text)
+        text = self._unsaid(text)
         if not self._holding:
             return text
         self._held += text
@@ -100,9 +105,10 @@ class Splice:
         text, self._held, self._holding = self._held, "", False
         return text
 
-    def _skipped(self, text: str) -> str:
-        both = min(len(self._skip), len(text))
-        if self._skip[:both] != text[:both]:
+    def _unsaid(self, text: str) -> str:
+        """What of `text` comes after all that is skipped."""
+        both = min(len(self._skip) - self._skipped, len(text))
+        if not self._skip.startswith(text[:both], self._skipped):
             raise RetryElsewhere("another executor gives another answer", code=DIVERGED)
-        self._skip = self._skip[both:]
+        self._skipped += both
         return text[both:]

@@ -17,8 +17,8 @@ def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, index:
     return event(msgspec.json.encode({"id": "c1", "created": 7, "model": "m", "choices": [choice], **more}))
 
 
-def seen(*chunks: bytes) -> Record:
-    record = Record()
+def seen(*chunks: bytes, choices: int = 1) -> Record:
+    record = Record(choices)
     for each in chunks:
         record.feed(each)
     return record
@@ -60,7 +60,7 @@ def test_an_end_is_noticed() -> None:
 )
 def test_what_is_more_than_one_text_is_not_plain(odd: bytes) -> None:
     assert seen(chunk({"role": "assistant", "content": "", "tool_calls": None}), chunk({"content": "a"})).plain
-    assert not seen(chunk({"content": "a"}), odd).plain
+    assert not seen(chunk({"content": "a"}), odd, choices=2).plain
 
 
 def test_reasoning_is_told_from_the_answer() -> None:
@@ -94,5 +94,24 @@ def test_an_error_never_passes() -> None:
         record.check()
 
 
-def test_comments_and_end_marks_pass() -> None:
-    assert Record().feed(b": lloom\n\ndata: [DONE]\n\n") == b": lloom\n\ndata: [DONE]\n\n"
+def test_comments_pass_and_marks_that_say_nothing_do_not() -> None:
+    record = Record()
+    assert record.feed(b": lloom\n\ndata: null\n\ndata: [DONE]\n\n" + chunk()) == b": lloom\n\n" + chunk()
+    record.check()
+
+
+def test_an_answer_without_end_is_not_kept_without_end() -> None:
+    record = Record()
+    half = chunk({"content": "x" * (MAX_TEXT // 2)})
+    assert all(record.feed(half) == half for _ in range(9))
+    assert (len(record.text), record.plain) == (MAX_TEXT, False)
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_a_choice_that_nobody_asked_for_never_passes_nor_what_comes_with_it(index: int) -> None:
+    both = [{"index": 0, "delta": {"content": "a"}}, {"index": index, "delta": {"content": "b"}}]
+    record = Record(choices=2)
+    assert record.feed(event(msgspec.json.encode({"choices": both}))) == b""
+    with pytest.raises(PeerFault):
+        record.check()
+    assert record.text == ""

@@ -57,7 +57,12 @@ def test_another_answer_is_no_continuation() -> None:
     with pytest.raises(RetryElsewhere) as caught:
         joined(Splice(HEAD, "Once upon", "Once upon", ()), chunk("Once "), chunk("more"))
     assert caught.value.code == DIVERGED
-    for early in (chunk("Once", "stop"), chunk(None, tool_calls=[{"index": 0}])):
+    for early in (
+        chunk("Once", "stop"),
+        chunk(None, tool_calls=[{"index": 0}]),
+        chunk(None, function_call={"name": "f"}),
+        chunk("Once", refusal="no"),
+    ):
         with pytest.raises(RetryElsewhere):
             joined(Splice(HEAD, "Once upon", "Once upon", ()), early)
 
@@ -78,6 +83,11 @@ def test_a_stop_string_over_the_joint_ends_the_answer_and_no_other_text_is_lost(
 def test_a_chunk_that_is_none_is_its_senders_fault() -> None:
     with pytest.raises(PeerFault):
         Splice(HEAD, "a", "", ()).feed(event(b"nonsense"))
+
+
+def test_two_choices_are_no_continuation_of_one() -> None:
+    with pytest.raises(PeerFault):
+        Splice(HEAD, "a", "a", ()).feed(event(b'{"choices":[{"index":0,"text":"a"},{"index":0,"text":"b"}]}'))
 
 
 def test_what_has_no_choice_is_left_out() -> None:
