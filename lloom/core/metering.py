@@ -79,31 +79,29 @@ _completion_content = msgspec.json.Decoder(_CompletionContent)
 class Kept:
     """The content events of one answer, as many as there is room for, so that somebody can count what they say."""
 
-    __slots__ = ("_operation", "_parts", "_size")
+    __slots__ = ("_bytes", "_operation")
 
     def __init__(self, operation: Operation) -> None:
         self._operation = operation
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._bytes = bytearray()
 
     @property
     def full(self) -> bool:
         """Whether nothing more is kept. Of vectors nothing is: their tokens are all in the prompt."""
-        return self._operation == "embeddings" or self._size >= KEPT_BYTES
+        return self._operation == "embeddings" or len(self._bytes) >= KEPT_BYTES
 
     def add(self, data: bytes) -> None:
         """The next bytes of the answer."""
         if not self.full:
-            self._parts.append(data)
-            self._size += len(data)
+            self._bytes += data
 
     def text(self, length: int, start: int = 0) -> str:
         """What the model wrote in the first `length` bytes after the first `start`, where an event ends; tool calls included."""
-        return text(self._operation, Splitter().feed(b"".join(self._parts)[start:length]))
+        return text(self._operation, Splitter(limit=None).feed(bytes(self._bytes[start:length])))
 
     def unkept(self, length: int) -> int:
         """How many of the first `length` bytes `text` leaves out because there were too many."""
-        return 0 if self._operation == "embeddings" else max(0, length - self._size)
+        return 0 if self._operation == "embeddings" else max(0, length - len(self._bytes))
 
 
 class Meter:

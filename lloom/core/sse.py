@@ -15,18 +15,20 @@ class Splitter:
     """Cuts a byte stream into whole events, wherever the network cut it (WHATWG HTML, 9.2.5 Parsing an event stream).
 
     Each byte is looked at once, however long its event: whoever sends one byte at a time costs no more than others.
+    `limit`: bytes of an event; None where the stream is bounded.
     """
 
-    __slots__ = ("_held", "_rest")
+    __slots__ = ("_held", "_limit", "_rest")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = MAX_EVENT) -> None:
+        self._limit = limit
         self._rest = bytearray()
         """What came after the last whole event."""
         self._held = b""
         """A carriage return that may be the first half of a line break."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The events that `data` completes, each without its blank line. PeerFault if one grows over MAX_EVENT."""
+        """The events that `data` completes, each without its blank line. PeerFault if one grows over the limit."""
         if self._held or b"\r" in data:
             data = self._held + data
             self._held = b"\r" if data.endswith(b"\r") else b""
@@ -38,7 +40,7 @@ class Splitter:
         else:
             *events, rest = bytes(self._rest).split(END)
             self._rest = bytearray(rest)
-        if len(self._rest) > MAX_EVENT:
+        if self._limit is not None and len(self._rest) > self._limit:
             raise PeerFault("an event without end", code="bad_stream")
         return [event.lstrip(b"\n") for event in events if event.strip(b"\n")]
 

@@ -25,7 +25,7 @@ from market_support import (
 )
 from payables_support import TOKEN
 
-from lloom.core.errors import RetryElsewhere
+from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import Done, LaneCall, LaneState, wei
 from lloom.core.payment.numbering import TWICE, WRONG_TOTAL
@@ -302,3 +302,21 @@ async def test_an_executor_whose_connection_broke_is_no_liar_but_is_paid_for_wha
         assert buyer.lies == []
         assert buyer.outcomes.state(place, 0) is not State.BARRED
         assert buyer.lane(seller).payable.accepted == 10 * TOKEN_COST
+
+
+async def test_an_event_without_end_holds_no_money_and_nobody_up(tmp_path: Path) -> None:
+    async def endless(sale: Sale) -> None:
+        await sale.send(WORD)
+        sale.need(sale.book.best + WINDOW * TOKEN_COST)
+        while True:
+            await sale.send(b"x" * 65536)
+
+    seller = Seller(endless)
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        with pytest.raises(PeerFault):
+            await ask(buyer)
+        lane = buyer.lane(seller)
+        async with asyncio.timeout(20):
+            while lane.purchases:  # noqa: ASYNC110 - no event of asyncio's
+                await asyncio.sleep(0.001)
+        assert lane.payable.grants == {}

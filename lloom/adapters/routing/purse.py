@@ -59,10 +59,10 @@ class Paid:
 
         def known() -> None:
             self.lane.delivered(self.purchase)
+            self.lanes.touch(self.lane)  # from now on its receipt is missing
             counted()
 
         self.purchase.over(asyncio.get_running_loop().time(), known)
-        self.lanes.touch(self.lane)
 
     def settle(self, signed: SignedReceipt, problem: str | None) -> None:
         """The receipt of an answer that is counted; `problem`: how it contradicts the order."""

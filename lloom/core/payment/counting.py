@@ -44,8 +44,8 @@ class Tally:
         self._encoding = known(encoding)
         self._operation: Operation = operation
         self._kept = metering.Kept(operation)
-        self._splitter = Splitter()
-        self._fresh: list[bytes] = []
+        self._splitter = Splitter(limit=None)
+        self._fresh = bytearray()
         self._counted = 0
 
     def feed(self, offset: int, data: bytes) -> None:
@@ -54,11 +54,11 @@ class Tally:
         self.fed += len(new)
         if new and not self._kept.full:
             self._kept.add(new)
-            self._fresh.append(new)
+            self._fresh += new
 
     def so_far(self) -> int:
         """About the tokens of what has arrived. Only what is new since the last call is read, and never much of it counted."""
-        text = metering.text(self._operation, self._splitter.feed(b"".join(self._fresh)))
+        text = metering.text(self._operation, self._splitter.feed(bytes(self._fresh)))
         self._fresh.clear()
         self._counted += tokens.count(text, self._encoding) if len(text) <= LONG else len(text) // BYTES_PER_TOKEN
         return self._counted + self._unkept()

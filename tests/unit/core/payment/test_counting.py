@@ -83,4 +83,4 @@ def test_vectors_have_no_tokens_however_many_there_are() -> None:
     while tally.fed <= metering.KEPT_BYTES:
         tally.feed(tally.fed, vector)
     assert tally.so_far() == tally.total() == 0
-    assert not tally._kept._parts
+    assert not tally._kept._bytes
