@@ -142,6 +142,7 @@ class Answer:
 
     async def _begin_anew(self, error: RetryElsewhere) -> None:
         logger.info("{} failed within its answer; it is asked for elsewhere: {}", checksum(self.executor), error)
+        self._attempts.begin_anew()
         self._began(await self._attempts.next(self._request))
         self.first = self._seen(self._attempt.first)
 
@@ -151,9 +152,8 @@ class Answer:
         if record.finished and self._request.choices == 1:  # all was said but the count
             self.done = await self._counted()
             return b""
-        if self._continuations >= self._attempts.settings.continuations:
+        if not self._one_more():
             raise error
-        self._continuations += 1
         record.cut()
         for way in resumption.ways(self._request, record):
             try:
@@ -172,7 +172,7 @@ class Answer:
                 self.done = await self._counted()
                 return ending(self._record.head, request.operation, "length")
         stops = resumption.stops(request) if way == "prefill" else ()
-        self._attempts.another_prompt()
+        self._attempts.go_on(self._attempt.model)
         while True:
             attempt = await self._attempts.next(request)
             splice = Splice(self._record.head, said, said if way == "regenerate" else "", stops)
@@ -182,11 +182,16 @@ class Answer:
                 self._record.check()
             except RetryElsewhere as problem:
                 await self._give_up(problem)
-                if problem.code != DIVERGED:
+                if problem.code != DIVERGED or not self._one_more():
                     raise
                 continue  # somebody else may agree
             logger.info("an answer broke off ({}); {} goes on by {}", error, checksum(attempt.executor), way)
             return block
+
+    def _one_more(self) -> bool:
+        """Whether another executor may be asked to go on; if so, that counts."""
+        self._continuations += 1
+        return self._continuations <= self._attempts.settings.continuations
 
     @property
     def _encoding(self) -> str:

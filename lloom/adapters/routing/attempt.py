@@ -14,6 +14,7 @@ from lloom.adapters.routing.deliveries import Deliveries, Expected
 from lloom.adapters.routing.purse import Paid
 from lloom.core.api.chunks import finishes, has_content
 from lloom.core.api.request import ApiRequest
+from lloom.core.continuation.record import Record
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
@@ -54,6 +55,7 @@ class Attempt:
 
     def __init__(self, candidate: Candidate, deadline: float, keeping: Keeping) -> None:
         self.executor: NodeId = candidate.executor
+        self.model = candidate.terms.id
         self.first = b""
         self.done: Done | None = None
         self.deadline = deadline
@@ -88,7 +90,7 @@ class Attempt:
                     paid.purchase.look = self._unread
                 await self._stream.send(chat.body)
                 await self._stream.finish()
-                await self._head(self._stream)
+                await self._head(self._stream, chat.choices)
         except TimeoutError as error:
             raise await self.failed(_late(self.executor, "sent nothing in time", "first_token_timeout")) from error
         except RetryElsewhere as error:
@@ -170,11 +172,13 @@ class Attempt:
         if found is not None:
             logger.warning("{} reports {}", checksum(self.executor), found)
 
-    async def _head(self, stream: Stream) -> None:
-        """Reads up to the first content: until then another executor may still answer."""
-        splitter, head, finished = Splitter(), bytearray(), False
+    async def _head(self, stream: Stream, choices: int) -> None:
+        """Reads up to the first content: until then another executor may still answer, also where one sends nonsense."""
+        splitter, record, head, finished = Splitter(), Record(choices), bytearray(), False
         while (data := await stream.receive()) is not None:
             self._take(data)
+            record.feed(data)
+            record.check()
             head += data
             if len(head) > _MAX_HEAD:
                 raise PeerFault("the executor sends everything but content", code="bad_stream")
@@ -197,9 +201,10 @@ class Attempt:
         return self._stream.unread[seen - self._hash.length :] if self._stream.received > seen else b""
 
     def _take(self, data: bytes) -> None:
-        if self._paid is not None:
-            self._paid.arrived(self._hash.length, data)
+        before = self._hash.length
         self._hash.update(data)
+        if self._paid is not None:
+            self._paid.arrived(before, data)
 
     async def _complete(self, stream: Stream) -> None:
         self.done = stream.done or Done()

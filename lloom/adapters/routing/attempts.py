@@ -50,7 +50,7 @@ class Attempts:
         self.deadline = deadline
         self.settings = options.settings
         self._means = means
-        self._options = options
+        self._all = self._options = options
         self._tab = Tab()
         self._tried: list[Place] = []
         self._asked_anew = False
@@ -85,10 +85,15 @@ class Attempts:
                 failures.append(error)
         raise _failed(failures)
 
-    def another_prompt(self) -> None:
-        """The attempts that follow are made with another prompt, at the same model; what those before cost still counts."""
+    def go_on(self, model: str) -> None:
+        """The attempts that follow are made with another prompt, at `model` only; what those before cost still counts."""
         self._tab = self._tab.another_prompt()
-        self._options.stay(self._tried[-1][2])
+        self._options = self._all.of(model)
+
+    def begin_anew(self) -> None:
+        """Those that follow are made with the request as it came, at all that it may be sent to."""
+        self._tab = self._tab.another_prompt()
+        self._options = self._all
 
     async def _hedged(self, chosen: Choice, request: ApiRequest) -> Attempt:
         """An attempt, and another one behind it where `routing.hedge_share` allows that and the first is late."""

@@ -11,7 +11,7 @@ from random import Random
 from typing import Final, get_args
 
 from lloom.adapters.routing.directory import Directory
-from lloom.adapters.routing.waiting import Waiting
+from lloom.adapters.routing.waiting import Models, Waiting
 from lloom.core.api.request import ApiRequest, Operation
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.identity import NodeId
@@ -48,6 +48,10 @@ class Options:
         self.offered = offered
         self._deadline = deadline
 
+    @property
+    def _models(self) -> Models:
+        return tuple(each.model for each in self.offered)
+
     def __iter__(self) -> Iterator[Candidate]:
         return (candidate for each in self.offered for candidate in each.candidates)
 
@@ -57,7 +61,7 @@ class Options:
         The caller must start the attempt before it waits for anything else: only then does the choice count as load.
         """
         loop, waiting = asyncio.get_running_loop(), self._finder.waiting
-        models = tuple(each.model for each in self.offered)
+        models = self._models
 
         def look() -> Choice | Nobody:
             return self._look(request, tried, loop.time())
@@ -69,13 +73,15 @@ class Options:
         return await waiting.wait(models, request.caller, look, self.settings, self._deadline)
 
     def free(self, request: ApiRequest, tried: Collection[Place]) -> Choice | None:
-        """Whom to ask besides, at once; None if nobody else is free."""
+        """Whom to ask besides, at once; None if nobody else is free, or somebody waits for one."""
+        if self._finder.waiting.line(self._models):
+            return None
         found = self._look(request, tried, asyncio.get_running_loop().time())
         return found if isinstance(found, Choice) else None
 
-    def stay(self, model: str) -> None:
-        """Nobody else but those of `model` is asked from now on: a part of its answer is out."""
-        self.offered = [each for each in self.offered if each.model == model]
+    def of(self, model: str) -> Options:
+        """Those of `model` only: a part of its answer is out."""
+        return Options(self._finder, [each for each in self.offered if each.model == model], self._deadline)
 
     async def anew(self) -> None:
         """Asks the network again: those who were known may have moved."""

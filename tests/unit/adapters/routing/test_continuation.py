@@ -95,6 +95,16 @@ async def test_one_that_answers_otherwise_is_not_passed_on_and_not_blamed() -> N
         assert not net.outcomes.rests((other.address, other.endpoint, "m"), asyncio.get_running_loop().time())
 
 
+async def test_no_more_executors_say_it_again_than_may_go_on() -> None:
+    """Else one that begins with nonsense would have everybody asked who offers the model."""
+    first = executor(1, say("Zyx"), broke(), features=())
+    others = [executor(number, say("Once"), HANG, features=()) for number in range(2, 8)]
+    async with Net(first, *others, continuations=3) as net:
+        with pytest.raises(RetryElsewhere, match="broke"):
+            await text(await net.router.ask(request(temperature=0)))
+        assert [len(each.chats) for each in others] == [1, 1, 1, 0, 0, 0]
+
+
 async def test_an_executor_that_finds_fault_with_going_on_is_passed_over() -> None:
     first = executor(1, say("Once "), broke())
     picky = executor(2, CallerFault("the last message must be the user's"))
@@ -160,6 +170,22 @@ async def test_who_has_seen_nothing_yet_gets_an_answer_begun_anew() -> None:
         whole = msgspec.json.decode((await answer.folded(Fold)).completion(Done()))
         assert whole["choices"][0]["message"]["content"] == "Twice"
         assert (answer.executor, answer.attempts, answer.done) == (second.address, 2, Done(3, 1))
+
+
+async def test_what_is_begun_anew_may_go_to_any_model_that_an_alias_stands_for() -> None:
+    first = FakeExecutor(1, script=[ROLE, say("Once "), broke()], models=("a",), features=PREFILL)
+    second = FakeExecutor(2, script=[ROLE, say("Twice") + END, Done(3, 1)], models=("b",))
+    async with Net(first, second, aliases={"x": ("a", "b")}) as net:
+        answer = await net.router.ask(request(model="x"))
+        whole = msgspec.json.decode((await answer.folded(Fold)).completion(Done()))
+        assert whole["choices"][0]["message"]["content"] == "Twice"
+
+
+async def test_content_that_is_none_goes_elsewhere_before_anything_is_out() -> None:
+    odd = FakeExecutor(1, script=[ROLE, chunk({"content": ["parts"]}), HANG])
+    async with Net(odd, executor(2, say("Once") + END, Done(3, 1), features=())) as net:
+        assert await text(await net.router.ask(request())) == "Once"
+        assert odd.chats[0].cancelled
 
 
 async def test_when_nobody_is_left_to_begin_anew_the_last_failure_is_told() -> None:

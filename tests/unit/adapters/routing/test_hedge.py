@@ -69,6 +69,35 @@ async def test_the_first_is_kept_if_it_is_there_before_the_second() -> None:
         assert slow.chats[0].cancelled
 
 
+async def test_a_caller_that_leaves_while_the_later_one_is_ended_stops_both() -> None:
+    slow, quick = FakeExecutor(1, script=[ROLE, HANG]), FakeExecutor(2, script=[ROLE, HEL, HANG])
+    async with net(slow, quick) as it:
+        reached = await unreached(it, quick)
+        asking = asyncio.create_task(it.router.ask(request()))
+        await slow.hung.wait()
+        slow.chats[0].cancel = asking.cancel  # type: ignore[assignment,method-assign]
+        reached.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert quick.chats[0].cancelled
+        assert [it.outcomes.load((each.address, each.endpoint, "m")) for each in (slow, quick)] == [0, 0]
+
+
+async def test_only_the_model_that_began_goes_on() -> None:
+    first = FakeExecutor(1, script=[ROLE, HEL, BROKE], models=("a",))
+    slow, other = [FakeExecutor(number, script, models=("b",)) for number, script in ((2, [ROLE, HANG]), (3, ANSWER))]
+    async with Net(first, slow, other, hedge_share=1.0, aliases={"x": ("a", "b")}) as it:
+        await it.directory.candidates("a")
+        first.connections[0].break_off()
+        first.reach = asyncio.Event()
+        asking = asyncio.create_task(it.router.ask(request(model="x", temperature=0)))
+        await slow.hung.wait()
+        first.reach.set()
+        with pytest.raises(RetryElsewhere, match="broke"):
+            await text(await asking)
+        assert not other.chats
+
+
 @pytest.mark.parametrize("script", [[BROKE], [CallerFault("no")]], ids=["fails", "finds fault"])
 async def test_one_that_fails_leaves_the_other_one_its_time(script: list[Any]) -> None:
     slow, bad = FakeExecutor(1), FakeExecutor(2, script=script)

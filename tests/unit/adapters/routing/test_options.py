@@ -205,3 +205,17 @@ async def test_figures_count_attempts_failures_and_breakers() -> None:
         assert told["lloom_breakers", "busy"] == 1
         assert told["lloom_breakers", "closed"] == 1
         assert (told["lloom_queued",], told["lloom_queue_refused_total",], told["lloom_hedges_total",]) == (0, 0, 0)
+
+
+async def test_nobody_is_asked_besides_while_others_wait() -> None:
+    one, other = Small(1, script=[HEL, HANG]), Small(2, script=[HEL, HANG])
+    async with Net(one, other, queue=8) as net:
+        options = await net.router.finder.find("m", asyncio.get_running_loop().time() + 60)
+        assert options.free(request(), []) is not None
+        held = [await net.router.ask(request()) for _ in range(2)]
+        waiting = asking(net)
+        await until(lambda: len(net.router.finder.waiting) == 1)
+        await held[0].close()  # whoever waits is served in a moment
+        assert options.free(request(), []) is None
+        await held[1].close()
+        await (await waiting).close()
