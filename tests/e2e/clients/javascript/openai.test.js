@@ -7,7 +7,7 @@ import { zodFunction, zodResponseFormat, zodTextFormat } from "openai/helpers/zo
 import { z } from "zod";
 
 const { GATEWAY, REAL, MOCK, EMBEDDING } = process.env;
-const client = new OpenAI({ baseURL: `${GATEWAY}/v1`, apiKey: "unused", maxRetries: 0, timeout: 60_000 });
+const client = new OpenAI({ baseURL: `${GATEWAY}/v1`, apiKey: "unused", maxRetries: 0, timeout: 120_000 });
 
 const question = [{ role: "user", content: "Explain gravity in one sentence." }];
 const sum = z.object({ a: z.number().int(), b: z.number().int() });

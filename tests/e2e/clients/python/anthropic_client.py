@@ -5,7 +5,7 @@ from __future__ import annotations
 import anthropic
 from checks import ADDITION, GATEWAY, MOCK, QUESTION, REAL, SUM, Thing, run
 
-client = anthropic.Anthropic(base_url=GATEWAY, api_key="unused", max_retries=0, timeout=60)
+client = anthropic.Anthropic(base_url=GATEWAY, api_key="unused", max_retries=0, timeout=120)
 
 
 @anthropic.beta_tool

@@ -9,7 +9,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
-ENDPOINT = {"base_url": f"{GATEWAY}/v1", "api_key": "unused", "max_retries": 0, "timeout": 60}
+ENDPOINT = {"base_url": f"{GATEWAY}/v1", "api_key": "unused", "max_retries": 0, "timeout": 120}
 
 
 @tool

@@ -8,7 +8,7 @@ import openai
 from checks import ADDITION, EMBEDDING, GATEWAY, MOCK, QUESTION, REAL, SUM, Thing, run
 from pydantic import BaseModel
 
-client = openai.OpenAI(base_url=f"{GATEWAY}/v1", api_key="unused", max_retries=0, timeout=60)
+client = openai.OpenAI(base_url=f"{GATEWAY}/v1", api_key="unused", max_retries=0, timeout=120)
 
 
 class add(BaseModel):
