@@ -12,7 +12,7 @@ from contextlib import suppress
 import openai
 import psutil
 import pytest
-from conftest import MOCK, MODEL, Network
+from conftest import EMBEDDING, MOCK, MODEL, Network
 from support import ROOT, Process, environment
 
 from lloom.adapters.anchors.inquiry import Whereabouts, ask
@@ -66,7 +66,7 @@ def stranger(network: Network, model: str) -> None:
 
 async def serves(network: Network, executors: int) -> bool:
     """Whether those are listed that are there; one that said goodbye may be for half a minute more."""
-    return served(network) == {MODEL: 1, MOCK: executors}
+    return served(network) == {MODEL: 1, MOCK: executors, EMBEDDING: executors}
 
 
 def served(network: Network) -> dict[str, int]:
@@ -94,7 +94,7 @@ def whereabouts(validator: Process) -> Whereabouts:
 
 
 async def knows(validator: Process, executors: int) -> bool:
-    """Whether its catalogue has both models, all executors, and vouches for each of them."""
+    """Whether its catalogue has all models, all executors, and vouches for each of them."""
     link = Link(Identity.generate(), "lloom", settings())
 
     async def reach(endpoint: Endpoint, who: NodeId) -> Connection:
@@ -105,7 +105,7 @@ async def knows(validator: Process, executors: int) -> bool:
         numbers = await ask(pool, whereabouts(validator), CatalogueCall(Statistics()), decoder(Numbers), 5)
     finally:
         await pool.close()
-    return (numbers.models, numbers.executors, numbers.vouched) == (2, executors, executors)
+    return (numbers.models, numbers.executors, numbers.vouched) == (len((MODEL, MOCK, EMBEDDING)), executors, executors)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
