@@ -56,7 +56,7 @@ def prepare(point: str) -> None:
 async def main(url: str, journal: str, client: str, executor: str, point: str) -> None:
     local, payer, payee = Local(url), Identity(bytes.fromhex(client)), Identity(bytes.fromhex(executor))
     async with watching(Path(journal), local.settings(), payee) as it:
-        await it.chain.settle(COIN, [local.voucher(payer, payee, FINNEY)])
+        await it.chain.settle(COIN, [local.claim(payer, payee, FINNEY)])
         if point == "after-add":
             die()
         prepare(point)
