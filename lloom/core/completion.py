@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
 
+from lloom.core.api.calls import MAX_CALLS, CalledFunction, CallPiece
 from lloom.core.api.chunks import Choice, Chunk, Reader, merged, usage
 from lloom.core.errors import PeerFault
 from lloom.core.messages import Done
-
-_MAX_CALLS: Final = 1024
-
-
-class _CalledFunction(Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(Struct):
-    index: Annotated[int, Meta(ge=0, lt=_MAX_CALLS)] | None = None
-    id: str | None = None
-    type: str | None = None
-    function: _CalledFunction | None = None
-
 
 _encode = msgspec.json.Encoder().encode
 
@@ -78,12 +63,14 @@ class Fold:
 class _Sum:
     """One choice as it grows. Texts stay in pieces until the end: adding up strings takes quadratic time."""
 
-    __slots__ = ("calls", "finish_reason", "function", "logprobs", "others", "role", "texts")
+    __slots__ = ("_last", "calls", "finish_reason", "function", "logprobs", "others", "role", "texts")
 
     def __init__(self) -> None:
         self.role = "assistant"
         self.texts: dict[str, list[str]] = {}
-        self.calls: dict[int, _CallSum] = {}
+        self.calls: list[_CallSum] = []
+        self._last: dict[int, _CallSum] = {}
+        """The call that has a place now."""
         self.function: _CallSum | None = None
         self.logprobs: dict[str, list[Any] | None] | None = None
         self.others: dict[str, Any] = {}
@@ -105,18 +92,18 @@ class _Sum:
         if called and not message["content"]:
             message["content"] = None
         if self.calls:
-            message["tool_calls"] = [self.calls[number].call() for number in sorted(self.calls)]
+            message["tool_calls"] = [call.call() for call in self.calls]
         if self.function is not None:
             message["function_call"] = self.function.function()
         return {"index": index, "message": message, "logprobs": self.logprobs, "finish_reason": self.finish_reason}
 
     def _merge(self, key: str, value: Any) -> None:
         if key == "tool_calls":
-            for position, call in enumerate(_convert(value, list[_Call])):
-                self._call(call, position)
+            for position, call in enumerate(_convert(value, list[CallPiece])):
+                self._call(call, call.place(position))
         elif key == "function_call":
             self.function = self.function or _CallSum()
-            self.function.add(_Call(function=_convert(value, _CalledFunction)))
+            self.function.add(CallPiece(function=_convert(value, CalledFunction)))
         elif key == "role":
             self.role = _convert(value, str)
         elif isinstance(value, str):
@@ -126,9 +113,14 @@ class _Sum:
         else:
             self.others[key] = value
 
-    def _call(self, call: _Call, position: int) -> None:
-        number = position if call.index is None else call.index
-        self.calls.setdefault(number, _CallSum()).add(call)
+    def _call(self, piece: CallPiece, place: int) -> None:
+        call = self._last.get(place)
+        if call is None or piece.begins_another(call.id):
+            if len(self.calls) >= MAX_CALLS:
+                raise PeerFault("an answer of too many tool calls", code="bad_stream")
+            call = self._last[place] = _CallSum()
+            self.calls.append(call)
+        call.add(piece)
 
 
 class _CallSum:
@@ -142,7 +134,7 @@ class _CallSum:
         self.name = ""
         self.arguments: list[str] = []
 
-    def add(self, call: _Call) -> None:
+    def add(self, call: CallPiece) -> None:
         self.id = call.id or self.id
         self.type = call.type or self.type
         function = call.function

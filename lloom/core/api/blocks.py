@@ -6,11 +6,12 @@ It reads the network's chunks, however their bytes are cut, and trusts nothing i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from lloom.core.api.calls import CalledFunction, CallPiece
 from lloom.core.api.chunks import MAX_ANSWER
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.sse import DONE, Splitter, payload
@@ -61,25 +62,14 @@ class Over:
 Event = Begun | Grown | Over
 
 
-class _Function(Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(Struct):
-    index: Annotated[int, Meta(ge=0)] | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
 class _Delta(Struct):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     """Another name of the same: some backends send both."""
     refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-    function_call: _Function | None = None
+    tool_calls: list[CallPiece] | None = None
+    function_call: CalledFunction | None = None
 
 
 class _Choice(Struct):
@@ -160,9 +150,9 @@ class Reading:
         self._say("text", delta.content, events)
         self._say("refusal", delta.refusal, events)
         for position, call in enumerate(delta.tool_calls or ()):
-            self._call(call, position if call.index is None else call.index, events)
+            self._call(call, call.place(position), events)
         if delta.function_call is not None:
-            self._call(_Call(function=delta.function_call), 0, events)
+            self._call(CallPiece(function=delta.function_call), 0, events)
 
     def _say(self, kind: Kind, text: str | None, events: list[Event]) -> None:
         if not text:
@@ -172,10 +162,10 @@ class Reading:
             block = self._begin(Block(kind, len(self.blocks)), events)
         self._add(block, text, events)
 
-    def _call(self, call: _Call, index: int, events: list[Event]) -> None:
-        function = call.function or _Function()
+    def _call(self, call: CallPiece, index: int, events: list[Event]) -> None:
+        function = call.function or CalledFunction()
         block = self._calls.get(index)
-        if block is None or (call.id and function.name and call.id != block.id):  # some count all calls as the first
+        if block is None or call.begins_another(block.id):
             if not function.name:
                 raise PeerFault("the executor sent a tool call without a name", code="bad_stream")
             block = Block("call", len(self.blocks), call.id or "", function.name)

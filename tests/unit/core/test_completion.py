@@ -116,6 +116,24 @@ def test_pieces_of_tool_calls_are_joined_by_their_index() -> None:
     ]
 
 
+def test_calls_that_are_all_counted_as_the_first_are_told_apart_by_their_ids() -> None:
+    def begun(id: str, name: str) -> bytes:
+        return chunk({"tool_calls": [{"index": 0, "id": id, "function": {"name": name, "arguments": '{"x":'}}]})
+
+    more = chunk({"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]})
+    answer = folded(begun("a", "f"), more, begun("b", "f"), more, begun("c", "g"), more, chunk(finish="tool_calls"))
+    assert answer["choices"][0]["message"]["tool_calls"] == [
+        {"id": id, "type": "function", "function": {"name": name, "arguments": '{"x":1}'}}
+        for id, name in (("a", "f"), ("b", "f"), ("c", "g"))
+    ]
+
+
+def test_calls_without_end_are_a_fault() -> None:
+    many = [chunk({"tool_calls": [{"index": 0, "id": f"c{at}", "function": {"name": "f"}}]}) for at in range(2000)]
+    with pytest.raises(PeerFault, match="too many tool calls"):
+        folded(*many)
+
+
 def test_several_choices_are_kept_apart_and_in_order() -> None:
     answer = folded(
         chunk({"content": "b"}, index=1),
