@@ -133,6 +133,6 @@ def _floats(text: str, dimensions: int | None) -> tuple[float, ...]:
         floats = struct.unpack(f"<{len(packed) // FLOAT_BYTES}f", packed)
     except (ValueError, struct.error) as error:
         raise PeerFault("the executor sent a vector that is none", code="bad_stream") from error
-    if not floats or not math.isfinite(math.fsum(floats)) or dimensions not in (None, len(floats)):
+    if not floats or not all(map(math.isfinite, floats)) or dimensions not in (None, len(floats)):
         raise PeerFault("the executor sent a vector of another form than was asked", code="bad_stream")
     return floats

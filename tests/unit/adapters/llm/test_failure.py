@@ -85,6 +85,8 @@ def test_what_is_wrong_with_the_account_is_not_the_callers_fault(status: int) ->
         ({"retry-after": "999999999"}, 86_400),
         ({"retry-after": "-3"}, None),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": f"Wed, 21 Oct {10**20} 07:28:00 GMT"}, None),
+        ({"retry-after": f"Wed, 21 Oct 2015 07:28:00 +{10**20}"}, None),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
     ],
 )

@@ -112,6 +112,7 @@ GOOD = packed([1.0, 2.0])
         vector(0, packed([1.0])),
         vector(0, packed([1.0, float("nan")])),
         vector(0, packed([1.0, float("inf")])),
+        vector(0, packed([float("-inf"), float("inf")])),
         event(b"[]"),
     ],
 )
