@@ -63,6 +63,12 @@ def test_fields_that_act_on_the_operators_account_are_dropped() -> None:
     assert set(rewritten) == {"messages", "model", "stream", "stream_options", "top_k"}
 
 
+@pytest.mark.parametrize("name", ["models", "plugins", "n_predict"])
+def test_a_stranger_chooses_no_other_model_no_tools_of_the_provider_and_no_limit_above_ours(name: str) -> None:
+    rewritten = sent(openai.rewrite("chat", chat(max_tokens=5, **{name: ["dearest/model"]}), MODEL))
+    assert name not in rewritten
+
+
 @pytest.mark.parametrize("name", body.LIMITS)
 @pytest.mark.parametrize(("wanted", "given_"), [(50, 50), (100, 100), (101, 100)])
 def test_a_limit_is_lowered_and_never_raised(name: str, wanted: int, given_: int) -> None:
