@@ -50,8 +50,11 @@ class _ErrorText(Struct, frozen=True):
 class _Delta(Struct, frozen=True):
     content: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
+    """Another name of the same: some backends send both."""
     refusal: str | None = None
     tool_calls: msgspec.Raw = _NULL
+    function_call: msgspec.Raw = _NULL
 
 
 class _ChatChoice(Struct, frozen=True):
@@ -197,9 +200,10 @@ def _chat_words(data: bytes) -> Iterator[str]:
         return
     for choice in choices:
         delta = choice.delta
-        yield from (text for text in (delta.content, delta.reasoning_content, delta.refusal) if text)
-        if bytes(delta.tool_calls) != b"null":
-            yield bytes(delta.tool_calls).decode(errors="replace")
+        thought = delta.reasoning_content or delta.reasoning
+        yield from (text for text in (delta.content, thought, delta.refusal) if text)
+        called = (bytes(each) for each in (delta.tool_calls, delta.function_call))
+        yield from (each.decode(errors="replace") for each in called if each != b"null")
 
 
 def _completion_words(data: bytes) -> Iterator[str]:

@@ -53,6 +53,21 @@ def test_a_stream_without_end_mark_is_known_as_cut() -> None:
     assert not meter.ended
 
 
+@pytest.mark.parametrize(
+    ("delta", "text"),
+    [
+        ({"reasoning": "hm"}, "hm"),
+        ({"reasoning": "hm", "reasoning_content": "hm"}, "hm"),
+        ({"refusal": "no"}, "no"),
+        ({"function_call": {"name": "f"}}, '{"name": "f"}'),
+    ],
+)
+def test_all_that_a_model_writes_is_counted_once(delta: dict[str, object], text: str) -> None:
+    meter = Meter("chat")
+    passed = meter.feed(event(json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode()))
+    assert meter.text(len(passed)) == text
+
+
 def test_an_error_in_the_stream_asks_for_another_executor() -> None:
     with pytest.raises(RetryElsewhere):
         Meter("chat").feed(event(b'{"error": {"message": "out of memory"}}'))
