@@ -49,9 +49,13 @@ class Conversation:
         self._messages[-1]["content"] += shown + parts
 
     def assistant(self, text: str) -> None:
-        """What the model said."""
+        """What the model said; after a call, it belongs to the same message, since only its result may come next."""
         self._show()
-        self._messages.append({"role": "assistant", "content": text})
+        last = self._messages[-1] if self._messages else {}
+        if "tool_calls" in last:
+            last["content"] = (last["content"] or "") + text
+        else:
+            self._messages.append({"role": "assistant", "content": text})
 
     def call(self, id: str, name: str, arguments: str) -> None:
         """A call of the model, in the same message as what it said and called just before."""

@@ -46,3 +46,16 @@ def test_pictures_of_tools_come_after_all_results_and_before_what_is_said_next()
         {"role": "user", "content": [text_part("From 1:"), image_part("data:,1")]},
         {"role": "assistant", "content": "Nice."},
     ]
+
+
+def test_what_is_said_after_a_call_stands_beside_it_so_that_its_result_can_follow() -> None:
+    talk = Conversation()
+    talk.user([text_part("Hello")])
+    talk.call("c1", "f", "{}")
+    talk.assistant("Let me see.")
+    talk.assistant(" Soon.")
+    talk.result("c1", [text_part("1")])
+    talk.assistant("It is 1.")
+    _, called, result, said = talk.messages()
+    assert (called["content"], len(called["tool_calls"])) == ("Let me see. Soon.", 1)
+    assert (result["role"], said) == ("tool", {"role": "assistant", "content": "It is 1."})
