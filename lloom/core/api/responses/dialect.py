@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
+from lloom.core.api import affinity
 from lloom.core.api.chat import parse
 from lloom.core.api.openai import OpenAI
 from lloom.core.api.reading import renamed
@@ -35,6 +36,8 @@ class Responses(OpenAI):
         chat = msgspec.json.encode(requests.chat(asked, box))
         with renamed(NAMES):
             request = parse(chat)
+        if asked.prompt_cache_key:
+            request = replace(request, affinity=affinity.named(asked.prompt_cache_key))
         return ResponseAsked(request, Form(request_id, asked, box))
 
 

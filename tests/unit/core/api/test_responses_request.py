@@ -232,6 +232,13 @@ def test_a_schema_for_the_text_is_passed_on() -> None:
     assert chat(text={"format": {"type": "text"}, "verbosity": "low"}) == chat()
 
 
+def test_requests_of_one_cache_key_belong_together() -> None:
+    mine = request(prompt_cache_key="mine").affinity
+    assert mine
+    assert mine == request(prompt_cache_key="mine", input="Something else.").affinity
+    assert mine != request(prompt_cache_key="yours").affinity
+
+
 @pytest.mark.parametrize(
     "field",
     [
