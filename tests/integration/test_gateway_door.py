@@ -135,6 +135,12 @@ async def test_without_a_key_health_tells_no_more_than_that(gateway: Running) ->
     assert (await gateway.get("/health", bearer("wrong"))).status == 401
 
 
+async def test_who_has_a_key_may_come_through_a_proxy_that_hands_on_its_own_name(gateway: Running) -> None:
+    head = "GET /v1/models HTTP/1.1\nhost: llm.example.org"
+    assert (await gateway.http(f"{head}\n{bearer('ecila')}")).status == 200
+    assert (await gateway.http(head)).status == 401
+
+
 async def test_metrics_are_for_the_keys_that_may_see_them(gateway: Running) -> None:
     assert (await gateway.get("/metrics")).status == 401
     assert (await gateway.get("/metrics", bearer("ecila"))).error["code"] == "forbidden"
@@ -261,7 +267,8 @@ async def test_a_page_of_a_named_origin_may_ask_after_its_preflight(gateway: Run
     assert preflight.headers["access-control-allow-private-network"] == "true"
     reply = await gateway.ask("origin: https://app.example", bearer("ecila"), stream=True)
     assert (reply.status, reply.headers["access-control-allow-origin"]) == (200, "https://app.example")
-    assert "x-request-id" in reply.headers["access-control-expose-headers"]
+    shown = {name.strip() for name in reply.headers["access-control-expose-headers"].split(",")}
+    assert {name for name in reply.headers if name.startswith(("x-lloom-", "x-request"))} <= shown
     refused = await gateway.ask("origin: https://app.example")
     assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, "https://app.example")
 

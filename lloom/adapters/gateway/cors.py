@@ -8,9 +8,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 _SHOWN: Final = (
+    "idempotent-replayed",
+    "request-id",
     "retry-after",
     "x-lloom-attempts",
     "x-lloom-executor",
+    "x-lloom-routing",
     "x-request-id",
     *(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")),
 )
