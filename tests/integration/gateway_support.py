@@ -120,6 +120,10 @@ class ScriptedRouter:
             (OTHER, offer("small")),
         ]
 
+    async def offers(self, model: str) -> list[ModelOffer]:
+        meant = "small" if model == "nick" else model
+        return [offer for _, offer in await self.models() if offer.id == meant]
+
 
 def offer(name: str, **fields: Any) -> ModelOffer:
     base: dict[str, Any] = {"context": 2048, "max_output": 512, "parallel": 1, "encoding": "o200k_base", "backend": "b"}

@@ -196,6 +196,8 @@ async def test_the_official_client_counts_tokens(client: anthropic.AsyncAnthropi
     one = await client.messages.count_tokens(**asked)
     more = await client.messages.count_tokens(**asked, system="Be brief.", tools=[TOOL])
     assert 0 < one.input_tokens < more.input_tokens
+    by_alias = await client.messages.count_tokens(**{**asked, "model": "nick"})
+    assert by_alias.input_tokens == one.input_tokens
     with pytest.raises(anthropic.NotFoundError):
         await client.messages.count_tokens(**{**asked, "model": "nobody/has-it"})
     with pytest.raises(anthropic.BadRequestError, match="messages"):

@@ -207,6 +207,8 @@ async def test_an_alias_is_answered_by_what_it_stands_for_and_says_so() -> None:
         reply = await net.http.ask(model="gpt-4o")
         assert (reply.status, reply.json["model"]) == (200, "m")
         assert reply.headers["x-lloom-routing"].startswith("policy=cheapest; score=")
+        assert [offer.id for offer in await net.router.offers("gpt-4o")] == ["m"]
+        assert await net.router.offers("gpt-5") == []
 
 
 async def test_one_session_stays_with_one_executor() -> None:

@@ -70,7 +70,7 @@ class Gateway:
                     _route(path, "POST", endpoint.Endpoint(dialect, backend, settings, self.metrics))
                     for path, dialect in DIALECTS.items()
                 ),
-                *(_route(path, "POST", Counting(form, backend.models, settings)) for path, form in FORMS.items()),
+                *(_route(path, "POST", Counting(form, backend.offers, settings)) for path, form in FORMS.items()),
                 *(_route("/v1/responses/{id:path}", method, _no_response) for method in ("GET", "POST", "DELETE")),
                 _route("/v1/models", "GET", self._models),
                 _route("/v1/models/{id:path}", "GET", self._model),

@@ -13,12 +13,12 @@ from lloom.adapters.gateway.exchange import Exchange
 from lloom.core import tokens
 from lloom.core.api import anthropic, responses
 from lloom.core.api.reading import model_id, unknown_model
-from lloom.core.identity import NodeId
 from lloom.core.offer import ModelOffer
 from lloom.core.payment.counting import known
 from lloom.core.settings import GatewaySettings
 
-Models = Callable[[], Awaitable[list[tuple[NodeId, ModelOffer]]]]
+Offers = Callable[[str], Awaitable[list[ModelOffer]]]
+"""The offers of a model, or of what it stands for here, by its canonical id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ FORMS: Final = {
 class Counting:
     """Counts by the encoding that executors of the model count with."""
 
-    def __init__(self, form: Form, models: Models, settings: GatewaySettings) -> None:
+    def __init__(self, form: Form, offers: Offers, settings: GatewaySettings) -> None:
         self._form = form
-        self._models = models
+        self._offers = offers
         self._settings = settings
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -49,10 +49,10 @@ class Counting:
         body = await exchange.body(self._settings.max_body, self._settings.body_seconds)
         asked = self._form.prompt(body)
         model = model_id(asked["model"])
-        encoding = next((offer.encoding for _, offer in await self._models() if offer.id == model), None)
-        if encoding is None:
+        offers = await self._offers(model)
+        if not offers:
             raise unknown_model(model)
-        count = await asyncio.to_thread(_count, asked, known(encoding))
+        count = await asyncio.to_thread(_count, asked, known(offers[0].encoding))
         await exchange.reply(200, msgspec.json.encode({**self._form.beside, "input_tokens": count}), [])
 
 

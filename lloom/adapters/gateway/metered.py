@@ -30,6 +30,7 @@ class Backend(Router, Protocol):
     """What is needed of `lloom.adapters.routing.router.Router`."""
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]: ...
+    async def offers(self, model: str) -> list[ModelOffer]: ...
     async def explain(self, request: ApiRequest) -> list[Verdict]: ...
     def reputation(self, executor: NodeId) -> float: ...
 
@@ -67,6 +68,11 @@ class Metered:
         found = await self._router.models()
         allowance: Allowance | None = VISIT.get().allowance
         return found if allowance is None else [each for each in found if allowance.allows(each[1].id)]
+
+    async def offers(self, model: str) -> list[ModelOffer]:
+        """Those of a model that the visitor may ask; none of any other."""
+        allowance: Allowance | None = VISIT.get().allowance
+        return await self._router.offers(model) if allowance is None or allowance.allows(model) else []
 
     def reputation(self, executor: NodeId) -> float:
         """See `Router`."""

@@ -116,7 +116,7 @@ class Finder:
         """
         try:
             async with asyncio.timeout_at(deadline):
-                offered = [each for name in await self._names(model) if (each := await self._offered(name)).candidates]
+                offered = [each for name in await self.names(model) if (each := await self._offered(name)).candidates]
                 if not offered:
                     raise await self._missing(model)
         except TimeoutError:
@@ -146,7 +146,7 @@ class Finder:
         found = await self._directory.anew(offered.model)
         return Offered(offered.plan, offered.model, found.candidates)
 
-    async def _names(self, model: str) -> list[str]:
+    async def names(self, model: str) -> list[str]:
         """What `model` stands for, in order of preference; of a pattern's models those first that most executors offer."""
         meant = self._aliases.get(model)
         if meant is None:
@@ -171,7 +171,7 @@ class Finder:
     async def _missing(self, model: str) -> RetryElsewhere | CallerFault:
         """Why nobody serves `model`."""
         soon = self._plans.of(model).settings.negative_seconds
-        for name in await self._names(model):
+        for name in await self.names(model):
             found = await self._directory.candidates(name)
             if found.announced:
                 reasons = "; ".join(found.problems) or "their offers have expired"

@@ -72,3 +72,8 @@ class Router:
     async def models(self) -> list[tuple[NodeId, ModelOffer]]:
         """Every model of every executor that could be asked."""
         return await self._directory.models()
+
+    async def offers(self, model: str) -> list[ModelOffer]:
+        """Every offer of `model` (canonical), or of what it stands for here, in order of preference."""
+        names, offered = await self.finder.names(model), await self.models()
+        return [offer for name in names for _, offer in offered if offer.id == name]
