@@ -120,12 +120,15 @@ class Allowance:
             raise unknown_model(model)
         if self._tokens is not None and (wait := self._tokens.wait(tokens, now)):
             raise LimitReached(
-                f"This key may use {self._tokens.capacity} tokens a minute; this request takes about {tokens}.",
+                f"This key may use {self._tokens.capacity} tokens a minute, and this request takes about {tokens}.",
                 retry_after=wait,
             )
         for limit, days in ((self.terms.tokens_per_day, 1), (self.terms.tokens_per_month, MONTH)):
             if limit is not None and (wait := self._budget.wait(tokens, limit, days, wall)):
-                text = f"This key may use {limit} tokens in {'a day' if days == 1 else f'{days} days'}, and has, about."
+                text = (
+                    f"This key may use {limit} tokens in {'a day' if days == 1 else f'{days} days'}, and this request, which "
+                    f"takes about {tokens}, does not fit into what is left of them."
+                )
                 raise LimitReached(text, code="insufficient_quota", retry_after=wait)
         self._budget.reserve(tokens)
         if self._tokens is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -210,6 +211,11 @@ def _check_backends(settings: Settings) -> None:
         )
     offered: dict[str, str] = {}
     for name, backend in settings.llm.items():
+        if isinstance(backend, OpenAIBackend | LiteLLMBackend) and "@" in _authority(backend.base_url or ""):
+            raise ConfigError(
+                f"llm.{name}.base_url: addresses are logged, so there is no password in one; put it into the variable that "
+                f"llm.{name}.key_env names"
+            )
         if not backend.models:
             raise ConfigError(
                 f"llm.{name}.models: say what it serves, for instance '+llm.{name}.models={{qwen3-8b:{{context:32768}}}}'"
@@ -238,6 +244,11 @@ def _ids(where: str, key: str, terms: Model | None, listing: bool) -> list[str]:
     if terms is not None and terms.max_output and terms.context and terms.max_output > terms.context:
         raise ConfigError(f"{where}: max_output ({terms.max_output}) does not fit into context ({terms.context})")
     return ids if terms is not None else []
+
+
+def _authority(url: str) -> str:
+    """Host and port, and who logs in there (RFC 3986, 3.2)."""
+    return re.split(r"[/?#]", url.partition("://")[2])[0]
 
 
 def is_server(url: str) -> bool:

@@ -100,6 +100,7 @@ def test_a_budget_of_a_day_is_there_again_at_midnight(wanted: int) -> None:
     key = allowance({20_000: 950}, tokens_per_day=1000)
     error = refused(lambda: key.reserve("m", wanted, 0.0, NOON))
     assert (error.code, error.retry_after) == ("insufficient_quota", DAY / 2)
+    assert f"takes about {wanted}" in str(error)
     key.reserve("m", 50, 0.0, NOON)
     refused(lambda: key.reserve("m", 1, 0.0, NOON))
     key.settle(50, 0, 0.0, NOON)

@@ -52,6 +52,12 @@ def test_a_backend_without_models_says_how_to_name_one() -> None:
     assert "+llm.vllm.models=" in refused("role=executor llm=vllm", llm__vllm__models={})
 
 
+def test_an_address_of_a_backend_holds_no_password() -> None:
+    told = refused("role=executor llm=vllm", llm__vllm__base_url="http://me:secret@10.0.0.1:8000/v1")
+    assert "llm.vllm.base_url" in told
+    assert "secret" not in told
+
+
 @pytest.mark.parametrize(
     ("models", "told"),
     [
