@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,24 +36,27 @@ class Agent:
 
     def do(self, words: list[str], task: str, **env: str) -> str:
         """What it prints to its user, when its task has come by standard input."""
-        found = subprocess.run(
-            [self._program, *words],
-            input=task,
-            capture_output=True,
-            text=True,
-            cwd=self.work,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self.home),
-                "LANG": "C.UTF-8",
-                "HTTP_PROXY": NOWHERE,
-                "HTTPS_PROXY": NOWHERE,
-                "NO_PROXY": "127.0.0.1",
-                **env,
-            },
-            timeout=150,
-            check=False,
-        )
+        # Their sockets need a short path.
+        with tempfile.TemporaryDirectory(prefix="la-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
+            found = subprocess.run(
+                [self._program, *words],
+                input=task,
+                capture_output=True,
+                text=True,
+                cwd=self.work,
+                env={
+                    "PATH": os.environ["PATH"],
+                    "HOME": str(self.home),
+                    "TMPDIR": scratch,
+                    "LANG": "C.UTF-8",
+                    "HTTP_PROXY": NOWHERE,
+                    "HTTPS_PROXY": NOWHERE,
+                    "NO_PROXY": "127.0.0.1",
+                    **env,
+                },
+                timeout=150,
+                check=False,
+            )
         assert found.returncode == 0, found.stdout + found.stderr
         return found.stdout
 
