@@ -17,12 +17,12 @@ Key = tuple[str, str, bytes]
 """Whose (the name of the gateway's key), of which endpoint, and what the caller calls it."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Kept(Generic[T]):
     digest: bytes
     until: float
-    answer: T | None = None
-    size: int = 0
+    answer: T
+    size: int
 
 
 class Replays(Generic[T]):
@@ -33,7 +33,10 @@ class Replays(Generic[T]):
         """Bytes of an answer that is kept: no single one drives out all others."""
         self._limit = limit
         self._seconds = seconds
+        self._made: dict[Key, bytes] = {}
+        """Digests of the requests whose answers are being made."""
         self._kept: OrderedDict[Key, _Kept[T]] = OrderedDict()
+        """In the order in which they end."""
         self._size = 0
 
     def begin(self, key: Key, digest: bytes, now: float) -> T | None:
@@ -43,32 +46,32 @@ class Replays(Generic[T]):
         """
         self._expire(now)
         found = self._kept.get(key)
-        if found is None:
-            self._kept[key] = _Kept(digest, float("inf"))
+        known = self._made.get(key) if found is None else found.digest
+        if known is None:
+            self._made[key] = digest
             return None
-        if found.digest != digest:
+        if known != digest:
             message = "This Idempotency-Key was used for another request; choose a new one for each."
             raise CallerFault(message, status=409, code="idempotency_key_reused")
-        if found.answer is None:
+        if found is None:
             message = "The request with this Idempotency-Key is still being answered; ask again in a moment."
             raise CallerFault(message, status=409, code="idempotency_key_in_use")
         return found.answer
 
     def keep(self, key: Key, answer: T, size: int, now: float) -> None:
         """The answer that was made, of `size` bytes."""
-        kept = self._kept[key]
-        kept.answer, kept.size, kept.until = answer, size, now + self._seconds
+        self._kept[key] = _Kept(self._made.pop(key), now + self._seconds, answer, size)
         self._size += size
-        self._kept.move_to_end(key)
         self._expire(now)
 
     def forget(self, key: Key) -> None:
         """There is no answer: who asks again is answered anew."""
-        self._size -= self._kept.pop(key).size
+        del self._made[key]
 
     def _expire(self, now: float) -> None:
-        """Those that were kept stand in the order in which they end; those that are being made stay."""
-        for key in [key for key, kept in self._kept.items() if kept.answer is not None]:
-            if self._kept[key].until > now and self._size <= self._limit:
+        while self._kept:
+            oldest = next(iter(self._kept.values()))
+            if oldest.until > now and self._size <= self._limit:
                 break
-            self.forget(key)
+            self._size -= oldest.size
+            self._kept.popitem(last=False)

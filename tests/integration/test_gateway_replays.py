@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from lloom.adapters.gateway import Guests
+from lloom.core.allowance import Allowance
 from lloom.core.errors import RetryElsewhere
+from lloom.core.settings import GatewayKey
+from lloom.core.token import digest
 from tests.integration.gateway_support import (
     FIRST,
     Running,
@@ -29,6 +33,18 @@ async def test_who_asks_again_gets_the_same_answer_and_nobody_works_twice(fields
         assert "idempotent-replayed" not in first.headers
         assert again.headers["x-lloom-executor"] == first.headers["x-lloom-executor"]
         assert len(gateway.router.requests) == 1
+
+
+async def test_an_answer_that_is_given_again_bears_the_name_and_the_limits_of_who_asks_again() -> None:
+    alice = Allowance("alice", GatewayKey(sha256=digest(b"secret").hex(), requests_per_minute=9), {}, 0.0)
+    async with running(guests=Guests([alice], "own")) as gateway:
+        shown = (KEY, "authorization: Bearer secret")
+        first, again = [await gateway.ask(*shown, f"x-request-id: {name}") for name in ("one", "two")]
+        assert (first.headers["x-request-id"], again.headers["x-request-id"]) == ("one", "two")
+        assert again.headers["idempotent-replayed"] == "true"
+        assert [each.headers["x-ratelimit-remaining-requests"] for each in (first, again)] == ["8", "7"]
+        other = await gateway.ask(KEY, "authorization: Bearer own")
+        assert "idempotent-replayed" not in other.headers
 
 
 async def test_another_request_under_the_key_is_refused_and_another_key_is_another_request() -> None:

@@ -26,6 +26,26 @@ class Gone(Exception):
     """Raised when the caller closed the connection: there is nobody to answer."""
 
 
+class Sent:
+    """An answer as it was sent, as long as it has at most `limit` bytes; without the headers that only its own exchange bears."""
+
+    __slots__ = ("_limit", "body", "headers", "status")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.status = 0
+        self.headers: Headers = []
+        self.body: bytearray | None = bytearray()
+        """None: it was too long."""
+
+    def add(self, data: bytes) -> None:
+        """More of the body."""
+        if self.body is not None and len(self.body) + len(data) <= self._limit:
+            self.body += data
+        else:
+            self.body = None
+
+
 class Exchange:
     """A request and the answer to it, which is either one `reply`, or `begin`, `write` …, `end`; errors in `dialect`."""
 
@@ -34,6 +54,7 @@ class Exchange:
         "_dialect",
         "_receive",
         "_send",
+        "_sent",
         "_writing",
         "also",
         "failed",
@@ -57,6 +78,7 @@ class Exchange:
         self._dialect = dialect
         self._receive = receive
         self._send = send
+        self._sent: Sent | None = None
         self._boundary = True
         self._writing = False
 
@@ -97,35 +119,20 @@ class Exchange:
             raise Gone
         await task
 
-    def recorded(self, limit: int) -> list[dict[str, Any]]:
-        """Filled from now on with what is sent; emptied for good once that is over `limit` bytes."""
-        sent: list[dict[str, Any]] = []
-        send, size = self._send, 0
+    def recorded(self, limit: int) -> Sent:
+        """Filled from now on with what is sent, up to `limit` bytes."""
+        self._sent = Sent(limit)
+        return self._sent
 
-        async def both(message: Any) -> None:
-            nonlocal size
-            size += len(message.get("body", b""))
-            if size <= limit:
-                sent.append(message)
-            else:
-                sent.clear()
-            await send(message)
-
-        self._send = both
-        return sent
-
-    async def repeat(self, sent: list[dict[str, Any]]) -> None:
+    async def repeat(self, sent: Sent) -> None:
         """The answer that was `recorded` at another exchange; a header says so."""
-        start, *rest = sent
-        self.status = start["status"]
-        await self._send({**start, "headers": [*start["headers"], (b"idempotent-replayed", b"true")]})
-        for message in rest:
-            await self._send(message)
+        await self._start(sent.status, [*sent.headers, (b"idempotent-replayed", b"true")])
+        await self._pass(bytes(sent.body or b""))
 
     async def reply(self, status: int, body: bytes, headers: Headers, kind: tuple[bytes, bytes] = _JSON) -> None:
         """The whole answer at once."""
         await self._start(status, [kind, (b"content-length", b"%d" % len(body)), *headers])
-        await self._send({"type": "http.response.body", "body": body})
+        await self._pass(body)
 
     async def begin(self, headers: Headers) -> None:
         """A stream of events begins."""
@@ -136,7 +143,7 @@ class Exchange:
         if not data:
             return
         self._writing = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._pass(data, more=True)
         self._writing = False
         self._boundary = data.endswith((b"\n\n", b"\r\n\r\n"))
         self.written_at = asyncio.get_running_loop().time()
@@ -149,7 +156,7 @@ class Exchange:
     async def end(self, data: bytes) -> None:
         """The last events of the stream, whole ones."""
         gap = b"" if self._boundary else b"\n\n"
-        await self._send({"type": "http.response.body", "body": gap + data})
+        await self._pass(gap + data)
 
     async def fail(self, failure: Failure) -> None:
         """Says what went wrong: as a reply, or as the last event of a stream that has begun."""
@@ -161,8 +168,15 @@ class Exchange:
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.status = status
+        if self._sent is not None:
+            self._sent.status, self._sent.headers = status, headers
         named = [*headers, *self.also(), (self._dialect.id_header, self.request_id)]
         await self._send({"type": "http.response.start", "status": status, "headers": named})
+
+    async def _pass(self, body: bytes, *, more: bool = False) -> None:
+        if self._sent is not None:
+            self._sent.add(body)
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _next(self, seconds: float) -> dict[str, Any]:
         try:

@@ -7,9 +7,9 @@ import contextlib
 import hashlib
 import re
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
-from lloom.adapters.gateway.exchange import Exchange
+from lloom.adapters.gateway.exchange import Exchange, Sent
 from lloom.core.errors import CallerFault
 from lloom.core.replays import Replays
 from lloom.core.settings import GatewaySettings
@@ -17,9 +17,8 @@ from lloom.core.settings import GatewaySettings
 HEADER: Final = b"idempotency-key"
 _KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 _OK: Final = 200
-
-Sent = list[dict[str, Any]]
-"""The ASGI messages of an answer."""
+_BESIDES: Final = 1024
+"""Bytes that are kept beside a body, about: its headers, the key."""
 
 
 class Replaying:
@@ -50,8 +49,7 @@ class Replaying:
         except BaseException:
             self._replays.forget(key)
             raise
-        size = sum(len(message.get("body", b"")) for message in sent)
-        if sent and exchange.status == _OK:
-            self._replays.keep(key, sent, size, clock())
+        if sent.status == _OK and sent.body is not None:
+            self._replays.keep(key, sent, len(sent.body) + _BESIDES, clock())
         else:
             self._replays.forget(key)
