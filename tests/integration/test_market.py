@@ -24,9 +24,10 @@ from market_support import (
 )
 from payables_support import FakeContract
 
+from lloom.core.completion import Fold
 from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import Done
-from lloom.core.offer import Payment
+from lloom.core.offer import ModelOffer, Payment
 from lloom.core.payment.voucher import read
 from lloom.core.receipt import Status
 from lloom.core.routing.filters import pays_nobody
@@ -203,6 +204,46 @@ async def test_an_executor_that_failed_is_paid_for_its_part_and_the_next_may_cos
         assert (
             2 * (sale.request.max_input_tokens + sale.request.max_output_tokens) * TOKEN_COST <= sale.request.max_cost
         )
+
+
+class Continuing(Seller):
+    """It goes on with what another one began."""
+
+    def _model(self, name: str) -> ModelOffer:
+        return msgspec.structs.replace(super()._model(name), features=("prefill",))
+
+
+@pytest.mark.parametrize("folded", [False, True], ids=["streamed", "plain"])
+@pytest.mark.parametrize("when", ["at once", "when cancelled"])
+async def test_whoever_goes_on_is_paid_for_a_prompt_too(path: Path, when: str, folded: bool) -> None:
+    """However short what is left of the answer, and whether or not the first one's receipt is here."""
+
+    async def breaks(sale: Sale) -> None:
+        await sale.send(WORD, WORD, b"data: nonsense\n\n")
+        try:
+            if when == "when cancelled":
+                await asyncio.Event().wait()
+        finally:
+            sale.bill(sale.receipt(sale.request.max_input_tokens, 2, status=Status.CANCELLED))
+
+    bad, good = Continuing(breaks, price=PRICE), Continuing(price=2 * PRICE)
+    async with listening(bad, good), buying(path, bad, good) as buyer:
+        messages = [{"role": "user", "content": "word " * 300}]
+        answer = await buyer.router.ask(request(max_tokens=20, messages=messages))
+        if folded:
+            await answer.folded(Fold)
+        else:
+            assert b"".join([data async for data in answer]).count(b" hello") == 6
+        await buyer.bank.settled(2)
+        assert buyer.problems == ["", ""]
+        first, second = bad.sales[0].request, good.sales[0].request
+        assert second.max_output_tokens == 18
+        assert first.max_input_tokens < second.max_input_tokens < first.max_input_tokens + 20
+        assert second.max_cost == 2 * (second.max_input_tokens + 18) * TOKEN_COST
+        for seller in (bad, good):
+            payable = buyer.lane(seller).payable
+            assert (payable.grants, payable.accepted) == ({}, seller.book.charged)
+            assert payable.signed <= payable.accepted + PER_EXECUTOR
 
 
 async def test_an_answer_without_a_receipt_is_asked_for_once_and_then_holds_no_money(path: Path) -> None:

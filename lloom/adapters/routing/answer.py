@@ -142,7 +142,7 @@ class Answer:
 
     async def _begin_anew(self, error: RetryElsewhere) -> None:
         logger.info("{} failed within its answer; it is asked for elsewhere: {}", checksum(self.executor), error)
-        self._attempts.begin_anew()
+        self._attempts.begin_anew(as_new=self._one_more())
         self._began(await self._attempts.next(self._request))
         self.first = self._seen(self._attempt.first)
 
@@ -189,7 +189,7 @@ class Answer:
             return block
 
     def _one_more(self) -> bool:
-        """Whether another executor may be asked to go on; if so, that counts."""
+        """Whether `routing.continuations` allows for one more part; each is paid for like a request of its own."""
         self._continuations += 1
         return self._continuations <= self._attempts.settings.continuations
 

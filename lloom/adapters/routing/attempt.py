@@ -26,7 +26,7 @@ from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.outcomes import Failure, Outcomes
 from lloom.core.routing.pace import Pace
 from lloom.core.settings import RoutingSettings
-from lloom.core.sse import DONE, Splitter, payload
+from lloom.core.sse import Splitter, payload
 
 _MAX_HEAD: Final = 1024 * 1024
 """Bytes held back while nothing that counts as content is among them."""
@@ -177,19 +177,15 @@ class Attempt:
         splitter, record, head, finished = Splitter(), Record(choices), bytearray(), False
         while (data := await stream.receive()) is not None:
             self._take(data)
-            record.feed(data)
-            record.check()
             head += data
             if len(head) > _MAX_HEAD:
                 raise PeerFault("the executor sends everything but content", code="bad_stream")
-            for event in splitter.feed(data):
-                chunk = payload(event)
-                if not chunk or chunk == DONE:
-                    continue
+            for chunk in filter(None, map(payload, splitter.feed(record.feed(data)))):
                 if has_content(chunk):
                     self.first = bytes(head)
                     return
                 finished = finished or finishes(chunk)
+            record.check()
         if not finished:
             raise PeerFault("the executor ended without an answer", code="empty_answer")
         self.first = bytes(head)

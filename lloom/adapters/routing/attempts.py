@@ -86,13 +86,20 @@ class Attempts:
         raise _failed(failures)
 
     def go_on(self, model: str) -> None:
-        """The attempts that follow are made with another prompt, at `model` only; what those before cost still counts."""
-        self._tab = self._tab.another_prompt()
+        """The attempts that follow are made with another prompt, at `model` only, and may cost what that one may.
+
+        The text that is there is paid for, and no part of what is ordered now; but its executor's prompt has to be paid again.
+        """
+        self._tab = Tab()
         self._options = self._all.of(model)
 
-    def begin_anew(self) -> None:
-        """Those that follow are made with the request as it came, at all that it may be sent to."""
-        self._tab = self._tab.another_prompt()
+    def begin_anew(self, *, as_new: bool) -> None:
+        """Those that follow are made with the request as it came, at all that it may be sent to.
+
+        `as_new`: they may cost as much as a request; else what those before them cost is taken from that.
+        """
+        if as_new:
+            self._tab = Tab()
         self._options = self._all
 
     async def _hedged(self, chosen: Choice, request: ApiRequest) -> Attempt:

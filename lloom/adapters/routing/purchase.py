@@ -18,16 +18,12 @@ LONG_BYTES: Final = 16 * 1024
 
 
 class Tab:
-    """What one caller's request has cost so far, over all attempts, by the domain and token that it was paid in."""
+    """What attempts at one prompt have cost so far, by the domain and token that it was paid in: all of them share a ceiling."""
 
-    def __init__(self, spent: Counter[tuple[int, bytes, bytes]] | None = None) -> None:
+    def __init__(self) -> None:
         self.prompts: dict[str, int] = {}
         """Tokens of the prompt by encoding: it is counted once."""
-        self.spent = Counter() if spent is None else spent
-
-    def another_prompt(self) -> Tab:
-        """The tab of further attempts with another prompt: what was spent is spent."""
-        return Tab(self.spent)
+        self.spent: Counter[tuple[int, bytes, bytes]] = Counter()
 
 
 class Purchase:
