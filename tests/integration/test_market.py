@@ -24,9 +24,10 @@ from market_support import (
 )
 from payables_support import FakeContract
 
+from lloom.adapters.bridge import Stream
 from lloom.core.completion import Fold
 from lloom.core.errors import RetryElsewhere
-from lloom.core.messages import Done
+from lloom.core.messages import Done, LaneCall
 from lloom.core.offer import ModelOffer, Payment
 from lloom.core.payment.voucher import read
 from lloom.core.receipt import Status
@@ -244,6 +245,54 @@ async def test_whoever_goes_on_is_paid_for_a_prompt_too(path: Path, when: str, f
             payable = buyer.lane(seller).payable
             assert (payable.grants, payable.accepted) == ({}, seller.book.charged)
             assert payable.signed <= payable.accepted + PER_EXECUTOR
+
+
+async def test_a_caller_that_leaves_while_somebody_goes_on_leaves_no_promise(path: Path) -> None:
+    hung = asyncio.Event()
+
+    async def breaks(sale: Sale) -> None:
+        await sale.send(WORD)
+        raise RetryElsewhere("no memory left", code="backend_failed")
+
+    async def hangs(sale: Sale) -> None:
+        hung.set()
+        await asyncio.Event().wait()
+
+    bad, other = Continuing(breaks, price=PRICE), Continuing(hangs, price=2 * PRICE)
+    async with listening(bad, other), buying(path, bad, other) as buyer:
+        answer = await buyer.router.ask(request())
+        reading = asyncio.create_task(answer.read())
+        await hung.wait()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await answer.close()
+        for seller in (bad, other):
+            lane = buyer.lane(seller)
+            await until(lambda lane=lane: not lane.purchases)
+            assert (lane.payable.grants, lane.payable.accepted) == ({}, 0)
+            assert not buyer.outcomes.load((seller.address, seller.endpoint, "m"))
+
+
+async def test_a_caller_that_leaves_while_a_lane_is_opened_leaves_the_lane(path: Path) -> None:
+    asked, gate = asyncio.Event(), asyncio.Event()
+
+    class Slow(Seller):
+        async def handle(self, stream: Stream) -> None:
+            if isinstance(stream.call, LaneCall):
+                asked.set()
+                await gate.wait()
+            await super().handle(stream)
+
+    seller = Slow()
+    async with listening(seller), buying(path, seller) as buyer:
+        asking = asyncio.create_task(ask(buyer))
+        await asked.wait()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert not buyer.outcomes.load((seller.address, seller.endpoint, "m"))
+        gate.set()
+        await ask(buyer)
+        assert (seller.lane_calls, len(seller.sales)) == (1, 1)
 
 
 async def test_an_answer_without_a_receipt_is_asked_for_once_and_then_holds_no_money(path: Path) -> None:
