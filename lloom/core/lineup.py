@@ -2,7 +2,7 @@
 
 The keys of `models` in YAML are ids of the network, or patterns over what the backend calls its models: `*`, `openai/*`. A
 pattern offers every chat model that fits and that no id names already; of several the longest decides. null offers nothing.
-What an id leaves out, the pattern that fits says for it.
+Context, max_output and features that an id leaves out, the pattern that fits says for it; the rest it says itself.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def nobody_fits(misfits: Mapping[NodeId, Misfit], request: ApiRequest) -> Nobody
 
 def _unfit(terms: ModelOffer, request: ApiRequest) -> Misfit | None:
     if request.operation not in terms.operations:
-        return Misfit("operation", f"that do not do {request.operation}")
+        return Misfit("operation", f"without {request.operation}")
     lacking = sorted(request.features - set(terms.features))
     if lacking:
         return Misfit("features", f"without {', '.join(lacking)}")
