@@ -21,7 +21,7 @@ TEXT = (ROOT / "README.md").read_text()
 def commands(program: str) -> Iterator[list[str]]:
     """The words after `program` in each line of the README's shell examples."""
     for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             found = re.search(rf"(?:^|\| ){re.escape(program)} (.*?)(?:\s+#.*)?$", line)
             if found:
                 yield shlex.split(found[1])
