@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import pytest
 
 from lloom.adapters.bridge import Connection, Link, Listener, Service, Stream, dial
 from lloom.adapters.gateway import Gateway, Health, Server
@@ -29,7 +30,7 @@ from lloom.core.reputation.inspection import KEY_BYTES, Inspection
 from lloom.core.reputation.reputations import Reputations
 from lloom.core.routing.outcomes import Outcomes
 from lloom.core.routing.plans import Plans
-from lloom.core.sse import Splitter, payload
+from lloom.core.sse import Splitter, event, payload
 from tests.integration import gateway_support
 from tests.integration.bridge_support import NETWORK, certificate, settings, until
 from tests.integration.gateway_support import DONE, FIRST, REST, Reply, Running, ScriptedRouter, ask
@@ -293,6 +294,51 @@ async def test_after_content_the_error_comes_in_band_and_nobody_else_is_asked() 
             error = msgspec.json.decode(payload(Splitter().feed(reply.body)[-1]))["error"]
             assert error["code"] == code
             assert good.bodies == []
+
+
+def said(stream: Stream, text: str, finish: str | None = None) -> bytes:
+    """A chunk of the operation that is asked for."""
+    assert isinstance(stream.call, ModelCall)
+    what: dict[str, Any] = {"text": text} if stream.call.operation == "completions" else {"delta": {"content": text}}
+    choice = {"index": 0, **what, "finish_reason": finish}
+    return event(msgspec.json.encode({"id": text, "created": 1, "model": "m", "choices": [choice]}))
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "head", "ends"),
+    [
+        ("chat/completions", {"stream_options": {"include_usage": True}}, b'"id":"Once "', b"data: [DONE]"),
+        ("completions", {"messages": None, "prompt": "hi"}, b'"id":"Once "', b"data: [DONE]"),
+        ("messages", {"max_tokens": 50}, b"event: message_start", b"event: message_stop"),
+        ("responses", {"messages": None, "input": "hi"}, b"event: response.created", b"event: response.completed"),
+    ],
+    ids=["chat", "completions", "messages", "responses"],
+)
+async def test_in_every_dialect_an_answer_of_two_executors_is_one(
+    path: str, fields: dict[str, Any], head: bytes, ends: bytes
+) -> None:
+    async def begins(_: Worker, stream: Stream) -> None:
+        await stream.send(said(stream, "Once ") + said(stream, "upon"))
+        raise RetryElsewhere("the graphics card is on fire", code="backend_failed")
+
+    async def goes_on(_: Worker, stream: Stream) -> None:
+        await stream.send(said(stream, " a") + said(stream, " time", "stop"))
+        await stream.finish(Done(9, 2))
+
+    workers = [Worker(1, begins), Worker(2, goes_on)]
+    for worker in workers:
+        worker.features = ("prefill",)
+    async with network(*workers) as net:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True} | fields
+        asked = {name: value for name, value in body.items() if value is not None}
+        reply = await net.http.post(msgspec.json.encode(asked), path=f"/v1/{path}")
+        at = [reply.body.index(b'"%b"' % word) for word in (b"Once ", b"upon", b" a", b" time")]
+        assert at == sorted(at)
+        assert reply.body.count(ends) == 1
+        assert head in reply.body
+        assert b'"id":" a"' not in reply.body
+        assert b'"input_tokens":7' in reply.body
+        assert b'"output_tokens":4' in reply.body
 
 
 async def test_a_caller_that_leaves_stops_the_work_and_gets_a_receipt_of_what_arrived() -> None:
