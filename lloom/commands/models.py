@@ -13,6 +13,7 @@ from lloom.core.settings import Settings
 
 VERDICT: Final = (
     "executor",
+    "model",
     "verdict",
     "score",
     "price in/out",
@@ -67,6 +68,7 @@ def _verdict(told: dict[str, Any]) -> tuple[str, ...]:
     times = (_number(told[f"first_token_{share}"], 3) for share in ("p50", "p95"))
     return (
         f"{told['executor']} {told['endpoint']}",
+        told["model"],
         told["verdict"],
         f"{told['score']:.2f}",
         f"{told['input_price']} / {told['output_price']}",

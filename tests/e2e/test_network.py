@@ -231,8 +231,9 @@ def test_command_models_lists_what_is_served(network: Network) -> None:
 def test_command_models_explains_who_would_be_asked(network: Network) -> None:
     found = lloom("role=client", "command=models", f"explain={MODEL}", f"home={network.homes / 'client'}")
     head, row = found.stdout.splitlines()
-    assert head.split()[:3] == ["executor", "verdict", "score"]
+    assert head.split()[:3] == ["executor", "model", "verdict"]
     assert row.split()[0] == network.address
+    assert row.split()[2] == MODEL
     assert "closed" in row
 
 
