@@ -14,6 +14,7 @@ import pytest_asyncio
 from lloom.adapters.asking import AskFailed
 from lloom.adapters.asking import Gateway as Asking
 from lloom.adapters.gateway import Guests
+from lloom.adapters.gateway.metered import BESIDES
 from lloom.core.allowance import Allowance
 from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import Done
@@ -218,6 +219,16 @@ async def test_an_answer_that_breaks_off_costs_what_came_of_it() -> None:
         gateway.router.script = lambda _: RetryElsewhere("nobody", status=503)
         await gateway.ask(bearer("ecila"), stream=True)
         assert book.used == [5, 5]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_executor_cannot_use_up_a_key_by_a_false_count(stream: bool) -> None:
+    book = Book()
+    async with running(guests=guests(book, alice={})) as gateway:
+        most = (1 << 32) - 1
+        gateway.router.script = lambda _: ScriptedAnswer(done=Done(most, most))
+        await gateway.ask(bearer("ecila"), stream=stream)
+        assert book.used == [len(ask(stream=stream)) + BESIDES + len(FIRST + b"".join(REST))]
 
 
 async def test_who_leaves_pays_for_what_came_and_frees_its_place() -> None:

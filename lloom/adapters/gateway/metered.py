@@ -1,7 +1,8 @@
 """The router as somebody with a key sees it: its models, within its allowance. It never looks into an answer.
 
-What a request takes is estimated and set aside before anything is asked, and settled by what the executor counted. Where an
-answer has no end (the caller left, the executor broke off), each event counts as a token, beside the prompt's estimate.
+What a request takes is estimated and set aside before anything is asked, and settled by what the executor counted, as far as that
+can be: a lie must not lock a key for months. Where an answer has no end (the caller left, the executor broke off), each event
+counts as a token, beside the prompt's estimate.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from lloom.core.sse import END
 
 BYTES_PER_TOKEN: Final = 4
 """Of a prompt's text, about."""
+BESIDES: Final = 1 << 16
+"""Tokens that a prompt may have beyond one a byte: a template's, and those of pictures that stand there by their address."""
 
 
 class Backend(Router, Protocol):
@@ -61,7 +64,7 @@ class Metered:
         except BaseException:
             settle(0)
             raise
-        return _Counted(answer, inputs, settle)
+        return _Counted(answer, inputs, len(request.body) + BESIDES, settle)
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]:
         """Those that the visitor may ask."""
@@ -86,12 +89,14 @@ class Metered:
 
 
 class _Counted:
-    """An answer that says at its end what it took."""
+    """An answer that says at its end what it took. Its prompt has about `inputs` tokens, and `most` at most."""
 
-    def __init__(self, answer: Answer, inputs: int, settle: Callable[[int], None]) -> None:
+    def __init__(self, answer: Answer, inputs: int, most: int, settle: Callable[[int], None]) -> None:
         self._answer = answer
         self._inputs = inputs
-        self._events = answer.first.count(END)
+        self._most = most
+        self._events = self._bytes = 0
+        self.saw(answer.first)
         self._settle: Callable[[int], None] | None = settle
 
     @property
@@ -124,19 +129,25 @@ class _Counted:
         return data
 
     async def folded(self, make: Callable[[], F]) -> F:
-        self._events = 0
+        self._events = self._bytes = 0
         return (await self._answer.folded(lambda: _Tally(make(), self))).whole
 
     def saw(self, data: bytes) -> None:
         """These events came; what is begun anew was paid for as well."""
         self._events += data.count(END)
+        self._bytes += len(data)
 
     async def close(self) -> None:
         await self._answer.close()
         settle, self._settle = self._settle, None
         if settle is not None:
-            done = self.done
-            settle(self._inputs + self._events if done is None else done.input_tokens + done.output_tokens)
+            settle(self._used())
+
+    def _used(self) -> int:
+        done = self.done
+        if done is None:
+            return self._inputs + self._events
+        return min(done.input_tokens, self._most) + min(done.output_tokens, self._bytes)
 
 
 class _Tally(Generic[F]):
