@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from loguru import logger
 
-from lloom.core.configuration.checks import is_server
+from lloom.core.configuration.money import is_server
 from lloom.core.errors import ConfigError
 from lloom.core.identity import Identity, checksum
 from lloom.core.settings import IdentitySettings, KeygenSettings, Settings

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from lloom.core import anchor
+from lloom.core.configuration import backends, money
+from lloom.core.configuration.literals import check_address, ip_address, model_id
 from lloom.core.configuration.wording import invalid_value, listed
 from lloom.core.errors import ConfigError
-from lloom.core.identity import parse_address
-from lloom.core.lineup import is_pattern
-from lloom.core.offer import canonical
-from lloom.core.payment import units
 from lloom.core.routing.rules import resolved
 from lloom.core.settings import (
     Backend,
     Chain,
-    LiteLLMBackend,
     Model,
     ModelRouting,
     NetworkSettings,
-    OpenAIBackend,
     RoutingSettings,
     Settings,
 )
 
 _LAST_PORT: Final = 65_535
-MONEY: Final[dict[str, tuple[str, ...]]] = {
-    "deploy": ("client", "executor", "validator"),
-    "deposit": ("client", "validator"),
-    "withdraw": ("client", "executor", "validator"),
-    "settle": ("executor",),
-}
-"""Commands that talk to a chain, and nobody else; and whose they are."""
-_ALONE: Final = frozenset({"keygen", "key", "usage", *MONEY})
+_ALONE: Final = frozenset({"keygen", "key", "usage", *money.MONEY})
 """Commands that need neither a network nor backends."""
 
 
@@ -60,9 +46,7 @@ def check(settings: Settings) -> None:
     _check_routing(settings.routing)
     _check_network(settings)
     _check_backends(settings)
-    for name, chain in settings.chain.items():
-        _check_chain(name, chain)
-    _check_money(settings)
+    money.check(settings)
 
 
 def _check_command(settings: Settings) -> None:
@@ -85,18 +69,18 @@ def _check_command(settings: Settings) -> None:
     if settings.output == "csv" and command != "usage":
         raise ConfigError("output: only command=usage knows csv")
     if settings.model is not None:
-        _canonical("model", settings.model)
+        model_id("model", settings.model)
     if settings.explain is not None:
         if command != "models":
             raise ConfigError("explain: only command=models explains")
-        _canonical("explain", settings.explain)
+        model_id("explain", settings.explain)
 
 
 def _check_gateway(settings: Settings) -> None:
     gateway = settings.gateway
     if gateway.keys and settings.role == "demo":
         raise ConfigError("gateway.keys: the gateway of a demo is for this machine, and has none")
-    if not gateway.keys and gateway.host != "localhost" and not _literal("gateway.host", gateway.host).is_loopback:
+    if not gateway.keys and gateway.host != "localhost" and not ip_address("gateway.host", gateway.host).is_loopback:
         raise ConfigError(
             f"gateway.host: whoever reaches {gateway.host} would spend in your name; make a key with command=key and name its "
             "hash in gateway.keys, or stay on this machine (127.0.0.1)"
@@ -121,7 +105,7 @@ def _check_origin(origin: str, *, open_to_all: bool) -> None:
 
 def _check_metrics(settings: Settings) -> None:
     metrics = settings.metrics
-    if metrics.host != "localhost" and not _literal("metrics.host", metrics.host).is_loopback:
+    if metrics.host != "localhost" and not ip_address("metrics.host", metrics.host).is_loopback:
         raise ConfigError(
             "metrics.host: whoever reaches the numbers may read them, so they stay on this machine (127.0.0.1)"
         )
@@ -138,7 +122,7 @@ def _check_routing(routing: RoutingSettings) -> None:
     for pattern in routing.models:
         _check_rules(f"routing.models.{pattern}", resolved(routing, pattern.lower()))
     for alias, meant in routing.aliases.items():
-        _canonical(f"routing.aliases.{alias[:64]}", alias)
+        model_id(f"routing.aliases.{alias[:64]}", alias)
         if not meant:
             raise ConfigError(
                 f"routing.aliases.{alias}: say which models it stands for, for instance [llama-3.3-70b,qwen*]"
@@ -155,7 +139,7 @@ def _check_rules(key: str, routing: RoutingSettings) -> None:
         )
     for name in ("executors", "allow", "deny"):
         for executor in getattr(routing, name):
-            _address(f"{key}.{name}", executor)
+            check_address(f"{key}.{name}", executor)
 
 
 def _check_network(settings: Settings) -> None:
@@ -184,7 +168,7 @@ def _check_network(settings: Settings) -> None:
 def _check_reachable(network: NetworkSettings, *, told: bool) -> None:
     """Others are told one literal address, and it must lead here; `told`: the node can do without, or learns it."""
     key, host = ("network.advertise", network.advertise) if network.advertise else ("network.host", network.host)
-    if _literal(key, host).is_unspecified and not told:
+    if ip_address(key, host).is_unspecified and not told:
         raise ConfigError(
             f"network.advertise: {host} listens on every address of this machine; say which one others can reach: "
             "network.advertise=203.0.113.7 (an executor with network.bootstrap=[…] is told by validators)"
@@ -209,129 +193,7 @@ def _check_backends(settings: Settings) -> None:
         raise ConfigError(
             f"llm: only an executor has backends, role={settings.role} has no use for {listed(list(settings.llm))}"
         )
-    offered: dict[str, str] = {}
-    for name, backend in settings.llm.items():
-        if isinstance(backend, OpenAIBackend | LiteLLMBackend) and "@" in _authority(backend.base_url or ""):
-            raise ConfigError(
-                f"llm.{name}.base_url: addresses are logged, so there is no password in one; put it into the variable that "
-                f"llm.{name}.key_env names"
-            )
-        if not backend.models:
-            raise ConfigError(
-                f"llm.{name}.models: say what it serves, for instance '+llm.{name}.models={{qwen3-8b:{{context:32768}}}}'"
-            )
-        listing = isinstance(backend, OpenAIBackend | LiteLLMBackend)
-        for key, terms in backend.models.items():
-            for model in _ids(f"llm.{name}.models.{key}", key, terms, listing):
-                if (other := offered.get(model)) is not None:
-                    who = f"{name} twice offers" if other == name else f"{other} and {name} both offer"
-                    raise ConfigError(f"llm: {who} {model}; give one of them another id, or leave it out")
-                offered[model] = name
-
-
-def _ids(where: str, key: str, terms: Model | None, listing: bool) -> list[str]:
-    """The ids that an entry of `models` offers for certain; `listing`: the backend can be asked what there is."""
-    if is_pattern(key) and listing:
-        if _canonical(where, key.replace("*", "x")) != key.replace("*", "x"):
-            raise ConfigError(f"{where}: patterns are lower case, whatever the backend's names are")
-        if terms is not None and (terms.name or terms.aliases):
-            raise ConfigError(f"{where}: name and aliases are for one model, not for all that fit a pattern")
-        return []
-    ids = [key, *(terms.aliases if terms else ())]
-    for model in ids:
-        if model != (wanted := _canonical(where, model)):
-            raise ConfigError(f"{where}: ids are lower case; write {wanted}, with name: {model} for the backend")
-    if terms is not None and terms.max_output and terms.context and terms.max_output > terms.context:
-        raise ConfigError(f"{where}: max_output ({terms.max_output}) does not fit into context ({terms.context})")
-    return ids if terms is not None else []
-
-
-def _authority(url: str) -> str:
-    """Host and port, and who logs in there (RFC 3986, 3.2)."""
-    return re.split(r"[/?#]", url.partition("://")[2])[0]
-
-
-def is_server(url: str) -> bool:
-    """Whether `url` can be the URL of a JSON-RPC server."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return False
-    return (
-        parts.scheme in ("http", "https")
-        and bool(parts.hostname)
-        and port != 0
-        and url.isprintable()
-        and " " not in url
-    )
-
-
-def _check_chain(name: str, chain: Chain) -> None:
-    for key in ("contract", "token"):
-        address = getattr(chain, key)
-        if address is not None:
-            _address(f"chain.{name}.{key}", address)
-    for url in chain.rpc:
-        if not is_server(url):
-            raise ConfigError(f"chain.{name}.rpc: {url[:64]!r} is no URL of a server, like https://rpc.example.org")
-    if not chain.rpc and chain.rpc_env is None:
-        raise ConfigError(f"chain.{name}.rpc: name a server, or in rpc_env a variable that holds the URL of one")
-
-
-def _check_money(settings: Settings) -> None:
-    """Chains, and the commands that need one."""
-    owners: dict[int, str] = {}
-    for name, chain in settings.chain.items():
-        if (other := owners.setdefault(chain.id, name)) != name:
-            raise ConfigError(f"chain: {other} and {name} are the same chain ({chain.id}); choose one of them")
-    role, command, chains = settings.role, settings.command, settings.chain
-    if settings.amount is not None and command not in ("deposit", "withdraw"):
-        raise ConfigError("amount: only command=deposit and command=withdraw take one")
-    if command not in MONEY:
-        return
-    if role not in (fits := MONEY[command]):
-        raise ConfigError(f"command={command}: that is for role={listed(fits)}, not role={role}")
-    if not chains:
-        raise ConfigError(f"command={command}: say on which chain, for instance chain=base")
-    if command in ("deposit", "withdraw") and len(chains) > 1:
-        raise ConfigError(
-            f"command={command}: say on which one of {listed(list(chains), 'and')}: chain={next(iter(chains))}"
-        )
-    _check_amount(settings)
-
-
-def _check_amount(settings: Settings) -> None:
-    if settings.amount is None:
-        if settings.command == "deposit":
-            raise ConfigError("amount: say how much to pay in, in whole tokens: amount=0.05")
-        return
-    (chain,) = settings.chain.values()
-    try:
-        units.parse(settings.amount, chain.decimals)
-    except ValueError as error:
-        raise ConfigError(f"amount: {error}") from error
-
-
-def _address(key: str, text: str) -> None:
-    try:
-        parse_address(text)
-    except ValueError as error:
-        raise ConfigError(f"{key}: {text[:64]!r} is no address: {error}") from error
-
-
-def _canonical(key: str, model: str) -> str:
-    try:
-        return canonical(model)
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}") from error
-
-
-def _literal(key: str, host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError as error:
-        raise ConfigError(f"{key}: {host[:64]!r} is no IP address") from error
+    backends.check(settings.llm)
 
 
 def _named(sentence: str, tree: Mapping[str, Any]) -> str:
@@ -345,10 +207,10 @@ def _named(sentence: str, tree: Mapping[str, Any]) -> str:
     if sentence.startswith("routing.models.*") and isinstance(overrides, Mapping):
         wrong_ones = (name for name, said in overrides.items() if not _fits(said, ModelRouting))
         return sentence.replace("routing.models.*", f"routing.models.{next(wrong_ones, '*')}")
-    backends = tree.get("llm")
-    if not sentence.startswith("llm.*") or not isinstance(backends, Mapping):
+    chosen = tree.get("llm")
+    if not sentence.startswith("llm.*") or not isinstance(chosen, Mapping):
         return sentence
-    for name, backend in backends.items():
+    for name, backend in chosen.items():
         if not _fits(backend, Backend):
             models = backend.get("models") if isinstance(backend, Mapping) else None
             wrong = (

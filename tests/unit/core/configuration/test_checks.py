@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lloom.__main__ import compose
-from lloom.core.configuration import argv, checks
+from lloom.core.configuration import argv, checks, money
 from lloom.core.errors import ConfigError
 
 ADDRESS = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
@@ -285,4 +285,4 @@ def test_commands_about_money_need_neither_network_nor_backends_nor_role(words: 
     ],
 )
 def test_a_server_has_a_url_of_http(url: str, fine: bool) -> None:
-    assert checks.is_server(url) is fine
+    assert money.is_server(url) is fine
