@@ -545,7 +545,7 @@ async def test_metrics_count_requests_and_tokens() -> None:
         'lloom_http_requests_total{path="none",status="404"} 1.0',
         'lloom_tokens_total{direction="output"} 4.0',
         "lloom_first_token_seconds_count 2.0",
-        "lloom_chats_running 0.0",
+        "lloom_requests_running 0.0",
     ):
         assert line in text
 

@@ -102,7 +102,7 @@ async def test_five_hundred_streams_at_once_are_whole_unmixed_and_take_turns() -
     assert crowd.ended == STREAMS
     assert crowd.slowest_at_first_end > PIECES // 2
     assert f'lloom_http_requests_total{{path="/v1/chat/completions",status="200"}} {STREAMS}.0' in text
-    assert "lloom_chats_running 0.0" in text
+    assert "lloom_requests_running 0.0" in text
 
 
 class Flood(ScriptedAnswer):

@@ -52,7 +52,7 @@ async def left(net: Network, there: Callable[[], bool], *, stream: bool) -> None
         writer.write(b"content-length: %d\r\n\r\n" % len(body) + body)
         while not there():  # noqa: ASYNC110 - no event of asyncio's
             await asyncio.sleep(0.001)
-    while net.http.gateway.metrics.text().count(b"lloom_chats_running 1.0"):  # noqa: ASYNC110
+    while net.http.gateway.metrics.text().count(b"lloom_requests_running 1.0"):  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
 

@@ -26,7 +26,7 @@ class Metrics:
         self._first = Histogram(
             "lloom_first_token_seconds", "From request to first content", registry=registry, buckets=_SECONDS
         )
-        self._running = Gauge("lloom_chats_running", "Chats being answered", registry=registry)
+        self._running = Gauge("lloom_requests_running", "Requests to models that are being answered", registry=registry)
         tokens = Counter("lloom_tokens", "Tokens of completed answers", ["direction"], registry=registry)
         self._input, self._output = tokens.labels("input"), tokens.labels("output")
 
@@ -46,7 +46,7 @@ class Metrics:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """A chat is being answered."""
+        """A request to a model is being answered."""
         with self._running.track_inprogress():
             yield
 
