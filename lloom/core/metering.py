@@ -57,6 +57,16 @@ class _Delta(Struct, frozen=True):
     function_call: msgspec.Raw = _NULL
 
 
+class _Function(Struct, frozen=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(Struct, frozen=True):
+    id: str | None = None
+    function: _Function = _Function()
+
+
 class _ChatChoice(Struct, frozen=True):
     delta: _Delta = _Delta()
 
@@ -75,6 +85,9 @@ class _CompletionContent(Struct, frozen=True):
 
 _chunk = msgspec.json.Decoder(_Chunk)
 _usage = msgspec.json.Decoder(_Usage)
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_calls = msgspec.json.Decoder(_Call)
+_functions = msgspec.json.Decoder(_Function)
 _chat_content = msgspec.json.Decoder(_ChatContent)
 _completion_content = msgspec.json.Decoder(_CompletionContent)
 
@@ -202,8 +215,31 @@ def _chat_words(data: bytes) -> Iterator[str]:
         delta = choice.delta
         thought = delta.reasoning_content or delta.reasoning
         yield from (text for text in (delta.content, thought, delta.refusal) if text)
-        called = (bytes(each) for each in (delta.tool_calls, delta.function_call))
-        yield from (each.decode(errors="replace") for each in called if each != b"null")
+        if delta.tool_calls != _NULL:
+            yield from _called(delta.tool_calls)
+        if delta.function_call != _NULL:
+            yield _call_words(delta.function_call, _functions)
+
+
+def _called(calls: msgspec.Raw) -> Iterator[str]:
+    try:
+        pieces = _raws.decode(calls)
+    except _MALFORMED:
+        yield bytes(calls).decode(errors="replace")
+        return
+    for piece in pieces:
+        yield _call_words(piece, _calls)
+
+
+def _call_words(piece: msgspec.Raw, decoder: msgspec.json.Decoder[_Call] | msgspec.json.Decoder[_Function]) -> str:
+    """Of the piece that begins a call all its JSON, for backends bill a frame around each; of those that follow the arguments."""
+    try:
+        call = decoder.decode(piece)
+    except _MALFORMED:
+        return bytes(piece).decode(errors="replace")
+    function = call.function if isinstance(call, _Call) else call
+    begins = function.name or (isinstance(call, _Call) and call.id)
+    return bytes(piece).decode(errors="replace") if begins else function.arguments or ""
 
 
 def _completion_words(data: bytes) -> Iterator[str]:

@@ -111,6 +111,30 @@ def test_beyond_a_limit_nothing_is_kept_and_what_is_missing_is_known(monkeypatch
     assert meter.unkept(kept) == 0
 
 
+def called(*pieces: object) -> str:
+    """What is counted of a call that comes in `pieces`."""
+    meter = Meter("chat")
+    for piece in pieces:
+        meter.feed(event(json.dumps({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]}).encode()))
+    return meter.text(1 << 20)
+
+
+def test_of_a_call_its_beginning_counts_whole_and_after_that_its_arguments() -> None:
+    first = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "add", "arguments": ""}}
+    rest = [{"index": 0, "function": {"arguments": each}} for each in ('{"a"', ": 1}")]
+    assert called(first, *rest) == json.dumps(first) + '{"a": 1}'
+    assert called(first, rest[0], first) == json.dumps(first) + '{"a"' + json.dumps(first)
+    for odd in ({"function": 7}, 7):
+        assert called(odd) == json.dumps(odd)
+
+
+def test_so_does_the_older_form_of_a_call() -> None:
+    meter = Meter("chat")
+    for piece in ({"name": "add", "arguments": ""}, {"arguments": "{}"}):
+        meter.feed(event(json.dumps({"choices": [{"index": 0, "delta": {"function_call": piece}}]}).encode()))
+    assert meter.text(1 << 20) == '{"name": "add", "arguments": ""}{}'
+
+
 def test_what_cannot_be_read_counts_as_no_text() -> None:
     meter = Meter("chat")
     nonsense = event(b'{"choices": [{"delta": {"content": "\xff"}}]}')
