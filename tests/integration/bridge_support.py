@@ -107,9 +107,9 @@ async def read_all(stream: Stream) -> bytes:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Lets the loop turn until something is true; the test's deadline bounds it."""
+    """Lets the loop turn, and threads, until something is true; the test's deadline bounds it."""
     while not true():  # noqa: ASYNC110 - nothing tells of it
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)  # 0 would keep the interpreter's lock from the journal's thread
 
 
 async def echo(stream: Stream) -> None:
