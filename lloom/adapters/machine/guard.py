@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,8 @@ _PR_SET_PDEATHSIG: Final = 1
 _LONGEST_PLACE: Final = 20
 """Ray puts sockets into the folder, and their paths must not exceed 107 bytes (unix(7))."""
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOK_SECONDS: Final = 0.05
+"""Between two looks whether the child has ended: nobody notices that an end is seen, or a signal passed on, so much later."""
 STOP: Final = signal.SIGUSR1
 """What the child gets for each of them: Ray installs a handler of its own for TERM, which prints a stack and dies."""
 
@@ -87,12 +90,21 @@ def _watch(child: int) -> int:
 
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
     try:
-        _, raw = os.waitpid(child, 0)
+        raw = _waited(child)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     status = os.waitstatus_to_exitcode(raw)
     return 128 - status if status < 0 else status
+
+
+def _waited(child: int) -> int:
+    """The status of `child` once it has ended. Python hears a signal that comes just before a system call only after it."""
+    while True:
+        ended, raw = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return raw
+        time.sleep(_LOOK_SECONDS)
 
 
 def _members(session: int) -> Iterator[int]:
