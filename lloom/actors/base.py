@@ -20,7 +20,7 @@ overflow the stack and end the process, where it is a RecursionError otherwise."
 JOIN_SECONDS: Final = 5.0
 """How long an actor's first word to the user waits for the network."""
 GARBAGE: Final = 10_000
-"""New objects after which Python looks for cycles: a request makes hundreds, and its own 700 took 5 to 10 % of a busy CPU."""
+"""New objects after which Python looks for cycles: a request makes hundreds, and its own 700 took a few % of a busy CPU."""
 NAP_SECONDS: Final = 30.0
 """Timers stand still while a machine sleeps: how late after that is noticed what the wall clock says."""
 

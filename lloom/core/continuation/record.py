@@ -1,6 +1,6 @@
 """What a caller has seen of an answer: whole, sound events, and what they said. It never changes one.
 
-Every chunk is decoded once, only as far as this needs (0.4 µs): so nothing malformed reaches a caller, whoever sends it.
+Every chunk is decoded, only as far as this needs: so nothing malformed reaches a caller, whoever sends it.
 """
 
 from __future__ import annotations
