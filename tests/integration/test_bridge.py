@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import time
 
 import pytest
@@ -71,6 +72,20 @@ async def test_a_call_is_answered() -> None:
         assert await ask(connection, b"hello") == b"hello"
         assert connection.peer == server.identity.address
         assert connection.streams == 0
+
+
+@on_both_loops
+async def test_a_whole_request_is_with_the_kernel_before_its_task_waits_for_anything() -> None:
+    async with executor(echo) as server, client(server) as connection:
+        await ask(connection, b"the first one")
+        (accepted,) = server.listener.connections
+        assert accepted.wire._transport is not None
+        far_end = accepted.wire._transport.get_extra_info("socket").fileno()
+        assert not select.select([far_end], [], [], 0)[0]
+        stream = await connection.open(CALL)
+        await send(stream, b"hello")
+        assert select.select([far_end], [], [], 0)[0]
+        assert await read_all(stream) == b"hello"
 
 
 @on_both_loops
@@ -578,7 +593,8 @@ async def test_a_dial_that_is_cancelled_leaves_nothing_behind() -> None:
     async with executor(echo) as server:
         link = Link(Identity.generate(), NETWORK, settings())
         dialling = asyncio.create_task(dial(server.endpoint, server.identity.address, link, lambda *_: None))
-        await until(lambda: bool(server.listener.knocking))
+        while not server.listener.knocking:  # noqa: ASYNC110 - every turn of the loop: it does not knock for long
+            await asyncio.sleep(0)
         dialling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dialling

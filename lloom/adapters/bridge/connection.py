@@ -108,6 +108,13 @@ class Connection:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
+    def flush(self) -> None:
+        """Writes what there is to say now: the peer can begin while others here still speak."""
+        if self.session.waiting:
+            self.wire.write(self.session.take())
+        if self.session.finished:
+            self.wire.close()
+
     # What the wire calls
 
     def connected(self) -> None:
@@ -227,10 +234,7 @@ class Connection:
 
     def _flush(self) -> None:
         self._flush_due = False
-        if self.session.waiting:
-            self.wire.write(self.session.take())
-        if self.session.finished:
-            self.wire.close()
+        self.flush()
         if self._held and not self.wire.full:
             self._wake_held()
 

@@ -80,7 +80,7 @@ class Stream:
         self._left = True
         if not self._ours:
             self.connection.forget(self._number)
-        self.connection.flush_soon()
+        self.connection.flush()
 
     async def receive(self) -> bytes | None:
         """The bytes that arrived since the last call, at least one; None after the peer's END.
