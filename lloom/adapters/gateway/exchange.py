@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -102,22 +102,30 @@ class Exchange:
             more = message.get("more_body", False)
         return b"".join(parts)
 
-    async def unless_gone(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs `work`, and cancels it when the caller leaves (then Gone). The body must have been read."""
-        task = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(self._receive())
-        leaving.add_done_callback(lambda _: task.cancel())
+    async def unless_gone(self, work: Awaitable[None]) -> None:
+        """Awaits `work`, and cancels it when the caller leaves (then Gone). The body must have been read."""
+        task, leaving, left = asyncio.current_task(), asyncio.ensure_future(self._receive()), False
+        assert task is not None
+        before = task.cancelling()
+
+        def leave(_: asyncio.Future[Any]) -> None:
+            nonlocal left
+            left = True
+            task.cancel()
+
+        leaving.add_done_callback(leave)
         try:
-            await asyncio.wait({task})
+            await work
+        except asyncio.CancelledError:
+            if left and task.uncancel() <= before:
+                raise Gone from None
+            raise
+        else:
+            if left:
+                task.uncancel()
         finally:
-            left = leaving.done()
+            leaving.remove_done_callback(leave)
             leaving.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-        if task.cancelled() and left:
-            raise Gone
-        await task
 
     def recorded(self, limit: int) -> Sent:
         """Filled from now on with what is sent, up to `limit` bytes."""

@@ -13,7 +13,6 @@ from lloom.adapters.routing.attempts import Attempts
 from lloom.core import prompt, tokens
 from lloom.core.api.request import ApiRequest
 from lloom.core.continuation import resumption
-from lloom.core.continuation.record import Record
 from lloom.core.continuation.splice import DIVERGED, Splice, ending
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
@@ -44,7 +43,6 @@ class Answer:
         self._continuations = 0
         self._closed = False
         self._began(attempt)
-        self.first = self._seen(attempt.first)
 
     @property
     def executor(self) -> NodeId:
@@ -70,7 +68,6 @@ class Answer:
         """The next events after `first`, None at the end. RetryElsewhere if the executor fails and nobody can go on."""
         while self.done is None and not self._closed:
             try:
-                self._record.check()
                 data = await self._attempt.read()
                 if data is None:
                     self._end(self._attempt.done or Done())
@@ -113,18 +110,18 @@ class Answer:
 
     def _began(self, attempt: Attempt) -> None:
         """A first part: nothing was said before it."""
+        self.first = attempt.first
         self._attempt = attempt
-        self._record = Record(self._request.choices)
+        self._record = attempt.record
+        """What the caller has seen."""
         self._splice: Splice | None = None
         self._way: resumption.Way | None = None
         self._used = 0
         """Tokens of the parts before this one."""
 
     def _seen(self, data: bytes) -> bytes:
-        """What the caller is to see of `data`."""
-        if self._splice is not None:
-            data = self._splice.feed(data)
-        return self._record.feed(data)
+        """What the caller is to see of `data`: of a first part all, since its attempt records it already."""
+        return data if self._splice is None else self._record.feed(self._splice.feed(data))
 
     def _end(self, done: Done) -> None:
         """PeerFault if the executor ends what has not come to an end."""
@@ -144,7 +141,6 @@ class Answer:
         logger.info("{} failed within its answer; it is asked for elsewhere: {}", checksum(self.executor), error)
         self._attempts.begin_anew(as_new=self._one_more())
         self._began(await self._attempts.next(self._request))
-        self.first = self._seen(self._attempt.first)
 
     async def _resume(self, error: RetryElsewhere) -> bytes:
         """The first events of another executor that goes on; `error` if none does."""
@@ -179,7 +175,6 @@ class Answer:
             self._attempt, self._splice, self._way, self._used = attempt, splice, way, used
             try:
                 block = self._seen(attempt.first)
-                self._record.check()
             except RetryElsewhere as problem:
                 await self._give_up(problem)
                 if problem.code != DIVERGED or not self._one_more():

@@ -1,4 +1,4 @@
-"""One executor's try at a request: budgets of time, hash, outcome. It never parses what follows the first content."""
+"""One executor's try at a request: budgets of time, hash, outcome, and a record of what is said. It knows no other try."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from loguru import logger
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.routing.deliveries import Deliveries, Expected
 from lloom.adapters.routing.purse import Paid
-from lloom.core.api.chunks import finishes, has_content
 from lloom.core.api.request import ApiRequest
 from lloom.core.continuation.record import Record
 from lloom.core.errors import PeerFault, RetryElsewhere
@@ -26,7 +25,6 @@ from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.outcomes import Failure, Outcomes
 from lloom.core.routing.pace import Pace
 from lloom.core.settings import RoutingSettings
-from lloom.core.sse import Splitter, payload
 
 _MAX_HEAD: Final = 1024 * 1024
 """Bytes held back while nothing that counts as content is among them."""
@@ -50,7 +48,8 @@ class Keeping:
 class Attempt:
     """`begin` it; from its first content on `read` it until None, or use `async for`; `close` it in any case.
 
-    `first` are the bytes up to the first content, whole; `done` is set at the end. Errors are raised as they come.
+    `first` are the events up to the first content; `done` is set at the end. Errors are raised as they come, once all that came
+    whole and sound before them was read.
     """
 
     def __init__(self, candidate: Candidate, deadline: float, keeping: Keeping) -> None:
@@ -58,6 +57,8 @@ class Attempt:
         self.model = candidate.terms.id
         self.first = b""
         self.done: Done | None = None
+        self.record = Record()
+        """What has been read of the answer."""
         self.deadline = deadline
         """On the loop's clock: later than this it is given up."""
         self.encoding = candidate.terms.encoding
@@ -90,7 +91,7 @@ class Attempt:
                     paid.purchase.look = self._unread
                 await self._stream.send(chat.body)
                 await self._stream.finish()
-                await self._head(self._stream, chat.choices)
+                await self._head(self._stream, Record(chat.choices))
         except TimeoutError as error:
             raise await self.failed(_late(self.executor, "sent nothing in time", "first_token_timeout")) from error
         except RetryElsewhere as error:
@@ -104,8 +105,9 @@ class Attempt:
         self._keeping.experienced(self.executor, True)
 
     async def read(self) -> bytes | None:
-        """The next bytes after `first`, None at the end. RetryElsewhere if the executor fails, stalls or takes too long.
+        """The next events after `first`, maybe none that is whole yet; None at the end.
 
+        RetryElsewhere if the executor fails, stalls or takes too long, PeerFault if it sends nonsense.
         The time between tokens counts only while somebody waits here: a slow reader is no dead executor.
         """
         if self._over or self._stream is None:
@@ -113,6 +115,7 @@ class Attempt:
         asked = self._loop.time()
         limit = asked + self._keeping.settings.between_tokens_seconds
         try:
+            self.record.check()
             async with asyncio.timeout_at(min(limit, self.deadline)):
                 data = await self._stream.receive()
         except TimeoutError as error:
@@ -124,10 +127,11 @@ class Attempt:
         else:
             self._pace.waited(asked, self._loop.time())
             self._take(data)
+            data = self.record.feed(data)
         return data
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """All bytes of the answer, `first` included."""
+        """All events of the answer, `first` included."""
         yield self.first
         while (data := await self.read()) is not None:
             yield data
@@ -172,24 +176,22 @@ class Attempt:
         if found is not None:
             logger.warning("{} reports {}", checksum(self.executor), found)
 
-    async def _head(self, stream: Stream, choices: int) -> None:
+    async def _head(self, stream: Stream, record: Record) -> None:
         """Reads up to the first content: until then another executor may still answer, also where one sends nonsense."""
-        splitter, record, head, finished = Splitter(), Record(choices), bytearray(), False
-        while (data := await stream.receive()) is not None:
-            self._take(data)
-            head += data
-            if len(head) > _MAX_HEAD:
-                raise PeerFault("the executor sends everything but content", code="bad_stream")
-            for chunk in filter(None, map(payload, splitter.feed(record.feed(data)))):
-                if has_content(chunk):
-                    self.first = bytes(head)
-                    return
-                finished = finished or finishes(chunk)
+        self.record, head = record, bytearray()
+        while not record.begun:
             record.check()
-        if not finished:
-            raise PeerFault("the executor ended without an answer", code="empty_answer")
+            if self._hash.length > _MAX_HEAD:
+                raise PeerFault("the executor sends everything but content", code="bad_stream")
+            data = await stream.receive()
+            if data is None:
+                if not record.finished:
+                    raise PeerFault("the executor ended without an answer", code="empty_answer")
+                await self._complete(stream)
+                break
+            self._take(data)
+            head += record.feed(data)
         self.first = bytes(head)
-        await self._complete(stream)
 
     def _unread(self, seen: int) -> bytes:
         """What of the answer has come after its first `seen` bytes and was not read: it is paid for as well."""

@@ -15,7 +15,6 @@ from lloom.core.sse import DONE, Splitter, event, payload
 MAX_ANSWER: Final = 64 * 1024 * 1024
 """Bytes of events that are folded into one plain answer."""
 
-_TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")
 _NOTHING: Final = b"null"
 """llama.cpp begins so where it has several prompts."""
 
@@ -58,17 +57,6 @@ def read(data: bytes) -> Chunk:
     if chunk.error is not None and bytes(chunk.error) != b"null":
         raise RetryElsewhere("the executor failed in the middle of its answer")
     return chunk
-
-
-def has_content(data: bytes) -> bool:
-    """Whether a chunk carries text, reasoning, a refusal, part of a tool call, or a vector. Raises as `read`."""
-    chunk = read(data)
-    return chunk.embedding is not None or any(map(_says_something, chunk.choices or ()))
-
-
-def finishes(data: bytes) -> bool:
-    """Whether a chunk ends one of its choices. Raises as `read`."""
-    return any(choice.finish_reason for choice in read(data).choices or ())
 
 
 def usage(done: Done) -> dict[str, Any]:
@@ -134,9 +122,3 @@ def merged(kept: dict[str, list[Any] | None] | None, more: dict[str, list[Any] |
         else:
             known.extend(entries or ())
     return kept
-
-
-def _says_something(choice: Choice) -> bool:
-    delta = choice.delta or {}
-    called = bool(delta.get("tool_calls") or delta.get("function_call"))
-    return called or bool(choice.text) or any(delta.get(key) for key in _TEXTS)

@@ -20,6 +20,7 @@ _MARKS: Final = (DONE, b"null")
 """What says nothing: the end mark, which the gateway sets itself, and llama.cpp's beginning where it has several prompts."""
 
 _NULL: Final = Raw(b"null")
+_NOTHING: Final = (b"null", b"[]", b"{}")
 
 
 class Head(Struct, frozen=True):
@@ -48,6 +49,7 @@ class _Choice(Struct):
 
 class _Chunk(Struct):
     choices: list[_Choice] | None = None
+    embedding: Raw = _NULL
     error: Raw = _NULL
 
 
@@ -58,20 +60,27 @@ _head = msgspec.json.Decoder(Head)
 class Record:
     """Fed with all that comes, it gives back what can be passed on, and remembers it. `choices`: as many as were asked for."""
 
-    __slots__ = ("_choices", "_events", "_problem", "_text", "finished", "head", "plain", "reasoned", "thinking")
+    __slots__ = ("_choices", "_ended", "_events", "_problem", "_text", "begun", "head", "plain", "reasoned", "thinking")
 
     def __init__(self, choices: int = 1) -> None:
         self.head = Head()
-        self.finished = False
-        """Whether the answer has said why it ends."""
+        self.begun = False
+        """Whether there is content: text, reasoning, a refusal, part of a tool call, or a vector."""
         self.plain = True
         """Whether all of it is one text (after reasoning, perhaps), short enough to be kept."""
         self.reasoned = self.thinking = False
         """Whether it has reasoned at all; whether it does so now."""
         self._choices = choices
+        self._ended: dict[int, bool] = {}
+        """By the index of each choice, whether it has said why it ends."""
         self._events = Splitter()
         self._problem: RetryElsewhere | None = None
         self._text = bytearray()  # not a list: an executor may send one letter at a time
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has said why it ends."""
+        return bool(self._ended) and all(self._ended.values())
 
     @property
     def text(self) -> str:
@@ -118,30 +127,31 @@ class Record:
                 self.head = _head.decode(data)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise PeerFault("the executor sent a chunk that is none", code="bad_stream") from error
-        if chunk.error != _NULL:
+        if chunk.error is not _NULL and chunk.error != _NULL:
             raise RetryElsewhere("the executor failed in the middle of its answer", code="backend_failed")
         choices = chunk.choices or ()
-        if not all(0 <= choice.index < self._choices for choice in choices):
-            raise PeerFault("the executor sent a choice that nobody asked for", code="bad_stream")
+        for choice in choices:
+            if not 0 <= choice.index < self._choices:
+                raise PeerFault("the executor sent a choice that nobody asked for", code="bad_stream")
         for choice in choices:
             self._add(choice)
+        if _said(chunk.embedding):
+            self.begun = True
 
     def _add(self, choice: _Choice) -> None:
-        delta = choice.delta
-        text = choice.text
+        delta, text = choice.delta, choice.text
         if delta is not None:
             text = text or delta.content
             if delta.reasoning_content or delta.reasoning:
-                self.reasoned = self.thinking = True
+                self.begun = self.reasoned = self.thinking = True
             if delta.refusal or _said(delta.tool_calls) or _said(delta.function_call):
-                self.plain = False
+                self.begun, self.plain = True, False
         if text:
-            self.thinking = False
+            self.begun, self.thinking = True, False
             self._keep(text)
         if choice.index:
             self.plain = False
-        if choice.finish_reason:
-            self.finished = True
+        self._ended[choice.index] = bool(choice.finish_reason) or self._ended.get(choice.index, False)
 
     def _keep(self, text: str) -> None:
         more = text.encode()
@@ -151,4 +161,4 @@ class Record:
 
 
 def _said(value: Raw) -> bool:
-    return bytes(value) not in (b"null", b"[]")
+    return value is not _NULL and bytes(value) not in _NOTHING

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lloom.core.api.chunks import finishes, has_content, usage, usage_event
+from lloom.core.api.chunks import read, usage, usage_event
 from lloom.core.completion import Fold
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Done
@@ -35,41 +35,16 @@ END = chunk(finish="stop")
 
 
 @pytest.mark.parametrize(
-    "delta",
-    [
-        {"content": "x"},
-        {"reasoning_content": "x"},
-        {"reasoning": "x"},
-        {"refusal": "no"},
-        {"tool_calls": [{"index": 0}]},
-        {"function_call": {"name": "f"}},
-    ],
-)
-def test_what_the_model_wrote_is_content(delta: dict[str, Any]) -> None:
-    assert has_content(chunk(delta))
-
-
-@pytest.mark.parametrize("delta", [{}, {"role": "assistant"}, {"role": "assistant", "content": ""}, {"content": None}])
-def test_a_role_or_nothing_is_no_content(delta: dict[str, Any]) -> None:
-    assert not has_content(chunk(delta))
-
-
-def test_a_chunk_that_finishes_a_choice_is_known() -> None:
-    assert finishes(END)
-    assert not finishes(chunk({"content": "x"}))
-
-
-@pytest.mark.parametrize(
     "data", [b"", b"[]", b"x", b'{"choices":{}}', b'{"choices":[{"delta":[]}]}', b"[" * 100_000, b'{"id":"\xff"}']
 )
 def test_what_is_no_chunk_is_the_executors_fault(data: bytes) -> None:
     with pytest.raises(PeerFault):
-        has_content(data)
+        read(data)
 
 
 def test_an_error_instead_of_a_chunk_is_tried_elsewhere() -> None:
     with pytest.raises(RetryElsewhere):
-        has_content(b'{"error":{"message":"secret detail"}}')
+        read(b'{"error":{"message":"secret detail"}}')
 
 
 def test_a_plain_answer_has_every_key_that_clients_require() -> None:

@@ -42,9 +42,51 @@ def test_the_first_chunk_names_the_answer() -> None:
     assert seen(chunk(), chunk({"content": "a"}, id="c2")).head == Head("c1", 7, "m")
 
 
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": "x"},
+        {"reasoning_content": "x"},
+        {"reasoning": "x"},
+        {"refusal": "no"},
+        {"tool_calls": [{"index": 0}]},
+        {"function_call": {"name": "f"}},
+    ],
+)
+def test_an_answer_begins_with_what_the_model_wrote(delta: dict[str, Any]) -> None:
+    assert seen(chunk(delta)).begun
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {},
+        {"role": "assistant"},
+        {"role": "assistant", "content": "", "tool_calls": [], "function_call": {}},
+        {"content": None, "tool_calls": None},
+    ],
+)
+def test_a_role_or_nothing_is_no_beginning(delta: dict[str, Any]) -> None:
+    assert not seen(chunk(delta), chunk(finish="stop")).begun
+
+
+def test_a_vector_or_a_completions_text_is_a_beginning() -> None:
+    assert seen(event(b'{"index":0,"embedding":"AAAA"}')).begun
+    assert seen(event(b'{"choices":[{"index":0,"text":"a"}]}')).begun
+    assert not seen(event(b'{"choices":[{"index":0,"text":""}],"embedding":null}')).begun
+
+
 def test_an_end_is_noticed() -> None:
+    assert not seen(chunk()).finished
     assert not seen(chunk({"content": "a"})).finished
     assert seen(chunk({"content": "a"}), chunk(finish="stop")).finished
+
+
+def test_an_answer_ends_with_the_last_of_its_choices() -> None:
+    record = seen(chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk(finish="stop", index=1), choices=2)
+    assert not record.finished
+    record.feed(chunk(finish="length"))
+    assert record.finished
 
 
 @pytest.mark.parametrize(
