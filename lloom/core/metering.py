@@ -20,6 +20,9 @@ MAX_USAGE: Final = 4096
 KEPT_BYTES: Final = 8 * 1024 * 1024
 """Bytes kept for counting when a backend reports no usage, or not all of an answer arrives; beyond it, four count as a token."""
 
+_BEGINNING: Final = 4096
+"""Bytes of an answer in which most have said something."""
+
 # Within a JSON string a quote is escaped, so an answer's text cannot contain these, but for [DONE]: hence the second look.
 # One pattern each: a search that begins with fixed bytes runs twice as fast as one with alternatives.
 _NOTABLE: Final = tuple(map(re.compile, (rb'"usage"\s*:\s*\{', rb"\[DONE\]", rb'"error"\s*:\s*[{"]')))
@@ -67,6 +70,14 @@ class _Call(Struct, frozen=True):
     function: _Function = _Function()
 
 
+class _End(Struct, frozen=True):
+    finish_reason: str | None = None
+
+
+class _Ends(Struct, frozen=True):
+    choices: list[_End] = []
+
+
 class _ChatChoice(Struct, frozen=True):
     delta: _Delta = _Delta()
 
@@ -88,6 +99,7 @@ _usage = msgspec.json.Decoder(_Usage)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _calls = msgspec.json.Decoder(_Call)
 _functions = msgspec.json.Decoder(_Function)
+_ends = msgspec.json.Decoder(_Ends)
 _chat_content = msgspec.json.Decoder(_ChatContent)
 _completion_content = msgspec.json.Decoder(_CompletionContent)
 
@@ -114,6 +126,19 @@ class Kept:
     def text(self, length: int, start: int = 0) -> str:
         """What the model wrote in the first `length` bytes after the first `start`, where an event ends; tool calls included."""
         return text(self._operation, Splitter(limit=None).feed(bytes(self._bytes[start:length])))
+
+    def says(self, length: int) -> bool:
+        """Whether anything of an answer is in the first `length` bytes: a word, or a vector."""
+        if self._operation == "embeddings":
+            return length > 0
+        return any(says(self._operation, self._events(part)) for part in (min(length, _BEGINNING), length))
+
+    def ends(self) -> bool:
+        """Whether a choice is said to be over."""
+        return any(map(_finishes, self._events(len(self._bytes))))
+
+    def _events(self, length: int) -> list[bytes]:
+        return Splitter(limit=None).feed(bytes(self._bytes[:length]))
 
     def unkept(self, length: int) -> int:
         """How many of the first `length` bytes `text` leaves out because there were too many."""
@@ -167,6 +192,14 @@ class Meter:
         """
         return self._kept.text(length, start)
 
+    def says(self, length: int) -> bool:
+        """Whether anything of an answer is in the first `length` bytes passed on: a word, or a vector."""
+        return self._kept.says(length)
+
+    def ends(self) -> bool:
+        """Whether one of the choices was said to be over."""
+        return self._kept.ends()
+
     def unkept(self, length: int) -> int:
         """How many of the first `length` bytes `text` leaves out because there were too many."""
         return self._kept.unkept(length)
@@ -204,6 +237,19 @@ def text(operation: Operation, events: Iterable[bytes]) -> str:
     """What the model wrote in `events`, tool calls included; what is no content counts for nothing."""
     words = _WORDS[operation]
     return "".join(word for event in events for word in words(payload(event)))
+
+
+def says(operation: Operation, events: Iterable[bytes]) -> bool:
+    """Whether the model wrote anything in `events`."""
+    words = _WORDS[operation]
+    return any(word for event in events for word in words(payload(event)))
+
+
+def _finishes(event: bytes) -> bool:
+    try:
+        return any(choice.finish_reason for choice in _ends.decode(payload(event)).choices)
+    except _MALFORMED:
+        return False
 
 
 def _chat_words(data: bytes) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +20,16 @@ from market_support import (
     Buyer,
     Sale,
     Seller,
+    Serve,
     buying,
     listening,
+    well,
 )
 from payables_support import FakeContract
 
 from lloom.adapters.bridge import Stream
 from lloom.core.completion import Fold
-from lloom.core.errors import RetryElsewhere
+from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.messages import Done, LaneCall
 from lloom.core.offer import ModelOffer, Payment
 from lloom.core.payment.voucher import read
@@ -187,21 +190,132 @@ async def test_sixty_four_streams_share_a_lane_while_receipts_and_needs_are_lost
         await until(lambda: seller.book.best >= payable.accepted)
 
 
-async def test_an_executor_that_failed_is_paid_for_its_part_and_the_next_may_cost_less(path: Path) -> None:
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
+LONG = [{"role": "user", "content": "word " * 300}]
+"""A prompt beside which a short answer costs next to nothing."""
+
+
+async def refuses(_: Sale) -> None:
+    raise RetryElsewhere("no memory left", code="backend_failed")
+
+
+async def blames_the_caller(_: Sale) -> None:
+    raise CallerFault("no such parameter", code="invalid_value")
+
+
+async def ends(sale: Sale) -> None:
+    await sale.stream.finish(Done(9, 0))
+
+
+async def sends_nonsense(sale: Sale) -> None:
+    await sale.stream.send(b"data: nonsense\n\n")
+    await asyncio.Event().wait()
+
+
+async def sends_everything_but_content(sale: Sale) -> None:
+    for _ in range(1 << 30):
+        await sale.stream.send(b": patience\n\n" * 4096)
+
+
+async def briefly(sale: Sale) -> None:
+    """Serves as it should."""
+    await well(sale, 1)
+
+
+FAULTS = (refuses, blames_the_caller, ends, sends_nonsense, sends_everything_but_content)
+
+
+def failing(fails: Serve, *, honest: bool) -> Serve:
+    """Begins an answer, and bills the prompt (unless `honest`) for what `fails` before it has said a word."""
+
+    async def serve(sale: Sale) -> None:
+        await sale.send(ROLE)
+        status = Status.FAILED if honest else Status.CANCELLED
+        try:
+            await fails(sale)
+        finally:
+            inputs = 0 if honest else sale.request.max_input_tokens
+            sale.bill(sale.receipt(inputs, 0, status=status))
+
+    return serve
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["honest", "billed"])
+@pytest.mark.parametrize("fails", FAULTS, ids=[fault.__name__ for fault in FAULTS])
+async def test_who_fails_before_the_first_word_is_not_paid_and_the_next_may_cost_all(
+    path: Path, fails: Serve, honest: bool
+) -> None:
+    bad, good = Seller(failing(fails, honest=honest)), Seller(briefly, price=2 * PRICE)
+    async with listening(bad, good), buying(path, bad, good, closing_seconds=30) as buyer:
+        fields = {"max_tokens": 1, "messages": LONG}
+        with contextlib.suppress(CallerFault):
+            assert await ask(buyer, **fields) == WORD + END
+        lane = buyer.lane(bad)
+        await until(lambda: any(each.executor == bad.address for each in buyer.bank.judged))
+        assert (lane.payable.accepted, lane.payable.grants, lane.purchases) == (0, {}, {})
+        assert lane.payable.left_out == (() if honest else (1,))
+        assert bool(buyer.lies) is not honest
+        assert [sale.request.max_cost for sale in good.sales] == [
+            2 * (sale.request.max_input_tokens + 1) * TOKEN_COST for sale in good.sales
+        ]
+        assert bool(good.sales) is (fails is not blames_the_caller)
+
+
+async def test_who_failed_before_the_first_word_holds_no_money(path: Path) -> None:
+    async def fails(sale: Sale) -> None:
+        await sale.send(ROLE)
+        await refuses(sale)
+
+    bad, good = Seller(fails), Seller(price=2 * PRICE)
+    async with listening(bad, good), buying(path, bad, good, closing_seconds=30) as buyer:
+        await ask(buyer)
+        lane = buyer.lane(bad)
+        assert (lane.payable.grants, lane.payable.delivered, lane.purchases) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("breaks", [True, False], ids=["broken off", "stalled"])
+async def test_who_is_left_before_the_first_word_is_paid_and_the_next_may_cost_all_the_same(
+    path: Path, breaks: bool
+) -> None:
+    """Nobody can tell whose fault it is: an honest executor bills its work. But that does not use up the request's limit."""
+
+    async def leaves(sale: Sale) -> None:
+        await sale.send(ROLE)
+        sale.bill(sale.receipt(sale.request.max_input_tokens, 0, status=Status.CANCELLED))
+        await until(lambda: any(expected.early for expected in buyer.deliveries._open.values()))
+        if breaks:
+            sale.stream.connection.wire.abort()
+        await asyncio.Event().wait()
+
+    bad, good = Seller(leaves), Seller(briefly, price=2 * PRICE)
+    hasty = msgspec.structs.replace(ROUTING, first_token_seconds=0.2)
+    async with listening(bad, good), buying(path, bad, good, routing=hasty) as buyer:
+        assert await ask(buyer, max_tokens=1, messages=LONG) == WORD + END
+        assert buyer.lane(bad).payable.accepted == bad.sales[0].request.max_input_tokens * TOKEN_COST
+        assert buyer.lies == []
+        [sale] = good.sales
+        assert sale.request.max_cost == 2 * (sale.request.max_input_tokens + 1) * TOKEN_COST
+
+
+async def test_what_an_executor_said_before_it_failed_is_paid_and_the_next_may_cost_less(path: Path) -> None:
+    """Unless it may be asked for anew as another request (routing.continuations)."""
+
     async def breaks(sale: Sale) -> None:
-        await sale.send(b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n')
-        sale.bill(sale.receipt(9, 0, status=Status.CANCELLED))
+        await sale.send(WORD)
+        sale.bill(sale.receipt(9, 1, status=Status.CANCELLED))
         await asyncio.sleep(0)
         raise RetryElsewhere("no memory left", code="backend_failed")
 
-    bad, good = Seller(breaks, price=PRICE), Seller(price=2 * PRICE)
-    async with listening(bad, good), buying(path, bad, good) as buyer:
-        await ask(buyer, max_tokens=100)
+    bad, good = Seller(breaks), Seller(price=2 * PRICE)
+    once = msgspec.structs.replace(ROUTING, continuations=0)
+    async with listening(bad, good), buying(path, bad, good, routing=once) as buyer:
+        answer = await buyer.router.ask(request(max_tokens=100))
+        await answer.folded(Fold)
         await buyer.bank.settled(2)
         assert buyer.problems == ["", ""]
         [sale] = good.sales
         whole = 2 * (sale.request.max_input_tokens + 100) * TOKEN_COST
-        assert sale.request.max_cost == whole - 9 * TOKEN_COST
+        assert sale.request.max_cost == whole - 10 * TOKEN_COST
         assert (
             2 * (sale.request.max_input_tokens + sale.request.max_output_tokens) * TOKEN_COST <= sale.request.max_cost
         )

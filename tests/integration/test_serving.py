@@ -546,6 +546,8 @@ FAILURES: dict[str, tuple[tuple[Any, ...], tuple[type[LloomError], int, str]]] =
     "a bug after content": ((HELLO, ZeroDivisionError("secret")), (RetryElsewhere, 500, "internal")),
     "no end": ((HELLO,), (RetryElsewhere, 502, "backend_cut")),
     "nothing at all": ((), (RetryElsewhere, 502, "backend_cut")),
+    "an end and nothing else": ((END,), (RetryElsewhere, 502, "backend_silent")),
+    "a beginning and an end": ((chunk(""), END), (RetryElsewhere, 502, "backend_silent")),
     "an error in the stream": (
         (HELLO, event(b'{"error": {"message": "out of memory"}}')),
         (RetryElsewhere, 502, "backend_failed"),
@@ -572,11 +574,20 @@ async def test_what_fails_at_the_backend_is_told_and_not_billed(
         assert kind(refused) == expected
         assert "secret" not in str(refused)
         await until(lambda: counter.idle)
-        delivered = script[:1] == (HELLO,)
+        delivered = script[:1] in ((HELLO,), (chunk(""),))
         assert [(draft.status, draft.cost, draft.output_tokens) for draft in counter.drafts] == (
             [(Status.FAILED, 0, 0)] if delivered else []
         )
         assert counter.serving.served == 0
+
+
+async def test_an_answer_of_no_words_that_says_why_it_ends_is_one() -> None:
+    empty = event(b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}')
+    async with opened(chunk("") + empty, END) as counter:
+        answer, done = await counter.ask(counter.call(counter.quote(counter.publish())))
+        assert (answer, done.output_tokens) == (chunk("") + empty, 0)
+        await until(lambda: counter.idle)
+        assert [draft.status for draft in counter.drafts] == [Status.COMPLETE]
 
 
 async def test_a_backend_that_hangs_is_given_up_at_the_deadline() -> None:

@@ -650,7 +650,45 @@ async def test_a_lie_about_the_bytes_that_arrived_is_billed_in_full(path: Path) 
         assert worker.receipts[0].cost > FIRST
 
 
-@pytest.mark.parametrize("script", [(RetryElsewhere("down"),), (HELLO, RetryElsewhere("down"))])
+BEGINNING = event(b'{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}')
+"""Of an answer; it says nothing."""
+
+
+async def test_who_was_sent_a_beginning_only_pays_nothing_for_what_one_event_holds_too_much(path: Path) -> None:
+    async with market(path, BEGINNING, chunk("word " * 400), END, credit_seconds=0.05) as it:
+        (worker,) = it.workers
+        received, ended = await broken(await worker.open(it.call(FIRST)))
+        assert (received, kind(ended)) == (BEGINNING, (RetryElsewhere, 402, "payment_required"))
+        await until(lambda: bool(worker.receipts))
+        receipt = it.check(worker.signed[0], received)
+        assert (receipt.status, receipt.cost) == (Status.FAILED, 0)
+
+
+async def test_who_was_sent_a_beginning_only_pays_nothing_when_our_time_is_over(path: Path) -> None:
+    async with market(path, BEGINNING, HANG, request_seconds=0.2) as it:
+        (worker,) = it.workers
+        worker.desk.till.forgive = lambda *_: False  # type: ignore[method-assign] # it has cancelled often
+        received, ended = await broken(await worker.open(it.call(FIRST)))
+        assert (received, kind(ended)) == (BEGINNING, (RetryElsewhere, 504, "deadline"))
+        await until(lambda: bool(worker.receipts))
+        receipt = it.check(worker.signed[0], received)
+        assert (receipt.status, receipt.cost) == (Status.FAILED, 0)
+
+
+async def test_who_leaves_after_a_beginning_pays_for_the_prompt(path: Path) -> None:
+    async with market(path, BEGINNING, HANG) as it:
+        (worker,) = it.workers
+        stream = await worker.open(it.call(FIRST))
+        assert await stream.receive() == BEGINNING
+        stream.cancel()
+        await until(lambda: bool(worker.receipts))
+        receipt = it.check(worker.signed[0], BEGINNING)
+        assert (receipt.status, receipt.cost) == (Status.CANCELLED, INPUTS * 3)
+
+
+@pytest.mark.parametrize(
+    "script", [(RetryElsewhere("down"),), (HELLO, RetryElsewhere("down")), (BEGINNING, RetryElsewhere("down"))]
+)
 async def test_what_fails_costs_nothing(path: Path, script: tuple[Any, ...]) -> None:
     async with market(path, *script) as it:
         (worker,) = it.workers

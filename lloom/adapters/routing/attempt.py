@@ -14,7 +14,7 @@ from lloom.adapters.routing.deliveries import Deliveries, Expected
 from lloom.adapters.routing.purse import Paid
 from lloom.core.api.request import ApiRequest
 from lloom.core.continuation.record import Record
-from lloom.core.errors import PeerFault, RetryElsewhere
+from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
 from lloom.core.order import Order
@@ -94,8 +94,13 @@ class Attempt:
                 await self._head(self._stream, Record(chat.choices))
         except TimeoutError as error:
             raise await self.failed(_late(self.executor, "sent nothing in time", "first_token_timeout")) from error
-        except RetryElsewhere as error:
-            raise await self.failed(error, gone=connection.session.closed) from error
+        except (RetryElsewhere, CallerFault) as error:
+            if paid is not None and not connection.session.closed:  # where that broke, nobody knows whose fault it is
+                paid.void()
+            if isinstance(error, RetryElsewhere):
+                raise await self.failed(error, gone=connection.session.closed) from error
+            await self.close()
+            raise
         except BaseException:
             await self.close()
             raise

@@ -41,6 +41,8 @@ class Purchase:
         """On the loop's clock."""
         self.lost = False
         """The connection broke: the executor may believe that it delivered more than what arrived."""
+        self.void = False
+        """The executor failed before it said anything: it may not charge for that."""
         self._encoding = known(encoding)
         self._tab = tab
         self._settings = settings
@@ -96,14 +98,20 @@ class Purchase:
             return None
         if receipt.response_bytes == 0 and receipt.cost:
             return "a charge for an answer that never came"
+        if self.void and receipt.cost:
+            return "a charge for an answer that failed before it said anything"
         most = self._most(self._counted)
         if receipt.output_tokens > most:
             return f"{receipt.output_tokens} output tokens where {self._counted} are counted, and {most} accepted"
         return None
 
     def pay(self, receipt: Receipt) -> None:
-        """The receipt is accepted: later attempts of the same request may cost so much less."""
-        self._tab.spent[self.paid_in] += receipt.cost
+        """The receipt is accepted: later attempts of the same request may cost so much less, if anything was said for it.
+
+        Else whoever begins, says nothing and is given up could take from the others what their prompts cost.
+        """
+        if self._counted or self.order.call.operation == "embeddings":
+            self._tab.spent[self.paid_in] += receipt.cost
 
     def _most(self, count: int) -> int:
         return accepted(count, self.order.quote.basis, self._settings)

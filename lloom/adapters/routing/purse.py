@@ -51,10 +51,14 @@ class Paid:
         self.lanes.touch(self.lane)
         self.lane.progress(self.purchase)
 
+    def void(self) -> None:
+        """The executor fails, and has said nothing."""
+        self.purchase.void = True
+
     def over(self, arrived: int, lost: bool, counted: Callable[[], None]) -> None:
         """The answer has ended after `arrived` bytes; `counted` is called when its receipt can be judged."""
         self.purchase.lost = lost
-        if not arrived:  # who delivered nothing charges nothing
+        if not arrived or self.purchase.void:  # who delivered nothing charges nothing
             self.lane.give_up(self.purchase)
 
         def known() -> None:

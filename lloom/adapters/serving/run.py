@@ -102,6 +102,8 @@ class Run:
                 await self._stream.send(piece)
         if not self._meter.ended:
             raise RetryElsewhere("The backend broke off its answer.", code="backend_cut")
+        if not (self._said or self._meter.ends()):
+            raise RetryElsewhere("The backend ended without an answer.", code="backend_silent")
 
     async def compare(self, audit: Audit, body: bytes) -> None:
         """Now and then, once the answer is out: does the backend count as we do?"""
@@ -150,9 +152,10 @@ class Run:
     async def _final(self, status: Status, body: bytes, counted: tuple[int, int]) -> Draft | None:
         """The receipt of what was delivered: a cancelled answer up to the byte its client received, a failed one for nothing.
 
-        A CANCEL that lies about its bytes earns no receipt. Who pays gets one over all that was sent then, and also if a part of
-        its answers is under way whenever it cancels, is cut off, or lets the time run out: nobody can tell how much has arrived,
-        but that is how to pay for nothing.
+        A beginning that says nothing is no answer, unless its client left it. A CANCEL that lies about its bytes earns no
+        receipt. Who pays gets one over all that was sent then, and also if a part of its answers is under way
+        whenever it cancels, is cut off, or lets the time run out: nobody can tell how much has arrived, but that is how to pay
+        for nothing.
         """
         length, cancel = self._hash.length, self._stream.cancelled
         if cancel is not None and status is Status.CANCELLED:
@@ -165,6 +168,8 @@ class Run:
                 billed = draft.output_tokens
                 if self._tab is None or cancel.received == length or self._tab.forgives(self._sent, billed):
                     return draft
+        if status is Status.UNPAID and not self._said:
+            status = Status.FAILED
         if status is Status.FAILED and self._tab is not None and self._broken() and not self._tab.forgives(self._sent):
             status = Status.CANCELLED
         return await self._draft(status, body, counted, length)
@@ -175,8 +180,14 @@ class Run:
         return self._exact + self._loose
 
     def _broken(self) -> bool:
-        """Whether the time is over or the connection gone, and it was not we who ended that."""
-        return self._cut and not self._stream.connection.session.left
+        """Whether the connection is gone, or the time over amid the answer, and it was not we who ended that."""
+        session = self._stream.connection.session
+        return self._cut and not session.left and (session.closed or self._said)
+
+    @property
+    def _said(self) -> bool:
+        """Whether anything of the answer was sent, and not only its beginning."""
+        return self._meter.says(self._hash.length)
 
     async def _draft(self, status: Status, body: bytes, counted: tuple[int, int], length: int) -> Draft:
         """More tokens than were ordered are not charged: no client accepts that. PeerFault if never so many bytes were sent."""

@@ -152,3 +152,39 @@ def test_any_cut_of_the_bytes_gives_the_same_answer(texts: list[str], data: st.D
         stream = stream[size:]
     assert out == b"".join(chunk(text) for text in texts)
     assert meter.tokens() == (7, 2)
+
+
+@pytest.mark.parametrize(
+    ("delta", "says"),
+    [
+        ({"role": "assistant"}, False),
+        ({"role": "assistant", "content": ""}, False),
+        ({"content": None, "tool_calls": None}, False),
+        ({"content": "a"}, True),
+        ({"reasoning": "hm"}, True),
+        ({"refusal": "no"}, True),
+        ({"tool_calls": [{"index": 0, "id": "x", "function": {"name": "f", "arguments": ""}}]}, True),
+    ],
+)
+def test_a_beginning_says_nothing(delta: dict[str, object], says: bool) -> None:
+    meter = Meter("chat")
+    block = meter.feed(event(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}).encode()))
+    assert (meter.says(len(block)), meter.ends()) == (says, False)
+
+
+def test_what_says_something_late_is_found_where_so_much_was_sent() -> None:
+    meter, empty = Meter("chat"), chunk("")
+    block = meter.feed(empty * 200 + chunk("a"))
+    assert (meter.says(len(block)), meter.says(len(empty) * 200)) == (True, False)
+
+
+def test_a_vector_says_something() -> None:
+    meter = Meter("embeddings")
+    assert not meter.says(0)
+    assert meter.says(len(meter.feed(event(b'{"object":"embedding","index":0,"embedding":"AAAA"}'))))
+
+
+def test_why_a_choice_ends_is_seen() -> None:
+    meter = Meter("completions")
+    meter.feed(event(b'{"choices":[{"index":0,"text":"","finish_reason":"length"}]}') + event(b"nonsense"))
+    assert meter.ends()
