@@ -71,8 +71,8 @@ class ClientNode(Actor):
                 naming.heard,
                 partial(_judged, reputations),
             )
+            guests, self._pockets = await invited(self.place, stack)
             router = self._router(identity, dht, deliveries, reputations, stack)
-            guests = await invited(self.place, stack)
             gateway = Gateway(router, partial(self._health, dht), settings.gateway, guests)
             gateway.metrics.registry.register(figures.Figures(self._read))
             gateway.metrics.registry.register(router.figures())
@@ -108,7 +108,7 @@ class ClientNode(Actor):
         pool = Pool(reach, settings.bridge.connections)
         stack.push_async_callback(pool.close)
         outcomes = Outcomes(routing.memory_seconds, routing.cooldown_seconds, reputations)
-        self._purses = open_purses(self.place, identity, outcomes, deliveries, stack)
+        self._purses = open_purses(self.place, identity, outcomes, deliveries, stack, self._pockets)
         trust = Trust(routing.memory_seconds)
         witness = Witness(trust, reputations, lambda: dht.anchors)
         catalogues = Catalogues(lambda: dht.anchors, pool, settings.network.name, trust, witness.told)

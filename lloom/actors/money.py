@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from lloom.actors.bank import Bank
 from lloom.actors.place import Place
 from lloom.adapters.routing.deliveries import Deliveries
+from lloom.adapters.routing.pockets import NOBODYS, Pockets
 from lloom.adapters.routing.purse import Purse
 from lloom.adapters.routing.purses import Purses
 from lloom.adapters.routing.wallet import Wallet
@@ -19,7 +20,12 @@ from lloom.core.routing.outcomes import Place as Where
 
 
 def open_purses(
-    place: Place, payer: Identity, outcomes: Outcomes, deliveries: Deliveries, stack: AsyncExitStack
+    place: Place,
+    payer: Identity,
+    outcomes: Outcomes,
+    deliveries: Deliveries,
+    stack: AsyncExitStack,
+    pockets: Pockets = NOBODYS,
 ) -> Purses:
     """The purses of `payer`. `stack` closes them, with a last voucher for each executor, and must close connections after that.
 
@@ -38,7 +44,7 @@ def open_purses(
         bank = Bank(place, name)
         stack.push_async_callback(bank.close)
         wallet = Wallet(name, payer, domain(chain), token_of(chain), settings.accounting, bank, judged)
-        opened.append(Purse(wallet, bank, deliveries.take))
+        opened.append(Purse(wallet, bank, deliveries.take, pockets))
     purses = Purses(opened)
     stack.push_async_callback(purses.close)
     purses.start()

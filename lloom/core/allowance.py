@@ -17,6 +17,8 @@ DAY: Final = 86_400
 MONTH: Final = 30
 """Days of the longer budget: this one and those before it, in UTC."""
 _MINUTE: Final = 60
+_SOON: Final = 1.0
+"""Seconds until a request may be over."""
 
 
 class Bucket:
@@ -46,7 +48,7 @@ class Bucket:
 
 
 class Budget:
-    """Tokens by the day (days since 1970, UTC), and those that are reserved."""
+    """Tokens, or money, by the day (days since 1970, UTC), and what is reserved of them."""
 
     __slots__ = ("_reserved", "_spent")
 
@@ -56,12 +58,14 @@ class Budget:
 
     def wait(self, tokens: int, limit: int, days: int, wall: float) -> float:
         """Seconds until `tokens` fit into `limit` for the last `days` days; 0 if they do now. More than the limit fits once
-        nothing else is in it."""
+        nothing else is in it. What is reserved is settled soon."""
         today = int(wall // DAY)
-        room = limit - min(tokens, limit) - self._reserved
+        room = limit - min(tokens, limit)
         for ahead in range(days):
-            if self._since(today + ahead - days) <= room:
-                return max(0.0, (today + ahead) * DAY - wall) if ahead else 0.0
+            if (spent := self._since(today + ahead - days)) <= room:
+                if ahead:
+                    return max(0.0, (today + ahead) * DAY - wall)
+                return 0.0 if spent + self._reserved <= room else _SOON
         return (today + days) * DAY - wall
 
     def reserve(self, tokens: int) -> None:

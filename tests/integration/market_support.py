@@ -24,6 +24,7 @@ from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.lane import Lane
 from lloom.adapters.routing.offers import Scope
+from lloom.adapters.routing.pockets import NOBODYS, Pockets
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.purse import Purse
 from lloom.adapters.routing.purses import Purses
@@ -310,6 +311,7 @@ async def buying(
     routing: RoutingSettings = ROUTING,
     problem: Callable[[Payment], str | None] | None = None,
     banking: Callable[[Payables], LocalBank] | None = None,
+    pockets: Pockets = NOBODYS,
     **changes: Any,
 ) -> AsyncIterator[Buyer]:
     """A buyer over the journal at `path`; `changes` are of the accounting's settings."""
@@ -330,7 +332,7 @@ async def buying(
 
         deliveries = Deliveries(lambda _, signed: free.append(signed), lambda *need: purses.on_need(*need))
         wallet = Wallet("anvil", CLIENT, DOMAIN, TOKEN, accounting(**limits), bank, judged)
-        purse = Purse(wallet, bank, deliveries.take)
+        purse = Purse(wallet, bank, deliveries.take, pockets)
         purses = Purses([purse])
         link = Link(CLIENT, NETWORK, settings())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,9 +16,10 @@ from lloom.adapters.asking import AskFailed
 from lloom.adapters.asking import Gateway as Asking
 from lloom.adapters.gateway import Guests
 from lloom.adapters.gateway.metered import BESIDES
-from lloom.core.allowance import Allowance
+from lloom.core.allowance import DAY, Allowance
 from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import Done
+from lloom.core.pocket import Coin, Pocket
 from lloom.core.settings import GatewayKey
 from lloom.core.token import digest
 from tests.integration.gateway_support import (
@@ -261,6 +263,22 @@ async def test_a_place_is_held_while_the_body_comes_so_that_slow_bodies_are_boun
         )
         while (await gateway.ask(bearer("ecila"))).status != 429:
             pass
+
+
+async def test_money_that_lacks_is_told_with_its_limit_and_when_it_is_there_again() -> None:
+    pocket = Pocket("alice", GatewayKey(sha256="0" * 64, money_per_day=5), {"coin": {int(time.time() // DAY): 4}})
+
+    def script(request: Any) -> ScriptedAnswer:
+        assert request.caller == "alice"
+        pocket.hold(Coin("coin", "base"), 2, time.time())
+        raise AssertionError
+
+    for stream in (False, True):
+        async with running(ScriptedRouter(script), guests(alice={})) as gateway:
+            refused = await gateway.ask(bearer("ecila"), stream=stream)
+            assert (refused.status, refused.error["code"], refused.error["type"]) == (429, *["insufficient_quota"] * 2)
+            assert "money_per_day" in refused.error["message"]
+            assert 1 <= int(refused.headers["retry-after"]) <= DAY
 
 
 # --- web pages

@@ -22,7 +22,7 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 """One caller's share of a commit."""
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 _TABLES: Final = (
     receipts.TABLES
     + lanes.TABLES

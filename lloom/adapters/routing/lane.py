@@ -130,6 +130,7 @@ class Lane:
             self.ceiling.raise_ahead()
             self._wallet.judged(purchase.place, True)
         else:
+            purchase.unbilled()
             self._dispute(digest, receipt, problem)
             if not purchase.lost:
                 self._wallet.judged(purchase.place, False)
@@ -156,6 +157,7 @@ class Lane:
         """No receipt is to come, as far as one can see: its grant is free. One that comes all the same is judged."""
         self.purchases.pop(purchase.order.digest, None)
         self.payable.drop(purchase.order.digest)
+        purchase.unbilled()
 
     async def close(self) -> None:
         """Sends a voucher that tells what was accepted, unless the latest one does. RetryElsewhere if a limit forbids it."""

@@ -86,6 +86,8 @@ class Lanes:
             work.cancel()
         await asyncio.gather(*works, return_exceptions=True)
         await asyncio.gather(*map(self._closed, self._lanes.values()))
+        for purchase in [each for lane in self._lanes.values() for each in lane.purchases.values()]:
+            purchase.unbilled()
 
     def _opened_now(self, executor: NodeId, done: asyncio.Task[Lane]) -> None:
         del self._opening[executor]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from lloom.adapters.routing.pockets import Bill
 from lloom.core.order import Order
 from lloom.core.payment.counting import Tally, accepted, known
 from lloom.core.receipt import Receipt, Status, cost
@@ -43,6 +44,8 @@ class Purchase:
         """The connection broke: the executor may believe that it delivered more than what arrived."""
         self.void = False
         """The executor failed before it said anything: it may not charge for that."""
+        self.bill: Bill | None = None
+        """Whose money it costs; None: the owner's of this node."""
         self._encoding = known(encoding)
         self._tab = tab
         self._settings = settings
@@ -67,12 +70,10 @@ class Purchase:
 
     def allowance(self) -> int:
         """What it may cost by now, with a window ahead of what has arrived."""
-        request, quote = self.order.request, self.order.quote
         if self.ended_at is None:
             self.tally.feed(self.tally.fed, self.look(self.tally.fed))
-        outputs = self._most(self.tally.so_far() if self._counted is None else self._counted)
-        due = cost(quote, request.max_input_tokens, 0, min(outputs, request.max_output_tokens))
-        return max(self.draw, min(due + self.window, request.max_cost))
+        due = self._due(self.tally.so_far() if self._counted is None else self._counted)
+        return max(self.draw, min(due + self.window, self.order.request.max_cost))
 
     def worth(self) -> int:
         """What has arrived costs by our own count, no tolerance. Only when `counted`."""
@@ -85,8 +86,7 @@ class Purchase:
         """Nothing more arrives; `counted` is called once it is known how much it was: at once, or soon."""
         self.ended_at, self.look = now, lambda _seen: b""
         if self.tally.fed <= LONG_BYTES:
-            self._counted = self.tally.total()
-            self.tally = self._nothing()
+            self._know(self.tally.total())
             counted()
         else:
             self._counting = asyncio.get_running_loop().create_task(self._count(counted))
@@ -112,16 +112,37 @@ class Purchase:
         """
         if self._counted or self.order.call.operation == "embeddings":
             self._tab.spent[self.paid_in] += receipt.cost
+        self._settle(receipt.cost)
+
+    def unbilled(self) -> None:
+        """No receipt of it is accepted: who asked for it had what has arrived, and that may be taken from what was granted."""
+        self._settle(self._had())
+
+    def _had(self) -> int:
+        if self.void:
+            return 0
+        return self.worth() if self.counted else self.allowance() if self.tally.fed else 0
+
+    def _settle(self, cost: int) -> None:
+        if self.bill is not None:
+            self.bill.settle(cost)
 
     def _most(self, count: int) -> int:
         return accepted(count, self.order.quote.basis, self._settings)
 
-    def _nothing(self) -> Tally:
-        """The answer is not kept longer than needed."""
-        return Tally(self.order.call.operation, self._encoding)
+    def _know(self, count: int) -> None:
+        """The answer has `count` tokens, and is not kept longer than needed."""
+        self._counted = count
+        self.tally = Tally(self.order.call.operation, self._encoding)
+        if self.bill is not None:
+            self.bill.lower(min(self._due(count), self.order.request.max_cost))
+
+    def _due(self, count: int) -> int:
+        """The most that may be charged for so many tokens of our own count."""
+        request = self.order.request
+        outputs = min(self._most(count), request.max_output_tokens)
+        return cost(self.order.quote, request.max_input_tokens, 0, outputs)
 
     async def _count(self, counted: Callable[[], None]) -> None:
-        tally = self.tally
-        self._counted = await asyncio.to_thread(tally.total)
-        self.tally = self._nothing()
+        self._know(await asyncio.to_thread(self.tally.total))
         counted()

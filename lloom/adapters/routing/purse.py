@@ -14,15 +14,17 @@ from lloom.adapters.bridge import Connection
 from lloom.adapters.payment.payables import Purchasing
 from lloom.adapters.routing.lane import Lane
 from lloom.adapters.routing.lanes import Lanes
+from lloom.adapters.routing.pockets import NOBODYS, Pockets
 from lloom.adapters.routing.purchase import Purchase, Tab
 from lloom.adapters.routing.wallet import Ledger, Wallet
 from lloom.core import prompt, receipt, tokens
 from lloom.core.api.request import ApiRequest
 from lloom.core.errors import LloomError
-from lloom.core.identity import NodeId
+from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt
 from lloom.core.order import Client, Nonce, Order, Paying
 from lloom.core.payment import counting
+from lloom.core.pocket import Coin
 from lloom.core.routing.candidate import Candidate
 
 SHORT: Final = 2048
@@ -76,10 +78,18 @@ class Paid:
 
 
 class Purse:
-    """All money of one chain and token. `judge` is as for `Lanes`."""
+    """All money of one chain and token. `judge` is as for `Lanes`; `pockets`: of keys that may spend only some of it."""
 
-    def __init__(self, wallet: Wallet, bank: Bank, judge: Callable[[NodeId, SignedReceipt], bool]) -> None:
+    def __init__(
+        self,
+        wallet: Wallet,
+        bank: Bank,
+        judge: Callable[[NodeId, SignedReceipt], bool],
+        pockets: Pockets = NOBODYS,
+    ) -> None:
         self.wallet = wallet
+        self._pockets = pockets
+        self._coin = Coin(f"eip155:{wallet.domain.chain_id}/{checksum(NodeId(wallet.token))}", wallet.name)
         self.lanes = Lanes(wallet, judge)
         self.looked = asyncio.Event()
         """Whether the chain told what is paid in."""
@@ -104,7 +114,7 @@ class Purse:
     ) -> tuple[Order, Paid]:
         """The order of `chat` with a voucher that covers it. `ending`: its nonce and its deadline (Unix seconds).
 
-        RetryElsewhere as `Lane.cover`; PeerFault if the executor shows of its lane what it cannot have.
+        RetryElsewhere as `Pocket.hold` and `Lane.cover`; PeerFault if the executor shows of its lane what it cannot have.
         """
         wallet = self.wallet
         self._used.set()
@@ -115,7 +125,12 @@ class Purse:
         paying = Paying(wallet.domain, lane.payable.number, most, spent)
         order = self._client.order(chat, candidate, *ending, paying)
         purchase = Purchase(order, candidate.place, candidate.terms.encoding, tab, wallet.settings)
-        voucher = await lane.cover(purchase, connection)
+        purchase.bill = self._pockets.hold(chat.caller, self._coin, order.request.max_cost)
+        try:
+            voucher = await lane.cover(purchase, connection)
+        except BaseException:
+            purchase.unbilled()
+            raise
         self.lanes.touch(lane)
         order = replace(order, call=msgspec.structs.replace(order.call, voucher=voucher))
         return order, Paid(self.lanes, lane, purchase)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from lloom.core.settings.base import Count, Group, Port, Seconds, Tokens
+from lloom.core.settings.base import Count, Group, Money, Port, Seconds, Tokens
 
 
 class GatewayKey(Group, frozen=True):
@@ -25,6 +25,9 @@ class GatewayKey(Group, frozen=True):
     """A day of UTC."""
     tokens_per_month: Tokens | None = None
     """The last 30 days, this one included."""
+    money_per_day: Money | None = None
+    """Of each token that is paid in, on each chain: those amounts do not add up."""
+    money_per_month: Money | None = None
     metrics: bool = False
     """May read /metrics, which show what all do."""
 

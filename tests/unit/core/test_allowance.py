@@ -110,8 +110,17 @@ def test_a_budget_of_a_day_is_there_again_at_midnight(wanted: int) -> None:
 def test_a_budget_of_a_month_is_freed_by_the_day_that_leaves_it() -> None:
     key = allowance({20_000 - 29: 600, 20_000 - 10: 300}, tokens_per_month=1000)
     key.reserve("m", 100, 0.0, NOON)
+    key.settle(100, 100, 0.0, NOON)
     assert refused(lambda: key.reserve("m", 100, 0.0, NOON)).retry_after == DAY / 2
     assert refused(lambda: key.reserve("m", 700, 0.0, NOON)).retry_after == 19.5 * DAY
+
+
+def test_what_only_others_have_set_aside_is_waited_for_a_moment_and_not_for_a_day() -> None:
+    key = allowance({20_000: 500}, tokens_per_day=1000)
+    key.reserve("m", 400, 0.0, NOON)
+    assert refused(lambda: key.reserve("m", 101, 0.0, NOON)).retry_after == 1
+    key.settle(400, 400, 0.0, NOON)
+    assert refused(lambda: key.reserve("m", 101, 0.0, NOON)).retry_after == DAY / 2
 
 
 def test_what_is_refused_reserves_nothing() -> None:
