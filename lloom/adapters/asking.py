@@ -137,7 +137,8 @@ class Gateway:
 
 def only_model(models: list[dict[str, Any]]) -> str:
     """The one model that chats; ConfigError asks for a choice where there are several, or says that there is none."""
-    names = sorted(str(model["id"]) for model in models if "chat" in model["lloom"]["operations"])
+    chatting = [model for model in models if "chat" in model["lloom"]["operations"] and not _is_alias(model)]
+    names = sorted(str(model["id"]) for model in chatting)
     if len(names) == 1:
         return names[0]
     if not names:
@@ -145,6 +146,12 @@ def only_model(models: list[dict[str, Any]]) -> str:
             "nobody on this network serves a model right now: is an executor running, and the bootstrap right?"
         )
     raise ConfigError(f"say which model to ask with model=…; the network serves {', '.join(names)}")
+
+
+def _is_alias(model: dict[str, Any]) -> bool:
+    """Whether it only stands for others."""
+    meant = model["lloom"].get("alias_of")
+    return meant is not None and model["id"] not in meant
 
 
 def _events(answer: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -89,8 +89,9 @@ def _number(value: float | None, digits: int) -> str:
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:
     terms = model["lloom"]
+    meant = ", ".join(terms.get("alias_of", ()))
     return (
-        model["id"],
+        f"{model['id']} = {meant}" if meant else model["id"],
         str(terms["executors"]),
         str(terms["context"]),
         f"{_span(terms['input_price'])} / {_span(terms['output_price'])}",

@@ -94,6 +94,7 @@ class ScriptedRouter:
     requests: list[ApiRequest] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    nicknames: dict[str, list[tuple[NodeId, ModelOffer]]] = field(default_factory=dict)
 
     async def ask(self, request: ApiRequest) -> ScriptedAnswer:
         self.requests.append(request)
@@ -119,6 +120,9 @@ class ScriptedRouter:
             (OTHER, offer("big/model:7b", input_price=9, context=1024, features=("tools",))),
             (OTHER, offer("small")),
         ]
+
+    async def aliases(self) -> dict[str, list[tuple[NodeId, ModelOffer]]]:
+        return self.nicknames
 
     async def offers(self, model: str) -> list[ModelOffer]:
         meant = "small" if model == "nick" else model

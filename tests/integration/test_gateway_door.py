@@ -25,11 +25,13 @@ from lloom.core.token import digest
 from tests.integration.gateway_support import (
     FIRST,
     HELLO,
+    OTHER,
     REST,
     Running,
     ScriptedAnswer,
     ScriptedRouter,
     ask,
+    offer,
     read_reply,
     running,
 )
@@ -162,6 +164,23 @@ async def test_a_key_sees_and_asks_only_its_models(gateway: Running) -> None:
     refused = await gateway.ask(bearer("bob"[::-1]), model="small")
     assert (refused.status, refused.error["code"], refused.error["param"]) == (404, "model_not_found", "model")
     assert len(gateway.router.requests) == 1
+
+
+async def test_a_key_sees_the_aliases_that_it_may_ask_by() -> None:
+    router = ScriptedRouter(nicknames={"nick": [(OTHER, offer("small"))], "small": [(OTHER, offer("big/model:7b"))]})
+    async with running(router, guests(alice={}, bob={"models": ["nick"]})) as gateway:
+        listed = (await gateway.get("/v1/models", bearer("ecila"))).json["data"]
+        assert [(model["id"], model["lloom"].get("alias_of")) for model in listed] == [
+            ("big/model:7b", None),
+            ("nick", ["small"]),
+            ("small", ["big/model:7b"]),
+        ]
+        assert [model["id"] for model in (await gateway.get("/v1/models", bearer("bob"[::-1]))).json["data"]] == [
+            "nick"
+        ]
+        assert (await gateway.ask(bearer("bob"[::-1]), model="nick")).status == 200
+        assert (await gateway.get("/v1/models/Nick", bearer("bob"[::-1]))).json["owned_by"] == "lloom"
+        assert (await gateway.get("/v1/models/small", bearer("bob"[::-1]))).status == 404
 
 
 # --- allowances

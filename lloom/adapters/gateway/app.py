@@ -122,7 +122,7 @@ class Gateway:
         await exchange.reply(200, msgspec.json.encode(page(models)), [])
 
     async def _listing(self) -> list[dict[str, Any]]:
-        return listing(await self._backend.models(), self._backend.reputation)
+        return listing(await self._backend.models(), await self._backend.aliases(), self._backend.reputation)
 
     async def _model(self, exchange: Exchange) -> None:
         name = exchange.scope["path_params"]["id"].lower()

@@ -33,6 +33,7 @@ class Backend(Router, Protocol):
     """What is needed of `lloom.adapters.routing.router.Router`."""
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]: ...
+    async def aliases(self) -> dict[str, list[tuple[NodeId, ModelOffer]]]: ...
     async def offers(self, model: str) -> list[ModelOffer]: ...
     async def explain(self, request: ApiRequest) -> list[Verdict]: ...
     def reputation(self, executor: NodeId) -> float: ...
@@ -71,6 +72,12 @@ class Metered:
         found = await self._router.models()
         allowance: Allowance | None = VISIT.get().allowance
         return found if allowance is None else [each for each in found if allowance.allows(each[1].id)]
+
+    async def aliases(self) -> dict[str, list[tuple[NodeId, ModelOffer]]]:
+        """Those that the visitor may ask by, whatever they stand for."""
+        found = await self._router.aliases()
+        allowance: Allowance | None = VISIT.get().allowance
+        return {name: meant for name, meant in found.items() if allowance is None or allowance.allows(name)}
 
     async def offers(self, model: str) -> list[ModelOffer]:
         """Those of a model that the visitor may ask; none of any other."""

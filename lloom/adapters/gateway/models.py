@@ -1,13 +1,16 @@
-"""The network's models as OpenAI and Anthropic list them, in one: keys of both, and what they have no word for under `lloom`."""
+"""Models and aliases as OpenAI and Anthropic list them, in one: keys of both, and what they have no word for under `lloom`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from lloom.core.identity import NodeId
 from lloom.core.offer import ModelOffer
+
+Offered = tuple[NodeId, ModelOffer]
+"""Who offers what."""
 
 _UNKNOWN_TIME: Final = "1970-01-01T00:00:00Z"
 """What Anthropic's API says where it does not know either."""
@@ -20,19 +23,26 @@ def page(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def listing(
-    offered: Iterable[tuple[NodeId, ModelOffer]], reputation: Callable[[NodeId], float]
+    offered: Iterable[Offered], aliases: Mapping[str, Iterable[Offered]], reputation: Callable[[NodeId], float]
 ) -> list[dict[str, Any]]:
-    """One object for each model, by name. Prices are smallest units of the payment token per million tokens, reputations what
-    this client holds of executors, from 0 to 1.
+    """One object for each model and each alias, by name. Prices are smallest units of the payment token per million tokens,
+    reputations what this client holds of executors, from 0 to 1.
     """
-    models: defaultdict[str, dict[NodeId, ModelOffer]] = defaultdict(dict)
+    models: defaultdict[str, list[Offered]] = defaultdict(list)
     for executor, offer in offered:
-        models[offer.id][executor] = offer
-    return [_model(name, models[name], reputation) for name in sorted(models)]
+        models[offer.id].append((executor, offer))
+    told = {name: _model(name, by, reputation) for name, by in models.items()}
+    for alias, meant in aliases.items():
+        by = list(meant)
+        told[alias] = _model(
+            alias, by, reputation
+        )  # whoever asks for a model of that name gets what the alias stands for
+        told[alias]["lloom"]["alias_of"] = list(dict.fromkeys(offer.id for _, offer in by))
+    return [told[name] for name in sorted(told)]
 
 
-def _model(name: str, by: dict[NodeId, ModelOffer], reputation: Callable[[NodeId], float]) -> dict[str, Any]:
-    offers = by.values()
+def _model(name: str, by: Sequence[Offered], reputation: Callable[[NodeId], float]) -> dict[str, Any]:
+    executors, offers = {executor for executor, _ in by}, [offer for _, offer in by]
     return {
         "id": name,
         "object": "model",
@@ -42,14 +52,14 @@ def _model(name: str, by: dict[NodeId, ModelOffer], reputation: Callable[[NodeId
         "display_name": name,
         "created_at": _UNKNOWN_TIME,
         "lloom": {
-            "executors": len(offers),
+            "executors": len(executors),
             "context": max(offer.context for offer in offers),
             "max_output": max(offer.max_output for offer in offers),
             "operations": sorted({operation for offer in offers for operation in offer.operations}),
             "features": sorted({feature for offer in offers for feature in offer.features}),
             "input_price": _range(offer.input_price for offer in offers),
             "output_price": _range(offer.output_price for offer in offers),
-            "reputation": _range(round(reputation(executor), 2) for executor in by),
+            "reputation": _range(round(reputation(executor), 2) for executor in executors),
         },
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, get_args
@@ -145,6 +145,11 @@ class Finder:
         """As `offered`, once the network was asked again."""
         found = await self._directory.anew(offered.model)
         return Offered(offered.plan, offered.model, found.candidates)
+
+    @property
+    def aliases(self) -> Iterable[str]:
+        """Names that stand for others here (canonical)."""
+        return self._aliases
 
     async def names(self, model: str) -> list[str]:
         """What `model` stands for, in order of preference; of a pattern's models those first that most executors offer."""

@@ -73,6 +73,14 @@ class Router:
         """Every model of every executor that could be asked."""
         return await self._directory.models()
 
+    async def aliases(self) -> dict[str, list[tuple[NodeId, ModelOffer]]]:
+        """What each alias stands for now, in order of preference; those that nobody serves are left out."""
+        offered, found = await self.models(), {}
+        for alias in self.finder.aliases:
+            names = await self.finder.names(alias)
+            found[alias] = [each for name in names for each in offered if each[1].id == name]
+        return {alias: meant for alias, meant in found.items() if meant}
+
     async def offers(self, model: str) -> list[ModelOffer]:
         """Every offer of `model` (canonical), or of what it stands for here, in order of preference."""
         names, offered = await self.finder.names(model), await self.models()

@@ -16,6 +16,14 @@ def test_the_one_model_that_chats_is_asked() -> None:
     assert only_model([model("m"), model("vectors", "embeddings")]) == "m"
 
 
+def test_what_only_stands_for_others_is_no_choice() -> None:
+    alias = model("gpt-4o")
+    alias["lloom"]["alias_of"] = ["m"]
+    assert only_model([alias, model("m")]) == "m"
+    alias["lloom"]["alias_of"] = ["gpt-4o"]
+    assert only_model([alias]) == "gpt-4o"
+
+
 def test_among_several_models_the_user_chooses() -> None:
     with pytest.raises(ConfigError, match=r"model=….*a, b"):
         only_model([model("b"), model("a", "embeddings", "chat")])

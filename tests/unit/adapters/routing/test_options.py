@@ -79,6 +79,18 @@ async def test_an_alias_of_nothing_says_what_it_stands_for() -> None:
             await net.router.ask(request(model="y"))
 
 
+async def test_aliases_are_listed_by_what_they_stand_for_now() -> None:
+    aliases = {"GPT-4o": ("llama*", "b", "qwen*"), "gone": ("llama-3.3-70b",), "b": ("a",)}
+    first, second = FakeExecutor(1, models=("a", "qwen3")), FakeExecutor(2, models=("b", "qwen3"))
+    async with Net(first, second, aliases=aliases) as net:
+        found = await net.router.aliases()
+        told = {alias: [(who, offer.id) for who, offer in meant] for alias, meant in found.items()}
+    assert told["gpt-4o"][0] == (second.address, "b"), "in order of preference"
+    assert sorted(told["gpt-4o"][1:]) == sorted([(first.address, "qwen3"), (second.address, "qwen3")])
+    assert told["b"] == [(first.address, "a")]
+    assert set(told) == {"gpt-4o", "b"}
+
+
 async def test_what_is_different_for_a_model_holds_for_its_attempts() -> None:
     executors = [FakeExecutor(number, script=[RetryElsewhere("broke")]) for number in (1, 2, 3)]
     async with Net(*executors, models={"m": ModelRouting(attempts=1)}) as net:
