@@ -77,9 +77,10 @@ class Tls:
             return b""
         parts = []
         try:
-            while part := self._ssl.read(_READ):
-                parts.append(part)
-            self.over = True
+            # A read that finds nothing raises, which costs more than all that find something.
+            while not self.over and (self._in.pending or self._ssl.pending()):
+                parts.append(self._ssl.read(_READ))
+                self.over = not parts[-1]
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
