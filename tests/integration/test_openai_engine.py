@@ -274,6 +274,15 @@ async def test_an_answer_without_an_end_was_cut() -> None:
             await read(engine.stream("chat", "mock", ask()))
 
 
+@pytest.mark.parametrize("last", [b"data: [DONE]", b'data: {"choices":[{"finish_reason": "stop"}]}'])
+async def test_an_answer_is_whole_that_says_so_in_either_way(last: bytes) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=b"data: {}\n\n" + last + b"\n\n", content_type="text/event-stream")
+
+    async with backend_that(answer) as engine:
+        assert (await read(engine.stream("chat", "mock", ask()))).endswith(last + b"\n\n")
+
+
 @pytest.mark.parametrize("status", [200, 301, 400])
 async def test_nonsense_is_no_answer(status: int) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
