@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
@@ -95,7 +96,7 @@ class Serving:
             engine = self._engine(call.model)
             run = Run(stream, call, checked, terms, self._window)
             if terms.payment is None:
-                async with self._place(engine, call, checked.request, terms, body) as visit:
+                async with await self._place(engine, call, checked.request, terms, body) as visit:
                     await run.answer(engine, body, visit, self._receipt)
             else:
                 await self._paid(run, engine, stream, checked.request, terms, body)
@@ -110,23 +111,21 @@ class Serving:
         till = self._tills.at(run.call.chain)
         tab = await self._tab(till, stream, run.call, request, terms, body)
         try:
-            async with self._place(engine, run.call, request, terms, body) as visit:
+            async with await self._place(engine, run.call, request, terms, body) as visit:
                 await run.answer(engine, body, visit, till.desk.bill, tab)
         finally:
             tab.close()
 
-    @contextlib.asynccontextmanager
     async def _place(
         self, engine: Engine, call: ModelCall, request: Request, terms: Terms, body: bytes
-    ) -> AsyncIterator[Visit]:
-        """A place at the backend, for what the request will take, about."""
+    ) -> AbstractAsyncContextManager[Visit]:
+        """A place at the backend, to be held, for what the request will take, about."""
         gate = self._gates.get(engine.name) or self._gates.setdefault(engine.name, Gate(engine.limits, self._settings))
         tokens = 0
         if gate.counts_tokens:
             expected = min(request.max_output_tokens, terms.model.max_output, EXPECTED_OUTPUT)
             tokens = await _prompt(call.operation, body, terms.model.encoding) + expected
-        async with gate.place(tokens) as visit:
-            yield visit
+        return gate.place(tokens)
 
     def _engine(self, model: str) -> Engine:
         """Who serves `model` now: what is offered may change while a request arrives. RetryElsewhere if nobody does."""

@@ -78,13 +78,21 @@ class Gate:
         wait = max(self._rested - now, self._rates.wait(tokens, now), 0.0)
         if wait > self._settings.queue_seconds:
             raise busy("This executor's backend is at its rate limit.", wait)
-        if (wait or self._free.locked()) and self._waiting >= self._settings.queue:
+        at_once = not wait and not self._free.locked()
+        if not at_once and self._waiting >= self._settings.queue:
             raise busy("This executor is busy and its queue is full.", wait)
         self._rates.take(tokens, now)
+        if at_once:
+            await self._free.acquire()
+        else:
+            await self._queue(tokens, now + wait)
+
+    async def _queue(self, tokens: int, moment: float) -> None:
+        """Waits for a place, and until then; what is reserved of the rates is given back if it is not had."""
         self._waiting += 1
         try:
             async with asyncio.timeout(self._settings.queue_seconds):  # wait_for can swallow a CANCEL
-                await self._until(now + wait)
+                await self._until(moment)
                 await self._free.acquire()
         except BaseException as error:
             self._rates.take(-tokens, self._clock(), requests=-1)

@@ -179,3 +179,27 @@ async def test_a_full_queue_refuses_whoever_would_wait_for_the_rate() -> None:
     door, _ = gate(Limits(8, requests=12), queue=0)
     await visit(door)
     assert round(await refused(door), 3) == round(60 / 11, 3)
+
+
+async def test_who_finds_no_place_waits_for_one_unless_the_queue_is_full() -> None:
+    it, _ = gate(Limits(1), queue=1)
+    leave = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        inside = group.create_task(visit(it, meanwhile=leave.wait()))
+        waiting = group.create_task(visit(it))
+        await asyncio.sleep(0)
+        assert it.running == 1
+        with pytest.raises(RetryElsewhere, match="queue is full"):
+            await visit(it)
+        assert not waiting.done()
+        leave.set()
+    assert inside.done()
+    assert it.running == 0
+
+
+async def test_who_finds_no_place_for_too_long_is_sent_away() -> None:
+    it, _ = gate(Limits(1), queue_seconds=0.01)
+    async with it.place():
+        with pytest.raises(RetryElsewhere, match="stayed busy"):
+            await visit(it)
+    await visit(it)
