@@ -34,7 +34,7 @@ class StructType:
     Members are `address` (20 bytes), `bytes32`, `uintN` (int), or `string`, whose value here is its 32-byte hash.
     """
 
-    __slots__ = ("_widths", "members", "size", "type_hash", "type_string")
+    __slots__ = ("_padding", "_places", "_widths", "members", "size", "type_hash", "type_string")
 
     def __init__(self, type_string: str) -> None:
         listed = type_string[type_string.index("(") + 1 : -1].split(",")
@@ -44,6 +44,12 @@ class StructType:
         self.members: tuple[str, ...] = names
         self.size = WORD * len(names)
         self._widths = tuple(_width(kind) for kind in kinds)
+        ends = range(WORD, self.size + WORD, WORD)
+        self._places = tuple(
+            (numeric, slice(end - width, end)) for end, (numeric, width) in zip(ends, self._widths, strict=True)
+        )
+        self._padding = int.from_bytes(b"".join(bytes(width).rjust(WORD, b"\xff") for _, width in self._widths), "big")
+        """The bits of an encoded struct, taken as one number, that no member uses."""
 
     def encode(self, values: Iterable[int | bytes]) -> bytes:
         """The members' words in their order, `size` bytes. ValueError or OverflowError if a value does not fit its member."""
@@ -61,14 +67,9 @@ class StructType:
         """The members' values; PeerFault unless `data` is exactly what `encode` makes of them."""
         if len(data) != self.size:
             raise PeerFault(f"{len(data)} bytes where {self.size} were expected", code="bad_message")
-        values: list[int | bytes] = []
-        for start, (numeric, width) in zip(range(0, self.size, WORD), self._widths, strict=True):
-            end = start + WORD
-            if any(data[start : end - width]):
-                raise PeerFault("a value that is too large for its member", code="bad_message")
-            raw = data[end - width : end]
-            values.append(int.from_bytes(raw, "big") if numeric else raw)
-        return tuple(values)
+        if int.from_bytes(data, "big") & self._padding:
+            raise PeerFault("a value that is too large for its member", code="bad_message")
+        return tuple(int.from_bytes(data[place], "big") if numeric else data[place] for numeric, place in self._places)
 
     def hash(self, encoded: bytes) -> bytes:
         """`hashStruct`: 32 bytes over the type and the encoded members."""

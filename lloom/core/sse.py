@@ -42,7 +42,7 @@ class Splitter:
             self._rest = bytearray(rest)
         if self._limit is not None and len(self._rest) > self._limit:
             raise PeerFault("an event without end", code="bad_stream")
-        return [event.lstrip(b"\n") for event in events if event.strip(b"\n")]
+        return [found for event in events if (found := event.lstrip(b"\n"))]
 
 
 def payload(event: bytes) -> bytes:

@@ -91,13 +91,13 @@ def address(operation: Operation, content: Fields, model: str) -> None:
 
 def keep(content: Fields, names: Collection[str]) -> None:
     """Drops every key that is not in `names`."""
-    for name in content.keys() - set(names):
+    for name in content.keys() - names:
         del content[name]
 
 
 def drop(content: Fields, names: Collection[str]) -> None:
     """Drops the keys in `names`."""
-    for name in content.keys() & set(names):
+    for name in content.keys() & names:
         del content[name]
 
 
