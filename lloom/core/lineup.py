@@ -2,7 +2,7 @@
 
 The keys of `models` in YAML are ids of the network, or patterns over what the backend calls its models: `*`, `openai/*`. A
 pattern offers every chat model that fits and that no id names already; of several the longest decides. null offers nothing.
-Context, max_output and features that an id leaves out, the pattern that fits says for it; the rest it says itself.
+What an entry leaves out of a model's terms, its price as well, the patterns say that fit, the longest first.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from lloom.core.api.request import Operation
 from lloom.core.offer import ModelOffer, canonical
 from lloom.core.settings import Feature, Model
 
 FALLBACK_CONTEXT: Final = 4096
 """Tokens, where nobody says how long a model's context is: what even old ones have."""
+ENCODING: Final = "o200k_base"
+OPERATIONS: Final[tuple[Operation, ...]] = ("chat",)
+"""What a model does where YAML does not say."""
+_TERMS: Final = ("context", "max_output", "encoding", "operations", "features", "input_price", "output_price")
+"""Of a model in YAML, beside its names."""
 LARGEST: Final = 1 << 31
 """Tokens; who claims more errs, or means ill."""
 
@@ -90,10 +96,9 @@ def lineup(common: Common, models: Mapping[str, Model | None], listed: Mapping[s
     served: dict[str, Served] = {}
     for model_id, model in models.items():
         if model is not None and not is_pattern(model_id):
-            offer = sources.offer(model_id, model, model.name or model_id)
-            served |= {
-                each: Served(model.name or model_id, replace(offer, id=each)) for each in (model_id, *model.aliases)
-            }
+            name = model.name or model_id
+            offer = sources.offer(model_id, sources.filled(model, name), name)
+            served |= {each: Served(name, replace(offer, id=each)) for each in (model_id, *model.aliases)}
     named = {each.name.lower() for each in served.values()}
     found = [each for each in sources.discovered() if each[0].lower() not in named and each[1] not in served]
     if len(found) > common.most:
@@ -128,34 +133,42 @@ class _Sources:
     def discovered(self) -> Iterator[tuple[str, str, Model]]:
         """Name, id and terms of what patterns offer, in a stable order."""
         for name in sorted(self._listed):
-            model, model_id = self._fitting(name), network_id(name)
+            model, model_id = next(iter(self._fitting(name)), None), network_id(name)
             if model is None or model_id is None or model_id in self._models:
                 continue
-            if "chat" not in model.operations or self._chats(name):
-                yield name, model_id, model
+            whole = self.filled(model, name)
+            if "chat" not in (whole.operations or OPERATIONS) or self._chats(name):
+                yield name, model_id, whole
+
+    def filled(self, model: Model, name: str) -> Model:
+        """`model`, which the backend calls `name`, with what it leaves out as the patterns have it."""
+        for other in filter(None, self._fitting(name)):
+            lacking = [term for term in _TERMS if getattr(model, term) is None]
+            model = replace(model, **{term: getattr(other, term) for term in lacking})
+        return model
 
     def offer(self, model_id: str, model: Model, name: str) -> ModelOffer:
-        """The terms of `model`, which the backend calls `name`."""
-        said, written = self._said(name, model_id), [model, self._fitting(name) or model]
-        context = self._context(model_id, [each.context for each in written], [each.context for each in said])
-        outputs = [each.max_output for each in written] + [each.max_output for each in said]
-        features = [each.features for each in written] + [each.features for each in said]
+        """The terms of `model`, as far as YAML has them, which the backend calls `name`."""
+        said = self._said(name, model_id)
+        context = self._context(model_id, model.context, [each.context for each in said])
+        outputs = [model.max_output, *(each.max_output for each in said)]
+        features = [model.features, *(each.features for each in said)]
         return ModelOffer(
             id=model_id,
             context=context,
             max_output=min(next((each for each in outputs if each), context), context),
             parallel=self._common.parallel,
-            encoding=model.encoding,
-            operations=model.operations,
+            encoding=model.encoding or ENCODING,
+            operations=model.operations or OPERATIONS,
             features=next((each for each in features if each is not None), ()),
             backend=self._common.backend,
-            input_price=model.input_price,
-            output_price=model.output_price,
+            input_price=model.input_price or 0,
+            output_price=model.output_price or 0,
         )
 
-    def _fitting(self, name: str) -> Model | None:
-        fitting = (self._models[key] for key in self._patterns if fnmatchcase(name.lower(), _glob(key)))
-        return next(fitting, None)
+    def _fitting(self, name: str) -> list[Model | None]:
+        """What the patterns say that fit, the longest first."""
+        return [self._models[key] for key in self._patterns if fnmatchcase(name.lower(), _glob(key))]
 
     def _chats(self, name: str) -> bool:
         """As far as anybody knows."""
@@ -166,10 +179,10 @@ class _Sources:
         found = [self._listed.get(names[0]), next(filter(None, map(self._known, names)), None)]
         return [each for each in found if each is not None]
 
-    def _context(self, model_id: str, written: Iterable[int | None], said: Iterable[int | None]) -> int:
+    def _context(self, model_id: str, wanted: int | None, said: Iterable[int | None]) -> int:
         """What is written, else what is said, else a guess; the owner hears of contradictions and of guesses."""
         key = f"llm.{self._common.backend}.models.{model_id}.context"
-        wanted, told = next(filter(None, written), None), next(filter(None, said), None)
+        told = next(filter(None, said), None)
         if wanted and told and wanted > told:
             self.remarks.append(f"{key}: {wanted} tokens are offered, but it has {told}")
         if found := wanted or told:

@@ -62,9 +62,9 @@ def catalogue(backend: str, models: Mapping[str, Model | None], able: Collection
             raise ConfigError(f"{where}: {error}") from error
         if key in found:
             raise ConfigError(f"{where}: listed twice (upper and lower case are the same model)")
-        if model is not None and model.encoding not in tokens.ENCODINGS:
+        if model is not None and model.encoding is not None and model.encoding not in tokens.ENCODINGS:
             raise ConfigError(f"{where}.encoding: {model.encoding!r} is none of {', '.join(sorted(tokens.ENCODINGS))}")
-        if model is not None and (unable := [each for each in model.operations if each not in able]):
+        if model is not None and (unable := [each for each in model.operations or () if each not in able]):
             raise ConfigError(f"{where}.operations: this backend does not do {' or '.join(unable)}")
         found[key] = model
     return found

@@ -39,7 +39,8 @@ class ExecutorSettings(Group, frozen=True):
 
 
 class Model(Group, frozen=True):
-    """One model of a backend, or all that fit a pattern. None: as the backend says, else as LiteLLM's map has it."""
+    """One model of a backend, or all that fit a pattern. None: as the patterns say that fit; else, of context, max_output and
+    features, as the backend says, or as LiteLLM's map has it."""
 
     context: Count | None = None
     """Tokens, prompt and answer together."""
@@ -48,13 +49,14 @@ class Model(Group, frozen=True):
     """What the backend calls it; None: as we do."""
     aliases: tuple[str, ...] = ()
     """Further ids in the network, under the same terms."""
-    encoding: str = "o200k_base"
-    """The tiktoken encoding it is billed by."""
-    operations: Annotated[tuple[Operation, ...], Meta(min_length=1, max_length=3)] = ("chat",)
-    """What it can be asked to do."""
+    encoding: str | None = None
+    """The tiktoken encoding it is billed by; o200k_base where nothing says another one."""
+    operations: Annotated[tuple[Operation, ...], Meta(min_length=1, max_length=3)] | None = None
+    """What it can be asked to do; chat where nothing says more."""
     features: tuple[Feature, ...] | None = None
-    input_price: Price = 0
-    output_price: Price = 0
+    input_price: Price | None = None
+    """Nothing where nothing says more."""
+    output_price: Price | None = None
 
 
 class OpenAIBackend(Group, frozen=True, tag_field="kind", tag="openai"):

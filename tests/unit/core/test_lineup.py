@@ -109,6 +109,51 @@ def test_what_an_id_leaves_out_the_fitting_pattern_says() -> None:
     assert (offer.context, offer.features) == (5, ("json",))
 
 
+def test_a_priced_pattern_prices_what_says_no_price_of_its_own() -> None:
+    star = Model(input_price=7, output_price=8, encoding="cl100k_base", operations=("chat", "completions"))
+    models = {
+        "ours": Model(name="t/a"),
+        "gift": Model(input_price=0, output_price=0, operations=("embeddings",)),
+        "dear": Model(output_price=9, aliases=("dearer",)),
+        "*": star,
+    }
+    found = {
+        name: each.offer
+        for name, each in made(models, {"t/a": Known(context=1), "new": Known(context=1)}).served.items()
+    }
+    assert {name: (offer.input_price, offer.output_price) for name, offer in found.items()} == {
+        "ours": (7, 8),
+        "gift": (0, 0),
+        "dear": (7, 9),
+        "dearer": (7, 9),
+        "new": (7, 8),
+    }
+    assert {offer.encoding for offer in found.values()} == {"cl100k_base"}
+    assert (found["ours"].operations, found["gift"].operations) == (("chat", "completions"), ("embeddings",))
+
+
+def test_what_a_pattern_leaves_out_shorter_ones_say_and_null_says_nothing() -> None:
+    models = {
+        "*": Model(input_price=7, context=5),
+        "qwen*": Model(output_price=8),
+        "qwen-base*": None,
+        "qwen-base": Model(),
+    }
+    listed = {name: Known(context=100) for name in ("qwen-x", "qwen-base", "qwen-base-x")}
+    found = made(models, listed).served
+    assert {
+        name: (each.offer.input_price, each.offer.output_price, each.offer.context) for name, each in found.items()
+    } == {
+        "qwen-x": (7, 8, 5),
+        "qwen-base": (7, 8, 5),
+    }
+
+
+def test_where_nothing_is_said_a_model_chats_for_nothing() -> None:
+    offer = made({"a": Model(context=1)}, {}).served["a"].offer
+    assert (offer.operations, offer.encoding, offer.input_price, offer.output_price) == (("chat",), "o200k_base", 0, 0)
+
+
 def test_aliases_are_offered_under_the_same_terms() -> None:
     found = made({"a": Model(name="A", aliases=("b", "c"), input_price=3)}, {"A": Known(context=9)}).served
     assert {name: (each.name, each.offer.id, each.offer.context) for name, each in found.items()} == {
