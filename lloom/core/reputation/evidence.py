@@ -1,8 +1,4 @@
-"""What a client itself saw of one model at one executor, in sums that fade. It judges nothing and reads no clock.
-
-A sum is worth what its observations are worth at its own time, so adding is commutative and associative (but for rounding):
-evidence that is read from the disk late, or heard in another order, gives the same. Times are seconds on any one clock.
-"""
+"""What a client itself saw of one model at one executor, in sums that fade, as it is kept. `tally` adds it up."""
 
 from __future__ import annotations
 
@@ -10,8 +6,6 @@ from enum import Enum
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
-
-from lloom.core.routing.estimates import faded
 
 
 class Kind(Enum):
@@ -37,7 +31,7 @@ NONE: Final = (0.0,) * len(Kind)
 
 
 class Evidence(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Observations, each weighed by its age at `at`."""
+    """Observations, each weighed by its age at `at` (seconds on any one clock)."""
 
     at: Annotated[float, Meta(ge=-1e12, le=1e12)]
     right: Sums = NONE
@@ -52,55 +46,3 @@ class Evidence(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     """Written in"""
     seconds: Sum = 0.0
     """so many seconds after the first content."""
-
-    @property
-    def first_token(self) -> float | None:
-        """Mean seconds to the first content; None if none was seen."""
-        return self.waited / self.waits if self.waits else None
-
-    @property
-    def rate(self) -> float | None:
-        """Tokens a second; None if none were seen."""
-        return self.tokens / self.seconds if self.seconds else None
-
-
-def seen(kind: Kind, at: float, *, right: bool) -> Evidence:
-    """One observation."""
-    one = tuple(float(each is kind) for each in Kind)
-    return Evidence(at, right=one) if right else Evidence(at, wrong=one)
-
-
-def merged(one: Evidence, other: Evidence, memory: float) -> Evidence:
-    """Both together, where `memory` seconds halve a weight."""
-    at = max(one.at, other.at)
-    return _plus(aged(one, at, memory), aged(other, at, memory))
-
-
-def aged(known: Evidence, now: float, memory: float) -> Evidence:
-    """What `known` weighs at `now`, which is not before its time."""
-    fade = faded(now - known.at, memory)
-    return known if fade == 1.0 and now == known.at else _times(known, fade, now)
-
-
-def _times(known: Evidence, factor: float, at: float) -> Evidence:
-    return Evidence(
-        at,
-        tuple(factor * each for each in known.right),
-        tuple(factor * each for each in known.wrong),
-        factor * known.waited,
-        factor * known.waits,
-        factor * known.tokens,
-        factor * known.seconds,
-    )
-
-
-def _plus(one: Evidence, other: Evidence) -> Evidence:
-    return Evidence(
-        one.at,
-        tuple(map(float.__add__, one.right, other.right)),
-        tuple(map(float.__add__, one.wrong, other.wrong)),
-        one.waited + other.waited,
-        one.waits + other.waits,
-        one.tokens + other.tokens,
-        one.seconds + other.seconds,
-    )

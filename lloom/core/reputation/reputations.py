@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
-from functools import reduce
 from typing import Final, NamedTuple
 
 from lloom.core.identity import NodeId
-from lloom.core.reputation.evidence import Evidence, Kind, merged, seen
+from lloom.core.reputation.evidence import Evidence, Kind
 from lloom.core.reputation.score import UNKNOWN, Score, judge
+from lloom.core.reputation.tally import Tally
 
 MAX_EXECUTORS: Final = 4096
 """The one of which nothing was heard for longest makes room."""
@@ -38,7 +38,7 @@ class _Executor:
     __slots__ = ("at", "models", "said", "score")
 
     def __init__(self) -> None:
-        self.models: OrderedDict[str, Evidence] = OrderedDict()
+        self.models: OrderedDict[str, Tally] = OrderedDict()
         self.said = UNKNOWN
         self.score: Score | None = None
         self.at = 0.0
@@ -59,15 +59,17 @@ class Reputations:
     def note(self, executor: NodeId, model: str, kind: Kind, now: float, *, right: bool) -> None:
         """Something was as it should be, or not."""
         self.noted[kind, right] += 1
-        self._add(executor, model, seen(kind, now, right=right))
+        self._tally(executor, model, now).note(kind, now, right=right)
+        if not right:
+            self._executors[executor].score = None
 
     def waited(self, executor: NodeId, model: str, seconds: float, now: float) -> None:
         """The first content came after `seconds`."""
-        self._add(executor, model, Evidence(now, waited=max(0.0, seconds), waits=1.0))
+        self._tally(executor, model, now).waited(seconds, now)
 
     def wrote(self, executor: NodeId, model: str, tokens: float, seconds: float, now: float) -> None:
         """`tokens` came within `seconds`."""
-        self._add(executor, model, Evidence(now, tokens=tokens, seconds=seconds))
+        self._tally(executor, model, now).wrote(tokens, seconds, now)
 
     def said(self, executor: NodeId, share: float) -> None:
         """What others say of `executor`, from 0 (never ask it) to 1."""
@@ -77,7 +79,7 @@ class Reputations:
     # --- what follows
 
     def score(self, executor: NodeId, now: float) -> Score:
-        """What is held of `executor`; at most a second old."""
+        """What is held of `executor`; what went well may be a second old."""
         known = self._executors.get(executor)
         if known is None:
             return _STRANGER
@@ -88,8 +90,10 @@ class Reputations:
     def evidence(self, executor: NodeId, now: float) -> Evidence:
         """All that was observed of `executor`, whatever the model: who lies with one may with all."""
         known = self._executors.get(executor)
-        models = known.models.values() if known is not None else ()
-        return reduce(lambda one, other: merged(one, other, self._memory), models, Evidence(now))
+        total = Tally(now, self._memory)
+        for each in known.models.values() if known is not None else ():
+            total.add(each.known)
+        return total.known
 
     def pace(self, executor: NodeId, model: str) -> tuple[float | None, float | None]:
         """Mean seconds to the first content, and tokens a second; None: never seen."""
@@ -117,7 +121,8 @@ class Reputations:
         """What was kept by an earlier run; what was observed since then is added."""
         for row in rows:
             fresh = row.executor in self._executors and row.model in self._executors[row.executor].models
-            self._add(row.executor, row.model, row.known)
+            self._tally(row.executor, row.model, row.known.at).add(row.known)
+            self._executors[row.executor].score = None
             if not fresh:
                 self._changed.pop((row.executor, row.model), None)
 
@@ -125,16 +130,20 @@ class Reputations:
         """None if it was forgotten meanwhile."""
         known = self._executors.get(executor)
         found = known.models.get(model) if known is not None else None
-        return None if found is None else Row(executor, model, found)
+        return None if found is None else Row(executor, model, found.known)
 
-    def _add(self, executor: NodeId, model: str, more: Evidence) -> None:
-        known = self._executor(executor)
-        before = known.models.pop(model, None)
-        known.models[model] = more if before is None else merged(before, more, self._memory)
-        if len(known.models) > MAX_MODELS:
-            known.models.popitem(last=False)
-        known.score = None
+    def _tally(self, executor: NodeId, model: str, now: float) -> Tally:
+        """For a change."""
+        models = self._executor(executor).models
+        found = models.get(model)
+        if found is None:
+            found = models[model] = Tally(now, self._memory)
+            if len(models) > MAX_MODELS:
+                models.popitem(last=False)
+        else:
+            models.move_to_end(model)
         self._changed[executor, model] = None
+        return found
 
     def _executor(self, executor: NodeId) -> _Executor:
         known = self._executors.setdefault(executor, _Executor())
