@@ -61,6 +61,9 @@ class Status(IntEnum):
     """By the executor, for want of credit: billed up to its last byte."""
 
 
+_STATUSES: Final = frozenset(Status)
+
+
 class Quote(Struct, frozen=True):
     """One model's terms. Amounts are smallest units of `token`, prices per `PRICE_UNIT` tokens, times Unix seconds."""
 
@@ -336,7 +339,7 @@ def _contradiction(receipt: Receipt, delivery: Delivery) -> str | None:
     rules = (
         (receipt.request_digest == delivery.request_digest, "another request"),
         (receipt.model == quote.model, "another model"),
-        (receipt.status in set(Status), "an unknown status"),
+        (receipt.status in _STATUSES, "an unknown status"),
         # What a failed executor sent last may never have arrived; it asks nothing for it.
         (failed or (receipt.response_bytes, receipt.response_hash) == arrived, "another answer than what arrived"),
         (tokens[0] + tokens[1] <= request.max_input_tokens, "more input tokens than were allowed"),

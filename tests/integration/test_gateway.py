@@ -375,6 +375,17 @@ async def test_leaving_while_waiting_cancels_the_search(gateway: Running, stream
     await gateway.router.cancelled.wait()
 
 
+async def test_leaving_is_noticed_after_a_body_that_is_larger_than_what_is_read_at_once() -> None:
+    router = ScriptedRouter(lambda _: (asyncio.Event(), None))
+    async with running(router, max_body=1 << 22) as gateway:
+        body = ask(messages=[{"role": "user", "content": "x" * (1 << 21)}])
+        async with gateway.connected() as (_, writer):
+            writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n")
+            writer.write(b"content-length: %d\r\n\r\n" % len(body) + body)
+            await router.arrived.wait()
+        await router.cancelled.wait()
+
+
 async def test_leaving_after_the_status_and_before_the_first_content_cancels_the_search() -> None:
     router = ScriptedRouter(lambda _: (asyncio.Event(), None))
     async with running(router, hold_headers_seconds=0.001, keep_alive_seconds=0.001) as gateway:

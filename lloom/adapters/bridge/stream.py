@@ -97,6 +97,11 @@ class Stream:
         return self._take()
 
     @property
+    def ready(self) -> bool:
+        """Whether `receive` has something to give without waiting."""
+        return bool(self._buffer) or self._ended
+
+    @property
     def unread(self) -> bytes:
         """What has arrived and not been received."""
         return bytes(self._buffer)

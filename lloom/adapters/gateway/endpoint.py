@@ -88,11 +88,12 @@ class Endpoint:
 
     async def _plain(self, exchange: Exchange, asked: Asked, request: ApiRequest) -> None:
         began = asyncio.get_running_loop().time()
-        async with contextlib.AsyncExitStack() as stack:
-            answer = await self._router.ask(request)
-            stack.push_async_callback(answer.close)
+        answer = await self._router.ask(request)
+        try:
             self._metrics.first_token(asyncio.get_running_loop().time() - began)
             whole = await answer.folded(asked.whole)
+        finally:
+            await answer.close()
         done = answer.done or Done()
         self._metrics.tokens(done)
         await exchange.reply(200, whole.end(done), _headers(answer))

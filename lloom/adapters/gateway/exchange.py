@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
+from lloom.adapters.gateway.protocol import LOST
 from lloom.core.api.dialect import Dialect, Failure, Headers
 from lloom.core.errors import CallerFault
 
@@ -52,6 +53,7 @@ class Exchange:
     __slots__ = (
         "_boundary",
         "_dialect",
+        "_headers",
         "_receive",
         "_send",
         "_sent",
@@ -66,6 +68,7 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, dialect: Dialect) -> None:
         self.scope = scope
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self.status = 0
         """Of the answer; 0 until it has begun."""
         self.written_at = 0.0
@@ -84,7 +87,7 @@ class Exchange:
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header `name` (lower case)."""
-        return next((value for key, value in self.scope["headers"] if key == name), None)
+        return self._headers.get(name)
 
     async def body(self, limit: int, seconds: float) -> bytes:
         """The whole body. CallerFault: 413 over `limit` bytes, 408 if nothing comes for `seconds`; Gone if the caller left."""
@@ -104,16 +107,16 @@ class Exchange:
 
     async def unless_gone(self, work: Awaitable[None]) -> None:
         """Awaits `work`, and cancels it when the caller leaves (then Gone). The body must have been read."""
-        task, leaving, left = asyncio.current_task(), asyncio.ensure_future(self._receive()), False
+        task, lost, left = asyncio.current_task(), self.scope[LOST], False
         assert task is not None
         before = task.cancelling()
 
-        def leave(_: asyncio.Future[Any]) -> None:
+        def leave(_: asyncio.Future[None]) -> None:
             nonlocal left
             left = True
             task.cancel()
 
-        leaving.add_done_callback(leave)
+        lost.add_done_callback(leave)
         try:
             await work
         except asyncio.CancelledError:
@@ -124,8 +127,7 @@ class Exchange:
             if left:
                 task.uncancel()
         finally:
-            leaving.remove_done_callback(leave)
-            leaving.cancel()
+            lost.remove_done_callback(leave)
 
     def recorded(self, limit: int) -> Sent:
         """Filled from now on with what is sent, up to `limit` bytes."""

@@ -11,6 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from lloom.core.api.dialect import Failure
 from lloom.core.api.openai import envelope
 
+LOST: Final = "lloom.lost"
+"""In a request's scope: a future that is done when its connection is lost."""
+
 _HEADS: Final = {
     status: f"HTTP/1.1 {status} {status.phrase}\r\nconnection: close\r\ncontent-type: application/json\r\n".encode()
     for status in (
@@ -19,6 +22,42 @@ _HEADS: Final = {
         http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     )
 }
+
+
+class Joining:
+    """A transport that holds back the head of an answer, so that it leaves with the first part of its body.
+
+    uvicorn writes them one after the other: two system calls, and a caller that wakes up twice.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Writes `data`, a head not later than when the loop turns."""
+        head, self._head = self._head, b""
+        if head:
+            self._transport.write(head + data)
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Closes once all is written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._transport.write(head)
 
 
 class Protocol(HttpToolsProtocol):
@@ -35,13 +74,17 @@ class Protocol(HttpToolsProtocol):
         self._reading = False
         """Whether a head is coming, and no body."""
         self._timer: asyncio.TimerHandle | None = None
+        self._lost: asyncio.Future[None] = self.loop.create_future()
+        """Done when the connection is; each request finds it in its scope."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Joining(transport, self.loop))  # type: ignore[arg-type]
         self._begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
+        if not self._lost.done():
+            self._lost.set_result(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -56,11 +99,17 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[LOST] = self._lost  # type: ignore[typeddict-unknown-key]
         self._begin()
 
     def on_headers_complete(self) -> None:
         self._stop()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if not self.pipeline:  # else the end of the connection would not be seen
+            self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls for what is no HTTP."""

@@ -117,23 +117,18 @@ class Attempt:
         """
         if self._over or self._stream is None:
             return None
-        asked = self._loop.time()
-        limit = asked + self._keeping.settings.between_tokens_seconds
         try:
             self.record.check()
-            async with asyncio.timeout_at(min(limit, self.deadline)):
-                data = await self._stream.receive()
+            data = await self._received(self._stream)
         except TimeoutError as error:
             raise await self.failed(_late(self.executor, "fell silent within its answer", "stalled")) from error
         except RetryElsewhere as error:
             raise await self.failed(error, gone=self._stream.connection.session.closed) from error
         if data is None:
             await self._complete(self._stream)
-        else:
-            self._pace.waited(asked, self._loop.time())
-            self._take(data)
-            data = self.record.feed(data)
-        return data
+            return None
+        self._take(data)
+        return self.record.feed(data)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """All events of the answer, `first` included."""
@@ -197,6 +192,18 @@ class Attempt:
             self._take(data)
             head += record.feed(data)
         self.first = bytes(head)
+
+    async def _received(self, stream: Stream) -> bytes | None:
+        """As `Stream.receive`, in time. What is there already may be late: its caller was not here to take it."""
+        asked = self._loop.time()
+        if stream.ready and asked < self.deadline:
+            self._pace.waited(asked, asked)
+            return await stream.receive()
+        limit = asked + self._keeping.settings.between_tokens_seconds
+        async with asyncio.timeout_at(min(limit, self.deadline)):
+            data = await stream.receive()
+        self._pace.waited(asked, self._loop.time())
+        return data
 
     def _unread(self, seen: int) -> bytes:
         """What of the answer has come after its first `seen` bytes and was not read: it is paid for as well."""

@@ -127,7 +127,10 @@ class Attempts:
     async def _attempt(self, chosen: Choice, request: ApiRequest) -> Attempt:
         means, candidate = self._means, chosen.candidate
         settings = means.plans.of(candidate.terms.id).settings
-        attempt = Attempt(candidate, self.deadline, replace(means.keeping, settings=settings))
+        keeping = means.keeping
+        if settings is not keeping.settings:
+            keeping = replace(keeping, settings=settings)
+        attempt = Attempt(candidate, self.deadline, keeping)
         attempt.routing = str(chosen)
         try:
             connection = await means.pool.connection(candidate.executor, candidate.endpoint)

@@ -139,7 +139,7 @@ class Record:
             self.begun = True
 
     def _add(self, choice: _Choice) -> None:
-        delta, text = choice.delta, choice.text
+        text, delta = choice.text, choice.delta
         if delta is not None:
             text = text or delta.content
             if delta.reasoning_content or delta.reasoning:
@@ -151,7 +151,10 @@ class Record:
             self._keep(text)
         if choice.index:
             self.plain = False
-        self._ended[choice.index] = bool(choice.finish_reason) or self._ended.get(choice.index, False)
+        if choice.finish_reason:
+            self._ended[choice.index] = True
+        else:
+            self._ended.setdefault(choice.index, False)
 
     def _keep(self, text: str) -> None:
         more = text.encode()

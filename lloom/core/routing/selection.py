@@ -83,7 +83,7 @@ class Selection:
         known = [each for each in ready if self.outcomes.hope(each.place, now) > UNKNOWN]
         among = known if known and not exploring and not pinned else ready
         contest = Contest(among, self.scale(among, request, now), self.rules, request.affinity, exploring)
-        chosen = POLICIES[self.rules.policy](contest, rng)
+        chosen = among[0] if len(among) == 1 else POLICIES[self.rules.policy](contest, rng)
         return Choice(chosen, self.rules.policy, contest.score(chosen), of, exploring)
 
     def _explores(self, key: bytes, now: float, rng: Random) -> bool:

@@ -82,6 +82,8 @@ ANSWER: list[Any] = [ROLE, HEL, LO + END, DONE]
 class FakeStream:
     """Plays `script`: bytes arrive, exceptions are raised, Done ends, HANG waits for ever."""
 
+    ready = False
+
     def __init__(self, connection: FakeConnection, call: Any, script: list[Any]) -> None:
         self.connection = connection
         self.call = call

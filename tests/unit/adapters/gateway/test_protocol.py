@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from lloom.adapters.gateway.protocol import Protocol, bounded
+from lloom.adapters.gateway.protocol import Joining, Protocol, bounded
 
 MAX_HEAD = 1000
 
@@ -21,12 +21,16 @@ class Wire(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = b""
+        self.writes: list[bytes] = []
         self.closed = False
         self.ended = asyncio.Event()
 
     def write(self, data: Any) -> None:
-        self.written += data
+        self.writes.append(bytes(data))
+
+    @property
+    def written(self) -> bytes:
+        return b"".join(self.writes)
 
     def close(self) -> None:
         self.closed = True
@@ -81,14 +85,14 @@ async def test_a_head_without_end_is_a_431_in_openais_words_and_the_end(start: b
 async def test_every_request_has_room_of_its_own_and_bodies_do_not_count() -> None:
     protocol, wire = connection()
     for _ in range(3):
-        wire.written = b""
+        wire.writes.clear()
         protocol.data_received(b"POST / HTTP/1.1\r\n")
         protocol.data_received(b"a: " + b"x" * 600 + b"\r\ncontent-length: 5000\r\n\r\n")
         protocol.data_received(b"b" * 2500)
         protocol.data_received(b"b" * 2500)
         await settled(protocol)
         assert wire.status == 204
-    wire.written = b""
+    wire.writes.clear()
     protocol.data_received(b"GET / HTTP/1.1\r\n")
     protocol.data_received(b"a: " + b"x" * MAX_HEAD)
     assert wire.status == 431
@@ -130,3 +134,33 @@ async def test_a_connection_that_is_lost_leaves_no_timer() -> None:
     assert timer is not None
     protocol.connection_lost(None)
     assert timer.cancelled()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+async def test_the_head_of_an_answer_leaves_with_the_first_part_of_its_body() -> None:
+    wire = Wire()
+    joining = Joining(wire, asyncio.get_running_loop())
+    for part in (HEAD, b"first", b"second", HEAD, b"third"):
+        joining.write(part)
+    assert wire.writes == [HEAD + b"first", b"second", HEAD + b"third"]
+    await asyncio.sleep(0)
+    assert len(wire.writes) == 3
+
+
+async def test_a_head_without_a_body_waits_for_nothing_else() -> None:
+    wire = Wire()
+    joining = Joining(wire, asyncio.get_running_loop())
+    joining.write(HEAD)
+    assert not wire.writes
+    await asyncio.sleep(0)
+    assert wire.writes == [HEAD]
+
+
+async def test_closing_writes_what_is_held_first() -> None:
+    wire = Wire()
+    joining = Joining(wire, asyncio.get_running_loop())
+    joining.write(HEAD)
+    joining.close()
+    assert (wire.writes, wire.closed, joining.is_closing()) == ([HEAD], True, True)
