@@ -129,6 +129,26 @@ async def test_a_slow_reader_blocks_neither_another_stream_nor_a_control_message
 
 
 @on_both_loops
+async def test_many_slow_readers_together_block_nobody_either() -> None:
+    async def answer(stream: Stream) -> None:
+        if await stream.receive() == b"pour":
+            await pour(stream)
+        await stream.send(bytes(1_000_000))
+        await stream.finish()
+
+    window = settings().stream_window
+    async with executor(answer) as server, client(server, connection_window=32 * window) as connection:
+        slow = [await connection.open(CALL) for _ in range(30)]
+        for stream in slow:
+            await stream.send(b"pour")
+        await until(lambda: all(stream.received == window for stream in slow))
+        assert len(await ask(connection, b"something else")) == 1_000_000
+        assert connection.session._window.held == len(slow) * window
+        for stream in slow:
+            stream.cancel()
+
+
+@on_both_loops
 async def test_a_cancel_stops_the_handler_and_tells_it_how_much_arrived() -> None:
     stopped: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
 
@@ -256,8 +276,9 @@ async def test_a_handler_that_forgets_to_answer_is_noticed() -> None:
 async def test_no_more_streams_are_opened_than_the_peer_allows() -> None:
     async with executor(pause, streams=2) as server, client(server) as connection:
         streams = [await connection.open(CALL) for _ in range(2)]
-        with pytest.raises(RetryElsewhere, match="at once"):
+        with pytest.raises(RetryElsewhere, match="at once") as full:
             await connection.open(CALL)
+        assert full.value.retry_after is not None, "else it would count as a failure of the peer"
         streams[0].cancel()
         await until(lambda: connection.streams == 1)
         streams.append(await connection.open(CALL))

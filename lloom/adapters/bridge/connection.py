@@ -26,6 +26,9 @@ INTERNAL: Final = Refusal(500, "internal", "the executor failed in a way that it
 UNANSWERED: Final = Refusal(500, "unanswered", "the executor left the request without an answer")
 NO_CALLS: Final = Refusal(501, "no_calls", "this node answers no calls")
 
+FULL_SECONDS: Final = 1.0
+"""When to try again where a peer has as many streams open as it takes: that is no fault of it."""
+
 Handler = Callable[[Stream], Coroutine[Any, Any, None]]
 OnControl = Callable[["Connection", Control], None]
 
@@ -64,7 +67,10 @@ class Connection:
             )
         if not self.session.may_open:
             raise RetryElsewhere(
-                f"{checksum(self.peer)} takes no more requests at once", status=503, code="too_many_streams"
+                f"{checksum(self.peer)} takes no more requests at once",
+                status=503,
+                code="too_many_streams",
+                retry_after=FULL_SECONDS,
             )
         number = self.session.open(call)
         stream = self._streams[number] = Stream(self, number, call, ours=True)

@@ -24,7 +24,6 @@ class Credit:
         self.left += amount
 
 
-@final
 class Window:
     """What we still take. Bytes are held from `take` to `give_back`; new credit goes out once half the window was given back."""
 
@@ -50,8 +49,23 @@ class Window:
         """`amount` bytes are no longer held; the credit that is now to be announced, 0 as long as it is not worth a frame."""
         assert 0 <= amount <= self.held, "more was given back than is held"
         self._returned += amount
-        if 2 * self._returned < self.size:
-            return 0
+        return self._announced() if 2 * self._returned >= self.size else 0
+
+    def _announced(self) -> int:
         grant, self._returned = self._returned, 0
         self.left += grant
         return grant
+
+
+@final
+class SharedWindow(Window):
+    """That of all streams together. New credit goes out once half of what is not held was given back: what some do not read may
+    be more than half of the window, and the others would wait for them."""
+
+    __slots__ = ()
+
+    def give_back(self, amount: int) -> int:
+        """As `Window.give_back`."""
+        assert 0 <= amount <= self.held, "more was given back than is held"
+        self._returned += amount
+        return self._announced() if self._returned >= self.left else 0

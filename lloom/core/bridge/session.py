@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from lloom.core.bridge import events
-from lloom.core.bridge.credit import Credit, Window
+from lloom.core.bridge.credit import Credit, SharedWindow
 from lloom.core.bridge.events import Event
 from lloom.core.bridge.frames import HEADER, MAX_DATA, Decoder, Frame, Kind, header, violation
 from lloom.core.bridge.liveness import Due, Liveness
@@ -96,7 +96,7 @@ class Session:
         self._peer, self._theirs = side.other, BEGIN[side.other]
         self._decoder = Decoder(MIN_CONTROL)
         self._out: list[bytes] = []
-        self._window = Window(settings.connection_window)
+        self._window = SharedWindow(settings.connection_window)
         self._liveness = Liveness(settings, now)
         self._small = Bucket(settings.small_frames_per_second, now)
         self._now = now

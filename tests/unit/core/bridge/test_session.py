@@ -389,6 +389,19 @@ def test_new_credit_goes_out_when_half_the_window_was_consumed() -> None:
     assert wire.dialler.room(number) == 50
 
 
+def test_however_much_of_the_connections_window_is_held_the_rest_of_it_goes_round() -> None:
+    wire = Wire(streams=8, stream_window=100, connection_window=800)
+    *idle, read = [wire.open() for _ in range(8)]
+    for number in idle:
+        wire.acceptor.send(number, bytes(100))
+    wire.to_dialler()  # who reads none of them
+    for _ in range(50):
+        wire.acceptor.send(read, bytes(60))
+        wire.to_dialler()
+        wire.dialler.consume(read, 60)
+        wire.to_acceptor()
+
+
 def test_a_side_that_has_ended_gets_no_more_credit_for_its_stream() -> None:
     wire = Wire(stream_window=100, connection_window=1000)
     number = wire.dialler.open(CALL)
