@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Final
 
 from loguru import logger
+from msgspec.structs import replace
 
 from lloom.actors.base import Actor, patience
 from lloom.actors.desk import ASK_SECONDS, Bill, ChainDesk, send_receipts
@@ -25,6 +26,7 @@ from lloom.adapters.llm.menu import Menu
 from lloom.adapters.serving import Serving
 from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.tills import Tills
+from lloom.core import tokens
 from lloom.core.bridge import hello
 from lloom.core.bridge.certificate import Endorsement
 from lloom.core.eip712 import Domain
@@ -140,10 +142,18 @@ class Worker(Actor):
 
     async def _enlist(self, menu: Mapping[str, tuple[Engine, ModelOffer]]) -> None:
         async with self._enlisting:  # the executor must hear the newest last
-            models = tuple(offer for _, offer in menu.values())
+            models = tuple(self._offered(offer) for _, offer in menu.values())
+            for encoding in {each.encoding for each in models}:
+                # Once loaded it stays. Reading a table holds the interpreter's lock for long enough to be noticed by answers.
+                await asyncio.to_thread(tokens.count, "", encoding)
             await self._patiently("enlist", self.place.name, self._endpoint, models)
         if not models:
             self.up("serves nothing yet; it will as soon as a backend is there")
+
+    def _offered(self, offer: ModelOffer) -> ModelOffer:
+        """As told to others: no client may have more at once than this Worker takes from one."""
+        most = self.place.settings.executor.requests_per_client
+        return replace(offer, parallel=min(offer.parallel, most))
 
     async def _endorse(self, public_hash: bytes) -> Endorsement:
         endorsement: Endorsement = await self._patiently("endorse", public_hash)

@@ -54,6 +54,7 @@ class Seller:
     features: tuple[str, ...] = ("prefill",)
     endpoint: Endpoint = NOWHERE
     models: tuple[str, ...] = (MODEL,)
+    parallel: int = 64
     identity: Identity = field(default_factory=Identity.generate)
 
     @property
@@ -66,7 +67,7 @@ class Seller:
             id=MODEL,
             context=8192,
             max_output=4096,
-            parallel=64,
+            parallel=self.parallel,
             encoding="o200k_base",
             features=self.features,
             backend="mock",

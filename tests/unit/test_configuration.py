@@ -209,6 +209,13 @@ def test_local_is_the_only_network_that_stays_on_the_machine() -> None:
     assert yaml.safe_load((CONF / "network" / "public.yaml").read_text())["host"] == "0.0.0.0"
 
 
+def test_a_crowd_of_five_hundred_fits_through_one_client_to_one_worker() -> None:
+    found = settings("role=client")
+    assert found.executor.requests_per_client >= 500
+    assert found.bridge.streams > found.executor.requests_per_client
+    assert found.bridge.connection_window >= found.bridge.streams * found.bridge.stream_window
+
+
 def test_secrets_are_named_never_resolved() -> None:
     for file in CONF.rglob("*.yaml"):
         text = file.read_text()

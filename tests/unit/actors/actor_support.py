@@ -17,6 +17,8 @@ NETWORK = "test"
 TTL = 900.0
 """Seconds that a record lives in the DHT."""
 CERTIFICATE_SECONDS = 3600.0
+PER_CLIENT = 16
+"""Requests at once from one client."""
 HERE, THERE = Endpoint("127.0.0.1", 9001), Endpoint("127.0.0.1", 9002)
 
 
@@ -35,6 +37,7 @@ class FakePlace:
             network=SimpleNamespace(name=NETWORK, relay="auto", host="127.0.0.1", advertise=None),
             dht=SimpleNamespace(record_ttl_seconds=TTL),
             bridge=SimpleNamespace(certificate_seconds=CERTIFICATE_SECONDS),
+            executor=SimpleNamespace(requests_per_client=PER_CLIENT),
             accounting=accounting(),
             chain={},
         )

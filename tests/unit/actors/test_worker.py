@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from lloom.actors import base, listening, worker
 from lloom.actors.desk import RECEIPTS_PER_MESSAGE
@@ -19,7 +20,17 @@ from lloom.core.bridge.certificate import Certificate
 from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import Control, SignedReceipt
 from lloom.core.offer import Offer, seal
-from tests.unit.actors.actor_support import CERTIFICATE_SECONDS, HERE, NETWORK, FakePlace, FakeTime, model, turns, until
+from tests.unit.actors.actor_support import (
+    CERTIFICATE_SECONDS,
+    HERE,
+    NETWORK,
+    PER_CLIENT,
+    FakePlace,
+    FakeTime,
+    model,
+    turns,
+    until,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +125,31 @@ async def test_it_enlists_and_serves_under_the_offer_it_is_given(clock: FakeTime
         await until(lambda: 5 in fellows.asked)
         fellows.seq = 6
         await until(lambda: serving.numbers == [5, 6])
+
+
+async def test_it_offers_no_more_places_than_one_client_may_have(clock: FakeTime) -> None:
+    fellows, serving = Fellows(clock), FakeServing()
+    serving.engines["m"] = (None, replace(model("m"), parallel=1000))
+    async with at_work(fellows.worker._follow_offer(cast(Any, serving))):
+        await until(lambda: bool(fellows.enlisted))
+        assert [each.parallel for each in fellows.enlisted[0][2]] == [PER_CLIENT]
+
+
+async def test_the_tables_to_count_by_are_loaded_before_anybody_is_served(
+    clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fellows, serving, loaded = Fellows(clock), FakeServing(), []
+
+    def count(_text: str, encoding: str) -> int:
+        assert not fellows.enlisted
+        loaded.append(encoding)
+        return 0
+
+    monkeypatch.setattr(worker.tokens, "count", count)
+    serving.engines["other"] = (None, replace(model("other"), encoding="cl100k_base"))
+    async with at_work(fellows.worker._follow_offer(cast(Any, serving))):
+        await until(lambda: bool(fellows.enlisted))
+        assert sorted(loaded) == ["cl100k_base", "o200k_base"]
 
 
 async def test_it_says_so_when_no_backend_is_there_yet(clock: FakeTime) -> None:
