@@ -29,20 +29,23 @@ class Splitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes, each without its blank line. PeerFault if one grows over the limit."""
+        return [found for event in self.block(data).split(END) if (found := event.lstrip(b"\n"))]
+
+    def block(self, data: bytes) -> bytes:
+        """The same in one piece, each with its blank line; further ones may stand between them, but none before the first."""
         if self._held or b"\r" in data:
             data = self._held + data
             self._held = b"\r" if data.endswith(b"\r") else b""
             data = data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         unseen = max(0, len(self._rest) - 1)
         self._rest += data
-        if self._rest.find(END, unseen) < 0:
-            events: list[bytes] = []
-        else:
-            *events, rest = bytes(self._rest).split(END)
-            self._rest = bytearray(rest)
+        found = self._rest.rfind(END, unseen)
+        end = found + len(END) if found >= 0 else 0
+        block = bytes(self._rest[:end])
+        del self._rest[:end]
         if self._limit is not None and len(self._rest) > self._limit:
             raise PeerFault("an event without end", code="bad_stream")
-        return [found for event in events if (found := event.lstrip(b"\n"))]
+        return block.lstrip(b"\n")
 
 
 def payload(event: bytes) -> bytes:

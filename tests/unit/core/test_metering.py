@@ -47,6 +47,11 @@ def test_text_that_talks_of_usage_and_done_is_only_text() -> None:
     assert not meter.ended
 
 
+def test_blank_lines_alone_are_nothing_to_send() -> None:
+    meter = Meter("chat")
+    assert [meter.feed(b"\n\n"), meter.feed(b"\r\n" * 3), meter.feed(chunk("a"))] == [b"", b"", chunk("a")]
+
+
 def test_a_stream_without_end_mark_is_known_as_cut() -> None:
     meter = Meter("chat")
     meter.feed(chunk("a"))
