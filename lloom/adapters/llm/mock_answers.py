@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from lloom.adapters.llm import mock_script
+from lloom.adapters.llm import mock_logprobs, mock_script
 from lloom.core import sse, tokens
 from lloom.core.errors import CallerFault
 
@@ -49,6 +49,8 @@ class Chat(Struct, frozen=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
+    logprobs: bool | None = False
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     n: Annotated[int, Meta(ge=1, le=1)] | None = None
 
 
@@ -113,7 +115,7 @@ def _answer(body: bytes, length: int, exaggerate: bool) -> Answer:
     reply = _reply(request, tool, pieces, EXAGGERATION if exaggerate else 1)
     name = f"chatcmpl-{digest[:24]}"
     if not request.stream:
-        return Answer(request.model, False, (), _encode(_completion(request.model, name, reply)))
+        return Answer(request.model, False, (), _encode(_completion(request, name, reply)))
     chunks = (_encode(chunk) for chunk in _chunks(request, name, reply))
     return Answer(request.model, True, (*map(sse.event, chunks), sse.event(sse.DONE)), b"")
 
@@ -217,25 +219,36 @@ def _instance(schema: Any, words: list[str]) -> Any:
     return {"string": words[0], "integer": len(words), "number": len(words) / 2, "boolean": True}.get(str(kind))
 
 
-def _completion(model: str, name: str, reply: Reply) -> dict[str, Any]:
+def _completion(request: Chat, name: str, reply: Reply) -> dict[str, Any]:
+    said = [] if reply.tool else [_logprobs(request, place, piece) for place, piece in enumerate(reply.pieces)]
+    logprobs = {"content": [each["content"][0] for each in said if each], "refusal": None} if any(said) else None
     text = "".join(reply.pieces)
     message: dict[str, Any] = {"role": "assistant", "content": None if reply.tool else text, "refusal": None}
     if reply.tool:
         function = {"name": reply.tool, "arguments": text}
         message["tool_calls"] = [{"id": _call_id(name), "type": "function", "function": function}]
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish}
-    return envelope("chat.completion", name, model) | {"choices": [choice], "usage": reply.usage}
+    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": reply.finish}
+    return envelope("chat.completion", name, request.model) | {"choices": [choice], "usage": reply.usage}
 
 
 def _chunks(request: Chat, name: str, reply: Reply) -> Iterator[dict[str, Any]]:
     wanted = bool((request.stream_options or {}).get("include_usage"))
     head = envelope("chat.completion.chunk", name, request.model)
     usage = {"usage": None} if wanted else {}
-    for delta, finish in _deltas(name, reply):
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    for number, (delta, finish) in enumerate(_deltas(name, reply)):
+        logprobs = _logprobs(request, number - 1, delta["content"]) if delta.get("content") else None
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         yield head | {"choices": [choice]} | usage
     if wanted:
         yield head | {"choices": [], "usage": reply.usage}
+
+
+def _logprobs(request: Chat, place: int, piece: str) -> dict[str, Any] | None:
+    """How likely one token was, if that was asked for."""
+    if not request.logprobs:
+        return None
+    said = mock_logprobs.entry(request.model, place, piece, WORDS, request.top_logprobs or 0)
+    return {"content": [said], "refusal": None}
 
 
 def _deltas(name: str, reply: Reply) -> Iterator[tuple[dict[str, Any], str | None]]:
