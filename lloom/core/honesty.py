@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from lloom.core.routing.estimates import wilson
 
@@ -31,7 +33,9 @@ class Conduct(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     answers: Answers = 0
     """Looked at."""
     compared: Answers = 0
-    """Of these: others were asked the same, and most of them agreed with each other (`core/panel`)."""
+    """Of these: others were asked the same, and most of them agreed with each other (`core/panel`), in words or in how likely
+    they found them, whichever tells more against this one.
+    """
     differed: Answers = 0
     """Of those compared: it agreed with none of them, so another model may have answered."""
     repeated: Answers = 0
@@ -55,38 +59,87 @@ class Conduct(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
             (self.hurried, self.answers, "answers faster than it can compute"),
             (self.miscounted, self.answers, "claims more tokens than it sends"),
         )
-        return tuple(what for hits, of, what in found if wilson(hits, of - hits, _CERTAINTY) > HALF)
+        return tuple(what for hits, of, what in found if _certain(hits, of) > HALF)
 
 
 class Record:
     """The counts behind a `Conduct`, as answers come in."""
 
     def __init__(self) -> None:
-        self.conduct = Conduct()
+        self._answers = Conduct()
+        """All but what was compared."""
+        self._words = _Compared()
+        self._odds = _Compared()
         self._latest: deque[tuple[Hashable, Hashable]] = deque(maxlen=_LATEST)
+
+    @property
+    def conduct(self) -> Conduct:
+        """What the answers add up to."""
+        # Logprobs are compared less often than words. In one sum, words that are alike would hide those that are not.
+        found = max(self._words, self._odds, key=_Compared.weight)
+        return replace(self._answers, compared=found.count, differed=found.differed)
 
     def answered(self, question: Hashable, answer: Hashable, *, hurried: bool, miscounted: bool) -> None:
         """One more answer. `answer` None: too short to tell anything by being said again."""
         repeated = answer is not None and any(q != question and a == answer for q, a in self._latest)
         if answer is not None:
             self._latest.append((question, answer))
-        if self.conduct.answers == MEMORY:
+        if self._answers.answers == MEMORY:
             self._halve()
-        self._add(1, 0, 0, int(repeated), int(hurried), int(miscounted))
+        known = self._answers
+        self._answers = Conduct(
+            answers=known.answers + 1,
+            repeated=known.repeated + repeated,
+            hurried=known.hurried + hurried,
+            miscounted=known.miscounted + miscounted,
+        )
 
-    def judged(self, *, differed: bool, hurried: bool) -> None:
-        """An answer that was counted before is compared now. `hurried`: only that shows that it came too fast."""
-        known = self.conduct
-        if known.compared < known.answers:  # else it was counted before the counts were halved
-            room = known.hurried < known.answers
-            self._add(0, 1, int(differed), 0, int(hurried and room), 0)
+    def judged(self, *, differed: bool | None, hurried: bool, apart: bool | None = None) -> None:
+        """An answer that was counted before is compared now, by its words and by its logprobs (`apart`); None: it cannot be.
+
+        `hurried`: only that shows that it came too fast.
+        """
+        known = self._answers
+        if self._words.add(differed, known.answers) and hurried and known.hurried < known.answers:
+            self._answers = replace(known, hurried=known.hurried + 1)
+        self._odds.add(apart, known.answers)
 
     def _halve(self) -> None:
-        known = self.conduct
-        halves = (known.answers, known.compared, known.differed, known.repeated, known.hurried, known.miscounted)
-        self.conduct = Conduct(*(number // 2 for number in halves))
+        known = self._answers
+        self._answers = Conduct(
+            answers=known.answers // 2,
+            repeated=known.repeated // 2,
+            hurried=known.hurried // 2,
+            miscounted=known.miscounted // 2,
+        )
+        for compared in (self._words, self._odds):
+            compared.halve()
 
-    def _add(self, *numbers: int) -> None:
-        known = self.conduct
-        before = (known.answers, known.compared, known.differed, known.repeated, known.hurried, known.miscounted)
-        self.conduct = Conduct(*(old + new for old, new in zip(before, numbers, strict=True)))
+
+@dataclass(slots=True)
+class _Compared:
+    """Answers that were held against others in one way."""
+
+    count: int = 0
+    differed: int = 0
+
+    def add(self, differed: bool | None, answers: int) -> bool:
+        """One more of so many answers; whether it counts."""
+        if differed is None or self.count >= answers:  # then it was counted before the counts were halved
+            return False
+        self.count += 1
+        self.differed += differed
+        return True
+
+    def halve(self) -> None:
+        self.count //= 2
+        self.differed //= 2
+
+    def weight(self) -> tuple[float, int]:
+        """What tells more against an executor is greater, then what was seen more often."""
+        return _certain(self.differed, self.count), self.count
+
+
+def _certain(hits: int, of: int) -> float:
+    """The share that it will be at least: Wilson's bound."""
+    return wilson(hits, of - hits, _CERTAINTY)

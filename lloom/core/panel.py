@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import combinations, pairwise, takewhile
 from statistics import median
 from typing import Final
 
+from lloom.core import odds
 from lloom.core.identity import NodeId
+from lloom.core.odds import Place
 
 OTHERS: Final = 3
 """Other networks whose answers it takes to say anything of one."""
@@ -45,6 +47,8 @@ class Said:
     """From the question to the end of the answer."""
     claimed: int = 0
     """Tokens that the executor says it was."""
+    odds: tuple[Place, ...] = ()
+    """How likely they were, by its own account; empty if there is none."""
 
     @property
     def rate(self) -> float:
@@ -54,17 +58,25 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Of one answer among those of others."""
+    """Of one answer among those of others; None where too few of these can be compared, or do not agree with each other."""
 
-    differed: bool
+    differed: bool | None
+    """Its words are like those of none of the others that agree."""
+    apart: bool | None
+    """So is how likely its tokens were: another model may have said the same words."""
     hurried: bool
+
+
+Relation = Callable[[Said, Said], bool | None]
+"""Whether two answers are alike; None if that cannot be told."""
 
 
 class Panel:
     """Collects the answers to one question; `verdicts` when no more are to come."""
 
     def __init__(self) -> None:
-        self._voices: dict[str, Said] = {}
+        self._words = _Voices(_worded)
+        self._odds = _Voices(_expected)
         self._answers: dict[NodeId, tuple[str, Said]] = {}
 
     def add(self, executor: NodeId, network: str, said: Said) -> None:
@@ -72,35 +84,70 @@ class Panel:
         if len(self._answers) >= _ANSWERS:
             return
         self._answers[executor] = network, said
-        if network not in self._voices and len(self._voices) < _VOICES and len(said.words) >= WORDS:
-            self._voices[network] = said
+        if len(said.words) >= WORDS:
+            self._words.hear(network, said)
+        if said.odds:
+            self._odds.hear(network, said)
 
     def verdicts(self) -> dict[NodeId, Verdict]:
         """Of those that can be judged: where at least `OTHERS` other networks answered, and most of them agree."""
-        agreeing = self._agreeing()
-        found = {
-            executor: self._verdict(network, said, agreeing) for executor, (network, said) in self._answers.items()
-        }
-        return {executor: verdict for executor, verdict in found.items() if verdict is not None}
+        worded, expected = self._words.agreeing(), self._odds.agreeing()
+        found = {}
+        for executor, (network, said) in self._answers.items():
+            like, near = self._words.like(network, said, worded), self._odds.like(network, said, expected)
+            if like is not None or near is not None:
+                hurried = like is not None and said.rate > FAR * self._words.rate(network)
+                found[executor] = Verdict(_not(like), _not(near), hurried)
+        return found
 
-    def _agreeing(self) -> set[str]:
+
+class _Voices:
+    """One answer of each network."""
+
+    def __init__(self, relation: Relation) -> None:
+        self._relation = relation
+        self._heard: dict[str, Said] = {}
+
+    def hear(self, network: str, said: Said) -> None:
+        """The first one of a network speaks for it."""
+        if network not in self._heard and len(self._heard) < _VOICES:
+            self._heard[network] = said
+
+    def agreeing(self) -> set[str]:
         """The networks whose answers are like those of most others."""
-        names = list(self._voices)
         support: Counter[str] = Counter()
-        for number, one in enumerate(names):
-            for other in names[number + 1 :]:
-                if similarity(self._voices[one].words, self._voices[other].words) >= ALIKE:
-                    support.update((one, other))
-        return {name for name in names if 2 * support[name] >= len(names) - 1}
+        for (one, ours), (other, theirs) in combinations(self._heard.items(), 2):
+            if self._relation(ours, theirs):
+                support.update((one, other))
+        return {name for name in self._heard if 2 * support[name] >= len(self._heard) - 1}
 
-    def _verdict(self, network: str, said: Said, agreeing: set[str]) -> Verdict | None:
-        others = [name for name in self._voices if name != network]
-        majority = [name for name in others if name in agreeing]
-        if len(others) < OTHERS or 2 * len(majority) <= len(others):
+    def like(self, network: str, said: Said, agreeing: set[str]) -> bool | None:
+        """Whether an answer from `network` is like any of the majority of the others that it can be compared with.
+
+        None if these are fewer than `OTHERS`, or most of them do not agree.
+        """
+        found = {name: self._relation(said, voice) for name, voice in self._heard.items() if name != network}
+        told = {name for name, alike in found.items() if alike is not None}
+        majority = told & agreeing
+        if len(told) < OTHERS or 2 * len(majority) <= len(told):
             return None
-        alike = any(similarity(said.words, self._voices[name].words) >= ALIKE for name in majority)
-        usual = median(self._voices[name].rate for name in others)
-        return Verdict(not alike, said.rate > FAR * usual)
+        return any(found[name] for name in majority)
+
+    def rate(self, network: str) -> float:
+        """The median of the others."""
+        return median(voice.rate for name, voice in self._heard.items() if name != network)
+
+
+def _worded(one: Said, other: Said) -> bool:
+    return similarity(one.words, other.words) >= ALIKE
+
+
+def _expected(one: Said, other: Said) -> bool | None:
+    return odds.alike(one.odds, other.odds)
+
+
+def _not(found: bool | None) -> bool | None:
+    return None if found is None else not found
 
 
 def words(text: str) -> tuple[str, ...]:

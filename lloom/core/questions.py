@@ -62,6 +62,8 @@ class Question:
     tokens: int
     """The most that the answer may have."""
     seed: int
+    logprobs: int = 0
+    """Of so many tokens at each place the answer shall tell how likely they were, where the model can; 0: of none."""
 
 
 def question(rng: Random, most: int) -> Question:

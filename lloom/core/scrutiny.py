@@ -7,12 +7,13 @@ it twice: who is asked again gets one of its own. Times are seconds on any stead
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
 from lloom.core.honesty import Conduct, Record
 from lloom.core.identity import NodeId
+from lloom.core.odds import LIKELIEST
 from lloom.core.panel import FASTEST, WORDS, Panel, Said
 from lloom.core.questions import Question, question
 
@@ -31,12 +32,15 @@ class _Round:
 
 
 class Scrutiny:
-    """`period`: seconds after which a model gets another question; `most`: tokens of an answer."""
+    """`period`: seconds after which a model gets another question; `most`: tokens of an answer; `logprobs`: the share of
+    questions that ask for them, of all executors of a model or of none.
+    """
 
-    def __init__(self, rng: Random, period: float, most: int) -> None:
+    def __init__(self, rng: Random, period: float, most: int, logprobs: float) -> None:
         self._rng = rng
         self._period = period
         self._most = most
+        self._logprobs = logprobs
         self._rounds: dict[str, _Round] = {}
         self._records: dict[NodeId, dict[str, Record]] = {}
 
@@ -45,9 +49,9 @@ class Scrutiny:
         known = self._rounds.get(model)
         if known is None or known.until <= now:
             self._conclude(model)
-            known = self._rounds[model] = _Round(question(self._rng, self._most), now + self._period)
+            known = self._rounds[model] = _Round(self._question(), now + self._period)
         if executor in known.asked:
-            return question(self._rng, self._most)
+            return self._question()
         known.asked.add(executor)
         return known.question
 
@@ -77,10 +81,14 @@ class Scrutiny:
             if known.asked.isdisjoint(executors):
                 del self._rounds[model]
 
+    def _question(self) -> Question:
+        made = question(self._rng, self._most)
+        return replace(made, logprobs=LIKELIEST) if self._rng.random() < self._logprobs else made
+
     def _conclude(self, model: str) -> None:
         """No more answers to the question of that model are awaited."""
         known = self._rounds.get(model)
         for executor, verdict in known.panel.verdicts().items() if known is not None else ():
             record = self._records.get(executor, {}).get(model)
             if record is not None:
-                record.judged(differed=verdict.differed, hurried=verdict.hurried)
+                record.judged(differed=verdict.differed, hurried=verdict.hurried, apart=verdict.apart)

@@ -12,7 +12,7 @@ import msgspec
 import openai
 import pytest
 
-from lloom.core import tokens
+from lloom.core import odds, tokens
 from lloom.core.settings import Faults
 from tests.integration.llm_support import ask, events, finish, mock, text, until, usage
 
@@ -52,6 +52,34 @@ async def test_the_same_question_gets_the_same_answer_and_another_one_another(se
         first = await post(session, server.url, ask("one"))
         assert first == await post(session, server.url, ask("one"))
         assert first != await post(session, server.url, ask("two"))
+
+
+async def test_it_tells_how_likely_its_tokens_were_and_another_model_tells_otherwise(
+    session: aiohttp.ClientSession,
+) -> None:
+    async def told(model: str, **fields: Any) -> list[Any]:
+        _, body = await post(session, server.url, ask("one", model=model, logprobs=True, top_logprobs=5, **fields))
+        choices = (
+            [choice for chunk in events(body) for choice in chunk["choices"]]
+            if fields.get("stream")
+            else msgspec.json.decode(body)["choices"]
+        )
+        return [entry for choice in choices if choice["logprobs"] for entry in choice["logprobs"]["content"]]
+
+    async with mock(tokens=20) as server:
+        plain, streamed = await told("mock-small"), await told("mock-small", stream=True)
+        other = await told("mock-large")
+        _, without = await post(session, server.url, ask("one"))
+    assert plain == streamed
+    assert len(plain) == 20
+    assert {len(entry["top_logprobs"]) for entry in plain} == {5}
+    assert (
+        "".join(entry["token"] for entry in plain) == msgspec.json.decode(without)["choices"][0]["message"]["content"]
+    )
+    assert msgspec.json.decode(without)["choices"][0]["logprobs"] is None
+    one, same, two = map(odds.read, (plain, streamed, other))
+    assert odds.alike(one, same)
+    assert odds.alike(one, two) is False
 
 
 async def test_usage_is_what_the_tokens_count(session: aiohttp.ClientSession) -> None:

@@ -41,6 +41,7 @@ SETTINGS = ValidatorSettings(
     probe_seconds=600,
     probe_timeout_seconds=10,
     probe_tokens=16,
+    probe_logprobs=0.0,
     probe_context=64,
     probes=2,
     probe_keys=2,

@@ -21,10 +21,13 @@ from lloom.adapters.routing.attempt import Keeping
 from lloom.adapters.validator.prober import Prober
 from lloom.adapters.validator.shopper import Shopper
 from lloom.core.eip712 import Domain
+from lloom.core.errors import CallerFault
 from lloom.core.honesty import Conduct
 from lloom.core.identity import Identity
 from lloom.core.messages import Done
+from lloom.core.offer import ModelOffer
 from lloom.core.order import Client
+from lloom.core.sse import event
 from lloom.core.vouch import Probe, Vouch
 from tests.unit.adapters.routing_support import SETTINGS as ROUTING
 from tests.unit.adapters.routing_support import chunk
@@ -155,6 +158,122 @@ async def test_executors_are_visited_by_strangers_who_change_and_ask_all_the_sam
     )
     questions = {asked(seller.sales[0])["messages"][0]["content"] for seller in sellers}
     assert len(questions) == 1
+
+
+class Telling(Seller):
+    """Serves for nothing, and says of its model that it gives logprobs."""
+
+    def _model(self, name: str) -> ModelOffer:
+        return msgspec.structs.replace(super()._model(name), features=("logprobs", "seed"))
+
+
+def telling(serve: Serve) -> Telling:
+    return Telling(serve, price=0, payments=())
+
+
+def expecting(sure: float | None, *others: float) -> Serve:
+    """Says what all say, and tells, if asked, that the first token was as likely as `sure`, and what else could have been."""
+
+    async def serve(sale: Sale) -> None:
+        said, fields = answer(sale), asked(sale)
+        for word in said:
+            piece = event_of({"content": f" {word}"}, _account(word, sure, others) if fields.get("logprobs") else None)
+            await sale.send(piece)
+        await sale.send(END)
+        await sale.stream.finish(Done(9, len(said)))
+
+    return serve
+
+
+def _account(word: str, sure: float | None, others: tuple[float, ...]) -> dict[str, Any] | None:
+    if sure is None:
+        return None
+    said = {"token": f" {word}", "logprob": sure, "bytes": list(f" {word}".encode())}
+    likely = [{"token": f" other{number}", "logprob": each} for number, each in enumerate(others)]
+    return {"content": [{**said, "top_logprobs": [said, *likely]}], "refusal": None}
+
+
+def event_of(delta: dict[str, Any], logprobs: dict[str, Any] | None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": logprobs}
+    return event(msgspec.json.encode({"choices": [choice]}))
+
+
+async def unable(sale: Sale) -> None:
+    """Offers logprobs, and refuses to give any."""
+    if "logprobs" in asked(sale):
+        raise CallerFault("logprobs are not supported", code="unsupported_parameter", param="logprobs")
+    await serving(answer)(sale)
+
+
+async def test_who_says_what_all_say_and_expected_otherwise_is_found_out() -> None:
+    sellers = (
+        telling(expecting(-0.5, -1.5, -3.0)),
+        telling(expecting(-0.55, -1.4, -3.1)),
+        telling(expecting(-0.48, -1.6, -2.9)),
+        telling(expecting(-0.51, -1.45, -3.2)),
+        telling(expecting(-0.01, -6.0, -7.0)),
+        telling(expecting(0.7)),
+        telling(expecting(None)),
+        telling(unable),
+        free(serving(answer)),
+    )
+    clock = [0.0]
+    async with (
+        asyncio.timeout(120),
+        listening(*sellers),
+        prober(clock=lambda: clock[0], probe_logprobs=1.0) as (its, _),
+    ):
+        said = await rounds(its, sellers, clock)
+    assert [conduct(said_of).doubts() for said_of in said] == [
+        *[()] * 4,
+        ("answers as another model would",),
+        *[()] * 4,
+    ]
+    assert all(said_of.answers for said_of in said)
+    assert conduct(said[4]) == Conduct(answers=PERIODS + 1, compared=PERIODS, differed=PERIODS)
+
+
+async def test_all_who_can_are_asked_for_logprobs_in_the_same_question_and_nobody_else_is() -> None:
+    sellers = (*(telling(expecting(-0.5, -1.5)) for _ in range(3)), free(serving(answer)))
+    clock = [0.0]
+    async with (
+        asyncio.timeout(60),
+        listening(*sellers),
+        prober(clock=lambda: clock[0], probe_logprobs=0.5) as (its, _),
+    ):
+        await rounds(its, sellers, clock)
+    told = [
+        [
+            (fields["messages"][0]["content"], fields.get("logprobs"), fields.get("top_logprobs"))
+            for sale in seller.sales
+            if "temperature" in (fields := asked(sale))
+        ]
+        for seller in sellers
+    ]
+    assert told[0] == told[1] == told[2]
+    assert {each[1:] for each in told[0]} == {(True, 5), (None, None)}
+    assert [each[0] for each in told[3]] == [each[0] for each in told[0]]
+    assert {each[1:] for each in told[3]} == {(None, None)}
+
+
+async def test_who_cannot_give_logprobs_after_all_is_asked_the_same_without() -> None:
+    seller = telling(unable)
+    async with asyncio.timeout(60), listening(seller), prober(probe_logprobs=1.0) as (its, _):
+        said = await its.look(seller.offer)
+    assert said.answers
+    first, again, _ = map(asked, seller.sales)
+    assert {name: first[name] for name in again} == again
+    assert set(first) - set(again) == {"logprobs", "top_logprobs"}
+    assert "seed" in again
+
+
+async def test_of_an_answer_without_end_no_more_is_kept_than_is_compared() -> None:
+    seller = free(serving(lambda sale: answer(sale) * 1000))
+    async with asyncio.timeout(60), listening(seller), prober() as (its, _):
+        said = await its.look(seller.offer)
+        [(_, kept)] = its._scrutiny._rounds["m"].panel._answers.values()
+    assert said.answers
+    assert sum(map(len, kept.words)) <= 4096 < kept.tokens
 
 
 @asynccontextmanager

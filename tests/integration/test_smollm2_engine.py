@@ -5,14 +5,20 @@ import importlib.util
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from random import Random
+from statistics import median
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import pytest_asyncio
 
 from lloom.adapters.llm.smollm2 import SmolLM2Engine
+from lloom.core import odds
 from lloom.core.errors import CallerFault, ConfigError
+from lloom.core.odds import APART, LIKELIEST, Place
+from lloom.core.questions import question
 from lloom.core.settings import SmolLM2Backend
 from tests.integration.llm_support import ask, complete, events, finish, model, read, text, texts, usage
 
@@ -46,6 +52,30 @@ async def test_equal_questions_get_equal_answers_in_parallel_too(engine: SmolLM2
     question = ask("Tell me a story", temperature=0, seed=1, max_tokens=16)
     answers = await asyncio.gather(*(read(engine.stream("chat", NAME, question)) for _ in range(3)))
     assert len({text(events(answer)) for answer in answers}) == 1
+
+
+async def told(engine: SmolLM2Engine, text: str, *before: dict[str, str], **fields: Any) -> tuple[Place, ...]:
+    """How likely the first tokens of an answer were."""
+    asked = {"messages": [*before, {"role": "user", "content": text}], "logprobs": True, "top_logprobs": LIKELIEST}
+    body = msgspec.json.encode({**asked, "temperature": 0, "seed": 1, "max_tokens": 3, **fields})
+    chunks = events(await read(engine.stream("chat", NAME, body)))
+    accounts = [choice.get("logprobs") or {} for chunk in chunks for choice in chunk["choices"]]
+    return odds.read([entry for account in accounts for entry in account.get("content") or ()])
+
+
+async def test_its_likelihoods_are_its_own_at_any_temperature_and_another_characters_are_others(
+    engine: SmolLM2Engine,
+) -> None:
+    rng, hot, other = Random(7), [], []
+    for asked in [question(rng, 32).text for _ in range(5)]:
+        ours = await told(engine, asked)
+        assert 1 <= len(ours) <= 3
+        hot.append(odds.distance(ours, await told(engine, asked, temperature=0.7, seed=2)))
+        pirate = {"role": "system", "content": "You are a pirate. Talk like one."}
+        other.append(odds.distance(ours, await told(engine, asked, pirate)))
+    print("apart: hot", hot, "pirate", other)
+    assert all(far is not None and far < APART / 3 for far in hot)
+    assert median(far for far in other if far is not None) > APART
 
 
 async def test_a_limit_ends_the_answer(engine: SmolLM2Engine) -> None:

@@ -18,10 +18,11 @@ from lloom.adapters.routing.purchase import Tab
 from lloom.adapters.routing.purse import Paid
 from lloom.adapters.routing.statement import LANE_TIMEOUT
 from lloom.adapters.validator.shopper import Shopper
-from lloom.core import completion, tokens
+from lloom.core import completion, odds, tokens
 from lloom.core.api import chat
 from lloom.core.api.request import ApiRequest
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
+from lloom.core.odds import Place
 from lloom.core.order import Nonce, Order
 from lloom.core.panel import Said, words
 from lloom.core.payment import counting
@@ -32,6 +33,9 @@ from lloom.core.vouch import Probe
 _UNSEEN: Final = frozenset({429, 402})
 """Too busy, or it wants more money: neither tells how a model answers."""
 _SEED: Final = "seed"
+_LOGPROBS: Final = "logprobs"
+_COMPARED: Final = 4096
+"""Characters of an answer that are kept until it has been compared: more than what is asked for, not all that may be sent."""
 
 
 class Unpaid(RetryElsewhere):
@@ -103,13 +107,17 @@ async def _tried(asking: Awaitable[_Answered]) -> _Answered | None:
 
 async def _question(visit: Visit, question: Question) -> _Answered:
     """Asks so that honest executors answer alike; without that where a backend knows no such words."""
-    alike: dict[str, Any] = {"temperature": 0}
-    if _SEED in visit.candidate.terms.features:
+    able, alike, telling = visit.candidate.terms.features, dict[str, Any](temperature=0), dict[str, Any]()
+    if _SEED in able:
         alike["seed"] = question.seed
-    try:
-        return await _ask(visit, question, alike)
-    except CallerFault:
-        return await _ask(visit, question, {})
+    if question.logprobs and _LOGPROBS in able:
+        telling = {"logprobs": True, "top_logprobs": question.logprobs}
+    for fields in filter(None, ({**alike, **telling} if telling else {}, alike)):
+        try:
+            return await _ask(visit, question, fields)
+        except CallerFault:
+            continue
+    return await _ask(visit, question, {})
 
 
 async def _ask(visit: Visit, question: Question, alike: dict[str, Any]) -> _Answered:
@@ -129,13 +137,13 @@ async def _ask(visit: Visit, question: Question, alike: dict[str, Any]) -> _Answ
     try:
         await answer.begin(visit.connection, order, request, paid)
         first = loop.time()
-        said = await _text(answer)
+        said, account = await _told(answer)
     finally:
         await answer.close()
     seconds = loop.time() - began
     claimed = answer.done.output_tokens if answer.done is not None else 0
     counted = await _count(said, candidate.terms.encoding)
-    return _Answered(Said(words(said), counted, seconds, claimed), first - began)
+    return _Answered(Said(words(said[:_COMPARED]), counted, seconds, claimed, account), first - began)
 
 
 async def _order(visit: Visit, request: ApiRequest) -> tuple[Order, Paid | None]:
@@ -158,15 +166,17 @@ async def _order(visit: Visit, request: ApiRequest) -> tuple[Order, Paid | None]
         raise Unpaid(str(error), status=402, code=error.code) from error
 
 
-async def _text(answer: Attempt) -> str:
-    """What the whole answer says, however it says it."""
+async def _told(answer: Attempt) -> tuple[str, tuple[Place, ...]]:
+    """What the whole answer says, however it says it, and how likely its tokens were, if it tells."""
     fold = completion.Fold()
     async for data in answer:
         fold.feed(data)
     assert answer.done is not None
     whole: dict[str, Any] = msgspec.json.decode(fold.completion(answer.done))
-    message = whole["choices"][0]["message"]
-    return "".join(part for key in ("reasoning_content", "content") if isinstance(part := message.get(key), str))
+    choice = whole["choices"][0]
+    parts = (choice["message"].get(key) for key in ("reasoning_content", "content"))
+    text = "".join(part for part in parts if isinstance(part, str))
+    return text, odds.read((choice["logprobs"] or {}).get("content"))
 
 
 async def _count(text: str, encoding: str) -> int:

@@ -76,7 +76,8 @@ class Prober:
         self._rng = rng
         self._clock = clock
         self._rounds = Rounds(self._settings.probe_seconds)
-        self._scrutiny = Scrutiny(rng, self._settings.probe_seconds, self._settings.probe_tokens)
+        settings = self._settings
+        self._scrutiny = Scrutiny(rng, settings.probe_seconds, settings.probe_tokens, settings.probe_logprobs)
         self._seen: dict[NodeId, dict[str, Probe]] = {}
         self._doubts: dict[NodeId, set[str]] = {}
         self._turn = 0

@@ -129,6 +129,8 @@ class ValidatorSettings(Group, frozen=True):
     """The whole of one probe of one model."""
     probe_tokens: Count
     """Tokens of a probe's answer, at most."""
+    probe_logprobs: Annotated[float, Meta(ge=0, le=1)]
+    """Share of questions with which models that offer logprobs are asked for them."""
     probe_context: Count
     """Tokens of the longest prompt of a probe, if the offer's context is not shorter."""
     probes: Count

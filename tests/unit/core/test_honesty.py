@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from lloom.core.honesty import MEMORY, Conduct, Record
 
-EVENTS = st.lists(
-    st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans(), st.booleans(), st.booleans(), st.booleans())
-)
+SEEN = st.none() | st.booleans()
+EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans(), st.booleans(), SEEN, SEEN))
 
 
 def record(differed: list[bool]) -> Record:
@@ -59,14 +58,45 @@ def test_each_fault_is_told_by_itself(fault: str) -> None:
     assert len(made.conduct.doubts()) == 1
 
 
-@given(EVENTS)
-def test_whatever_happens_the_counts_can_be_true(events: list[tuple[int, int, bool, bool, bool, bool]]) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_words_that_are_alike_hide_no_likelihoods_that_are_not_and_the_other_way_round(apart: bool) -> None:
     made = Record()
-    for question, answer, hurried, miscounted, judged, differed in events * 5:
+    for number in range(16):
+        made.answered(number, number, hurried=False, miscounted=False)
+        compared = None if apart and number % 4 else apart  # fewer questions ask for them
+        made.judged(differed=not apart, hurried=False, apart=compared)
+    assert made.conduct == (
+        Conduct(answers=16, compared=4, differed=4) if apart else Conduct(answers=16, compared=16, differed=16)
+    )
+    assert made.conduct.doubts() == ("answers as another model would",)
+
+
+def test_what_cannot_be_compared_is_not() -> None:
+    made = Record()
+    made.answered(1, 1, hurried=False, miscounted=False)
+    made.judged(differed=None, hurried=True, apart=None)
+    assert made.conduct == Conduct(answers=1)
+
+
+def test_likelihoods_of_long_ago_fade_like_words() -> None:
+    made = Record()
+    for number in range(4 * MEMORY):
+        made.answered(number, number, hurried=False, miscounted=False)
+        made.judged(differed=False, hurried=False, apart=number < MEMORY)
+    assert made.conduct.doubts() == ()
+    assert made.conduct.differed < 12
+
+
+@given(EVENTS)
+def test_whatever_happens_the_counts_can_be_true(
+    events: list[tuple[int, int, bool, bool, bool | None, bool | None]],
+) -> None:
+    made = Record()
+    for question, answer, hurried, miscounted, differed, apart in events * 5:
         made.answered(question, answer, hurried=hurried, miscounted=miscounted)
-        if judged:
-            made.judged(differed=differed, hurried=True)
-            made.judged(differed=True, hurried=True)
+        if differed is not None or apart is not None:
+            made.judged(differed=differed, hurried=True, apart=apart)
+            made.judged(differed=True, hurried=True, apart=True)
         assert made.conduct.possible
         assert made.conduct.answers <= MEMORY
 
