@@ -68,7 +68,7 @@ class Tally:
 
     def _at_least(self, now: float) -> float:
         """Brings the sums to `now`, unless they are of later; what an observation of `now` weighs among them."""
-        if now < self._at:
+        if now <= self._at:
             return faded(self._at - now, self._memory)
         fade = faded(now - self._at, self._memory)
         self._at = now

@@ -241,8 +241,9 @@ class Outcomes:
         self._records.move_to_end(place)
         if len(self._records) > _MAX_PLACES:
             self._records.popitem(last=False)
-        fade = faded(now - record.at, self._memory)
-        record.at = now
-        for estimate in (record.success, record.wait, record.rate):
-            estimate.fade(fade)
+        if now != record.at:
+            fade = faded(now - record.at, self._memory)
+            record.at = now
+            for estimate in (record.success, record.wait, record.rate):
+                estimate.fade(fade)
         return record
