@@ -98,21 +98,31 @@ def _place(entry: _Said) -> Place:
 
 
 def distance(one: tuple[Place, ...], other: tuple[Place, ...]) -> float | None:
-    """From 0 (the same) to 1: how far the two are apart at a place, on average; None if no place can be compared."""
+    """From 0 (the same) to 1: how far the two are apart at a place, on average; None if they are not `comparable`."""
     found: list[float] = []
     for ours, theirs in zip(one, other, strict=False):
-        if ours.likely.keys().isdisjoint(theirs.likely):
-            break  # servers name tokens in more than one way, some without the blank before a word
+        if not _share(ours, theirs):
+            break
         found.append(_far(ours, theirs))
         if ours.said != theirs.said:
             break
     return sum(found) / len(found) if found else None
 
 
-def alike(one: tuple[Place, ...], other: tuple[Place, ...]) -> bool | None:
-    """Whether one model may have said both; None if that cannot be told."""
+def comparable(one: tuple[Place, ...], other: tuple[Place, ...]) -> bool:
+    """Whether anything can be told of the two."""
+    return bool(one) and bool(other) and _share(one[0], other[0])
+
+
+def alike(one: tuple[Place, ...], other: tuple[Place, ...]) -> bool:
+    """Whether one model may have said both; no if they are not `comparable`."""
     found = distance(one, other)
-    return None if found is None else found <= APART
+    return found is not None and found <= APART
+
+
+def _share(one: Place, other: Place) -> bool:
+    """Servers name tokens in more than one way, some without the blank before a word: then no name is in both lists."""
+    return not one.likely.keys().isdisjoint(other.likely)
 
 
 def _far(one: Place, other: Place) -> float:

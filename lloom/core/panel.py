@@ -67,16 +67,15 @@ class Verdict:
     hurried: bool
 
 
-Relation = Callable[[Said, Said], bool | None]
-"""Whether two answers are alike; None if that cannot be told."""
+Relation = Callable[[Said, Said], bool]
 
 
 class Panel:
     """Collects the answers to one question; `verdicts` when no more are to come."""
 
     def __init__(self) -> None:
-        self._words = _Voices(_worded)
-        self._odds = _Voices(_expected)
+        self._words = _Voices(_worded, lambda _one, _other: True)
+        self._odds = _Voices(_expected, lambda one, other: odds.comparable(one.odds, other.odds))
         self._answers: dict[NodeId, tuple[str, Said]] = {}
 
     def add(self, executor: NodeId, network: str, said: Said) -> None:
@@ -102,10 +101,11 @@ class Panel:
 
 
 class _Voices:
-    """One answer of each network."""
+    """One answer of each network. `alike` says whether two agree, `comparable` whether that can be told."""
 
-    def __init__(self, relation: Relation) -> None:
-        self._relation = relation
+    def __init__(self, alike: Relation, comparable: Relation) -> None:
+        self._alike = alike
+        self._comparable = comparable
         self._heard: dict[str, Said] = {}
 
     def hear(self, network: str, said: Said) -> None:
@@ -117,7 +117,7 @@ class _Voices:
         """The networks whose answers are like those of most others."""
         support: Counter[str] = Counter()
         for (one, ours), (other, theirs) in combinations(self._heard.items(), 2):
-            if self._relation(ours, theirs):
+            if self._alike(ours, theirs):
                 support.update((one, other))
         return {name for name in self._heard if 2 * support[name] >= len(self._heard) - 1}
 
@@ -126,12 +126,11 @@ class _Voices:
 
         None if these are fewer than `OTHERS`, or most of them do not agree.
         """
-        found = {name: self._relation(said, voice) for name, voice in self._heard.items() if name != network}
-        told = {name for name, alike in found.items() if alike is not None}
-        majority = told & agreeing
-        if len(told) < OTHERS or 2 * len(majority) <= len(told):
+        others = [name for name, voice in self._heard.items() if name != network and self._comparable(said, voice)]
+        majority = [name for name in others if name in agreeing]
+        if len(others) < OTHERS or 2 * len(majority) <= len(others):
             return None
-        return any(found[name] for name in majority)
+        return any(self._alike(said, self._heard[name]) for name in majority)
 
     def rate(self, network: str) -> float:
         """The median of the others."""
@@ -142,7 +141,7 @@ def _worded(one: Said, other: Said) -> bool:
     return similarity(one.words, other.words) >= ALIKE
 
 
-def _expected(one: Said, other: Said) -> bool | None:
+def _expected(one: Said, other: Said) -> bool:
     return odds.alike(one.odds, other.odds)
 
 
@@ -159,7 +158,7 @@ def similarity(one: Sequence[str], other: Sequence[str]) -> float:
     """From 0 (nothing in common) to 1 (the same): the share of the beginning that is equal, or of pairs of neighbours, if that is
     more: greedy answers of one model part at some word, and often meet again.
     """
-    if not one or not other:
+    if one == other or not one or not other:
         return float(one == other)
     prefix = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
     return max(prefix / max(len(one), len(other)), _dice(one, other))

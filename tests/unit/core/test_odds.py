@@ -118,8 +118,11 @@ def test_tokens_that_are_named_otherwise_are_not_taken_for_others() -> None:
     without = odds.read([entry("a", a=0.5, b=0.4), entry("a", a=0.5, b=0.4)])
     assert odds.distance(with_blanks, without) == 0
     assert odds.distance(with_blanks[1:], without[1:]) is None
-    assert odds.alike(with_blanks[1:], without[1:]) is None
+    assert not odds.comparable(with_blanks[1:], without[1:])
+    assert not odds.alike(with_blanks[1:], without[1:])
+    assert odds.comparable(with_blanks, without)
     assert odds.distance((), without) is None
+    assert not odds.comparable((), without)
 
 
 def test_what_is_not_listed_may_be_as_likely_as_it_can_be() -> None:

@@ -91,6 +91,11 @@ def test_another_model_with_the_same_words_is_apart_and_another_machine_is_not()
     assert not any(verdict.differed for verdict in found.values())
 
 
+def test_to_be_like_one_of_those_who_agree_is_enough() -> None:
+    found = panel(*(said(HONEST, 1.0, *[each] * 4) for each in (0.5, 0.5, 0.65, 0.85)))
+    assert apart(found)[3] is False
+
+
 def test_who_tells_no_likelihoods_is_judged_by_words_alone() -> None:
     found = panel(*[said(HONEST, 1.0, *LIKELY)] * 4, said(HONEST), said(ANOTHER_MODEL))
     assert apart(found) == {0: False, 1: False, 2: False, 3: False, 4: None, 5: None}
