@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
@@ -14,7 +17,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from lloom.adapters.llm.smollm2 import SmolLM2Engine
+from lloom.adapters.llm.smollm2 import SPINS, SmolLM2Engine
 from lloom.core import odds
 from lloom.core.errors import CallerFault, ConfigError
 from lloom.core.odds import APART, LIKELIEST, Place
@@ -23,6 +26,7 @@ from lloom.core.settings import SmolLM2Backend
 from tests.integration.llm_support import ask, complete, events, finish, model, read, text, texts, usage
 
 NAME = "smollm2-135m"
+ROOT = Path(__file__).parents[2]
 
 
 def backend(**fields: Any) -> SmolLM2Backend:
@@ -113,6 +117,32 @@ async def test_closing_the_answer_stops_the_generation() -> None:
             pass
     print(f"both were stopped within {1000 * (time.monotonic() - left):.0f} ms")
     await engine.close()
+
+
+OPENMP = """
+import asyncio, ctypes
+from tests.integration.test_smollm2_engine import SmolLM2Engine, backend
+
+async def load():
+    engine = SmolLM2Engine("smollm2", backend())
+    await engine.start()
+    await engine.close()
+
+asyncio.run(load())
+ctypes.CDLL("libgomp.so.1").omp_display_env(1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it comes with another OpenMP")
+async def test_its_threads_do_not_keep_each_other_from_a_busy_core() -> None:
+    """OpenMP tells what it goes by, which is settled for good when a process loads it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP_", "OMP_"))}
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OPENMP, env=environment, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await child.communicate()
+    assert child.returncode == 0
+    assert f"GOMP_SPINCOUNT = '{SPINS}'".encode() in told
 
 
 async def busy(engine: SmolLM2Engine) -> int:

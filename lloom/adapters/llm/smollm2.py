@@ -32,8 +32,17 @@ COMPLETION_TOKENS: Final = 16
 """Of a completion that does not say how many: OpenAI's default."""
 
 
+SPINS: Final = "1000"
+"""How often a thread of llama.cpp looks whether the others are there before it sleeps: about 20 µs, enough on an idle machine.
+They meet hundreds of times for each token, and OpenMP's 300,000 looks keep the core from the thread that is waited for: beside
+anything else at work a token took seconds, and so did every stop."""
+
+
 class SmolLM2Engine:
-    """An `Engine` over llama.cpp in this process."""
+    """An `Engine` over llama.cpp in this process.
+
+    It notices at its next token that a caller has left: a prompt is read to its end.
+    """
 
     def __init__(self, name: str, backend: SmolLM2Backend) -> None:
         self.name = name
@@ -119,6 +128,8 @@ def weights(name: str) -> Path:
 
 def _load(weights: Path, lineup: Lineup, backend: SmolLM2Backend, key: str) -> Any:
     """A running server; takes about a second, of one thread."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when the library is loaded, and never again
+
     import xllamacpp
 
     params = xllamacpp.CommonParams()
