@@ -303,6 +303,25 @@ async def test_what_costs_money_is_asked_and_paid_like_by_any_client(tmp_path: P
         assert buyer.lane(seller).payable.accepted == seller.book.charged > 0
 
 
+async def test_logprobs_are_paid_for_like_the_words_alone(tmp_path: Path) -> None:
+    async def telling_and_billing(sale: Sale) -> None:
+        words = min(4, asked(sale)["max_tokens"])
+        account = _account("hello", -0.5, (-1.5, -3.0)) if asked(sale).get("logprobs") else None
+        await sale.send(*[event_of({"content": " hello"}, account)] * words, END)
+        await sale.stream.finish(Done(9, words))
+        sale.bill(sale.receipt(9, words))
+
+    seller = Telling(telling_and_billing)
+    async with asyncio.timeout(60), paying(tmp_path / "ledger.sqlite", seller) as (buyer, payer):
+        async with prober(payer=payer, probe_logprobs=1.0) as (its, _):
+            said = await its.look(seller.offer)
+            await buyer.bank.settled(2)
+        assert said.answers
+        assert [asked(sale).get("logprobs") for sale in seller.sales] == [True, None]
+        assert buyer.problems == ["", ""]
+        assert buyer.lane(seller).payable.accepted == seller.book.charged > 0
+
+
 async def test_probing_ends_with_the_budget_and_says_nothing_then(tmp_path: Path) -> None:
     seller = Seller(frugally)
     budget = 400 * TOKEN_COST
