@@ -107,9 +107,11 @@ class Exchange:
 
     async def unless_gone(self, work: Awaitable[None]) -> None:
         """Awaits `work`, and cancels it when the caller leaves (then Gone). The body must have been read."""
-        task, lost, left = asyncio.current_task(), self.scope[LOST], False
+        task, left = asyncio.current_task(), False
         assert task is not None
         before = task.cancelling()
+        # Only our own server tells; within another one, callers are taken to stay.
+        lost = self.scope.get(LOST) or asyncio.get_running_loop().create_future()
 
         def leave(_: asyncio.Future[None]) -> None:
             nonlocal left
