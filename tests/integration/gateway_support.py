@@ -75,12 +75,12 @@ class ScriptedAnswer:
         self.done = self._last
         return None
 
-    async def folded(self, make: Callable[[], Any]) -> Any:
+    async def folded(self, make: Callable[[], Any]) -> bytes:
         whole = make()
         whole.feed(self.first)
         while (data := await self.read()) is not None:
             whole.feed(data)
-        return whole
+        return whole.end(self.done)
 
     async def close(self) -> None:
         self.closed.set()

@@ -14,7 +14,7 @@ from market_support import END, PRICE, TOKEN_COST, WORD, Buyer, Sale, Seller, bu
 
 from lloom.adapters.routing.answer import Answer
 from lloom.adapters.routing.pockets import Pockets
-from lloom.core.completion import Fold
+from lloom.core.api.openai import ChatWhole
 from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import Done
 from lloom.core.pocket import Pocket
@@ -118,7 +118,7 @@ async def test_a_budget_is_never_exceeded_however_many_ask_at_once(path: Path) -
         assert (error.retry_after, "money_per_day" in str(error)) == (1, True)
         gate.set()
         for answer in answers:
-            await answer.folded(Fold)
+            await answer.folded(ChatWhole)
         spent = await book.total(3)
         assert spent <= 3 * whole
         while book.held + spent + whole <= 3 * whole + whole // 2:
@@ -166,7 +166,7 @@ async def test_attempts_add_up(path: Path) -> None:
 
     book, bad, good = Book(), Seller(breaks, price=PRICE), Seller(price=2 * PRICE)
     async with market(path, book, bad, good) as buyer:
-        await (await begun(buyer)).folded(Fold)
+        await (await begun(buyer)).folded(ChatWhole)
         assert await book.total(2) == 11 * TOKEN_COST + 2 * COST
 
 
@@ -186,7 +186,7 @@ async def test_an_attempt_that_fails_costs_nothing_and_holds_nothing(path: Path)
     for number, serve in enumerate((fails, breaks, says_nothing)):
         book, bad, good = Book(), Seller(serve, price=PRICE), Seller(price=PRICE + 1)
         async with market(path.with_name(str(number)), book, bad, good) as buyer:
-            await (await begun(buyer)).folded(Fold)
+            await (await begun(buyer)).folded(ChatWhole)
             assert await book.total(1) == COST + 1
             await buyer.bank.settled(1 + (serve is breaks))
             assert (len(bad.sales), book.held) == (1, 0)

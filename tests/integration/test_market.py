@@ -28,7 +28,7 @@ from market_support import (
 from payables_support import FakeContract
 
 from lloom.adapters.bridge import Stream
-from lloom.core.completion import Fold
+from lloom.core.api.openai import ChatWhole
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.messages import Done, LaneCall
 from lloom.core.offer import ModelOffer, Payment
@@ -310,7 +310,7 @@ async def test_what_an_executor_said_before_it_failed_is_paid_and_the_next_may_c
     once = msgspec.structs.replace(ROUTING, continuations=0)
     async with listening(bad, good), buying(path, bad, good, routing=once) as buyer:
         answer = await buyer.router.ask(request(max_tokens=100))
-        await answer.folded(Fold)
+        await answer.folded(ChatWhole)
         await buyer.bank.settled(2)
         assert buyer.problems == ["", ""]
         [sale] = good.sales
@@ -346,7 +346,7 @@ async def test_whoever_goes_on_is_paid_for_a_prompt_too(path: Path, when: str, f
         messages = [{"role": "user", "content": "word " * 300}]
         answer = await buyer.router.ask(request(max_tokens=20, messages=messages))
         if folded:
-            await answer.folded(Fold)
+            await answer.folded(ChatWhole)
         else:
             assert b"".join([data async for data in answer]).count(b" hello") == 6
         await buyer.bank.settled(2)

@@ -7,29 +7,19 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from lloom.adapters.gateway.door import VISIT
 from lloom.adapters.gateway.exchange import Exchange
 from lloom.adapters.gateway.metrics import Metrics
 from lloom.adapters.gateway.replaying import Replaying
 from lloom.core.api import affinity
-from lloom.core.api.dialect import Asked, Dialect, Headers, Served
+from lloom.core.api.dialect import Asked, Dialect, Headers, Served, Whole
 from lloom.core.api.request import ApiRequest
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
 from lloom.core.settings import GatewaySettings
-
-
-class Folding(Protocol):
-    """What an answer may be folded into."""
-
-    def feed(self, data: bytes) -> None: ...
-
-
-F = TypeVar("F", bound=Folding)
-
 
 _SESSION: Final = b"x-lloom-session"
 """Header by which a caller says which requests belong together, for the sake of caches."""
@@ -51,7 +41,7 @@ class Answer(Protocol):
     @property
     def routing(self) -> str: ...
     async def read(self) -> bytes | None: ...
-    async def folded(self, make: Callable[[], F]) -> F: ...
+    async def folded(self, make: Callable[[], Whole]) -> bytes: ...
     async def close(self) -> None: ...
 
 
@@ -96,7 +86,7 @@ class Endpoint:
             await answer.close()
         done = answer.done or Done()
         self._metrics.tokens(done)
-        await exchange.reply(200, whole.end(done), _headers(answer))
+        await exchange.reply(200, whole, _headers(answer))
 
     async def _stream(self, exchange: Exchange, asked: Asked, request: ApiRequest) -> None:
         began = asyncio.get_running_loop().time()

@@ -11,11 +11,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, Generic, Protocol
+from typing import Final, Protocol
 
 from lloom.adapters.gateway.door import VISIT
-from lloom.adapters.gateway.endpoint import Answer, F, Router
+from lloom.adapters.gateway.endpoint import Answer, Router
 from lloom.core.allowance import Allowance
+from lloom.core.api.dialect import Whole
 from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId
 from lloom.core.messages import Done
@@ -135,9 +136,9 @@ class _Counted:
         self.saw(data or b"")
         return data
 
-    async def folded(self, make: Callable[[], F]) -> F:
+    async def folded(self, make: Callable[[], Whole]) -> bytes:
         self._events = self._bytes = 0
-        return (await self._answer.folded(lambda: _Tally(make(), self))).whole
+        return await self._answer.folded(lambda: _Tally(make(), self))
 
     def saw(self, data: bytes) -> None:
         """These events came; what is begun anew was paid for as well."""
@@ -157,13 +158,16 @@ class _Counted:
         return min(done.input_tokens, self._most) + min(done.output_tokens, self._bytes)
 
 
-class _Tally(Generic[F]):
+class _Tally:
     """A whole answer that is counted while it grows."""
 
-    def __init__(self, whole: F, counted: _Counted) -> None:
-        self.whole = whole
+    def __init__(self, whole: Whole, counted: _Counted) -> None:
+        self._whole = whole
         self._counted = counted
 
     def feed(self, data: bytes) -> None:
         self._counted.saw(data)
-        self.whole.feed(data)
+        self._whole.feed(data)
+
+    def end(self, done: Done) -> bytes:
+        return self._whole.end(done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol
 
 from loguru import logger
 
@@ -21,12 +21,14 @@ from lloom.core.payment import counting
 
 
 class Folding(Protocol):
-    """What joins the events of an answer into a whole."""
+    """What joins the events of an answer into a whole; PeerFault if they are none."""
 
     def feed(self, data: bytes) -> None: ...
+    def end(self, done: Done) -> bytes: ...
 
 
-F = TypeVar("F", bound=Folding)
+_OF_THE_MODEL: Final = "bad_arguments"
+"""A fault of what the model wrote: its executor did what it was asked to."""
 
 
 class Answer:
@@ -89,19 +91,20 @@ class Answer:
         while (data := await self.read()) is not None:
             yield data
 
-    async def folded(self, make: Callable[[], F]) -> F:
-        """The whole answer, fed to what `make` gives: as its caller has seen nothing of it yet, it may begin anew, every time."""
+    async def folded(self, make: Callable[[], Folding]) -> bytes:
+        """The whole answer, joined by what `make` gives. Its caller has seen nothing of it yet: it may begin anew, every time."""
         while True:
             whole = make()
             try:
                 whole.feed(self.first)
                 while (data := await self.read()) is not None:
                     whole.feed(data)
+                return whole.end(self.done or Done())
             except RetryElsewhere as error:
+                if error.code == _OF_THE_MODEL:
+                    raise
                 await self._give_up(error)
                 await self._begin_anew(error)
-            else:
-                return whole
 
     async def close(self) -> None:
         """Stops the executor's work if the answer is not over; idempotent. It never really waits."""
@@ -110,6 +113,7 @@ class Answer:
 
     def _began(self, attempt: Attempt) -> None:
         """A first part: nothing was said before it."""
+        self.done = None
         self.first = attempt.first
         self._attempt = attempt
         self._record = attempt.record

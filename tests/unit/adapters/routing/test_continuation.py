@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from lloom.adapters.routing.answer import Answer
+from lloom.core.api.anthropic import Messages
 from lloom.core.api.embeddings import Embeddings
-from lloom.core.completion import Fold
-from lloom.core.errors import CallerFault, RetryElsewhere
+from lloom.core.api.openai import ChatWhole
+from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.messages import Done
 from lloom.core.sse import event
 from tests.unit.adapters.routing_support import END, HANG, ROLE, FakeExecutor, Net, chunk, request
@@ -34,11 +35,11 @@ def executor(number: int, *script: Any, features: tuple[str, ...] = PREFILL) -> 
 
 async def fold(answer: Answer) -> dict[str, Any]:
     """What a caller who reads it piece by piece has in the end."""
-    whole = Fold()
+    whole = ChatWhole()
     async for data in answer:
         whole.feed(data)
     assert answer.done is not None
-    return dict(msgspec.json.decode(whole.completion(answer.done)))
+    return dict(msgspec.json.decode(whole.end(answer.done)))
 
 
 async def text(answer: Answer) -> str:
@@ -167,7 +168,7 @@ async def test_who_has_seen_nothing_yet_gets_an_answer_begun_anew() -> None:
     second = executor(2, say("Twice") + END, Done(3, 1), features=())
     async with Net(first, second) as net:
         answer = await net.router.ask(request())
-        whole = msgspec.json.decode((await answer.folded(Fold)).completion(Done()))
+        whole = msgspec.json.decode(await answer.folded(ChatWhole))
         assert whole["choices"][0]["message"]["content"] == "Twice"
         assert (answer.executor, answer.attempts, answer.done) == (second.address, 2, Done(3, 1))
 
@@ -177,7 +178,7 @@ async def test_what_is_begun_anew_may_go_to_any_model_that_an_alias_stands_for()
     second = FakeExecutor(2, script=[ROLE, say("Twice") + END, Done(3, 1)], models=("b",))
     async with Net(first, second, aliases={"x": ("a", "b")}) as net:
         answer = await net.router.ask(request(model="x"))
-        whole = msgspec.json.decode((await answer.folded(Fold)).completion(Done()))
+        whole = msgspec.json.decode(await answer.folded(ChatWhole))
         assert whole["choices"][0]["message"]["content"] == "Twice"
 
 
@@ -188,12 +189,46 @@ async def test_content_that_is_none_goes_elsewhere_before_anything_is_out() -> N
         assert odd.chats[0].cancelled
 
 
+def of(index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    return event(msgspec.json.encode({"id": "x", "object": "chat.completion.chunk", "choices": [choice]}))
+
+
+@pytest.mark.parametrize("lacking", ["an end of a choice", "a usage"])
+async def test_a_plain_answer_that_proves_at_its_end_to_be_none_is_begun_anew(lacking: str) -> None:
+    cut = of(0, {"content": "a"}, "stop") + of(1, {"content": "b"}, None if lacking == "an end of a choice" else "stop")
+    bad = FakeExecutor(1, script=[cut, Done(3, 2, b"[]" if lacking == "a usage" else b"")])
+    good = FakeExecutor(2, script=[of(0, {"content": "c"}, "stop") + of(1, {"content": "d"}, "stop"), Done(3, 4)])
+    async with Net(bad, good) as net:
+        answer = await net.router.ask(request(n=2))
+        whole = msgspec.json.decode(await answer.folded(ChatWhole))
+        assert [choice["message"]["content"] for choice in whole["choices"]] == ["c", "d"]
+        assert (answer.executor, answer.attempts, answer.done) == (good.address, 2, Done(3, 4))
+        assert whole["usage"]["completion_tokens"] == 4
+        assert net.outcomes.rests((bad.address, bad.endpoint, "m"), asyncio.get_running_loop().time()) > 0
+
+
+async def test_what_the_model_wrote_wrong_is_no_fault_of_its_executor() -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "no JSON"}}
+    said = FakeExecutor(1, script=[of(0, {"tool_calls": [call]}, "tool_calls"), Done(3, 2)], features=("tools",))
+    other = FakeExecutor(2, features=("tools",))
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "tools": [tool]}
+    asked = Messages().read(msgspec.json.encode(body), "")
+    async with Net(said, other) as net:
+        answer = await net.router.ask(asked.request)
+        with pytest.raises(PeerFault, match="no JSON object"):
+            await answer.folded(asked.whole)
+        assert other.chats == []
+        assert net.outcomes.rests((said.address, said.endpoint, "m"), asyncio.get_running_loop().time()) == 0
+
+
 async def test_when_nobody_is_left_to_begin_anew_the_last_failure_is_told() -> None:
     broken = [executor(number, say("x"), broke(), features=()) for number in range(1, 4)]
     async with Net(*broken) as net:
         answer = await net.router.ask(request())
         with pytest.raises(RetryElsewhere):
-            await answer.folded(Fold)
+            await answer.folded(ChatWhole)
         assert [len(each.chats) for each in broken] == [1, 1, 1]
 
 
@@ -201,7 +236,7 @@ def vector(index: int, floats: bytes) -> bytes:
     return event(b'{"object":"embedding","index":%d,"embedding":"%b"}' % (index, b64encode(floats)))
 
 
-@pytest.mark.parametrize("broken", [broke(), vector(0, b"12345678"), vector(1, b"123")])
+@pytest.mark.parametrize("broken", [broke(), b"", vector(0, b"12345678"), vector(1, b"123")])
 async def test_embeddings_are_asked_for_anew_where_a_vector_is_missing_twice_or_none(broken: Any) -> None:
     good = [vector(0, b"12345678"), vector(1, b"87654321")]
     first = FakeExecutor(1, script=[good[0], broken, Done(2, 0)])
@@ -209,9 +244,8 @@ async def test_embeddings_are_asked_for_anew_where_a_vector_is_missing_twice_or_
     asked = Embeddings().read(b'{"model":"m","input":["one","two"],"encoding_format":"base64"}', "")
     async with Net(first, second) as net:
         answer = await net.router.ask(asked.request)
-        whole = await answer.folded(asked.whole)
+        data = msgspec.json.decode(await answer.folded(asked.whole))["data"]
         assert answer.done == Done(2, 0)
-        data = msgspec.json.decode(whole.end(answer.done))["data"]
         assert [item["embedding"] for item in data] == [
             b64encode(b"12345678").decode(),
             b64encode(b"87654321").decode(),
