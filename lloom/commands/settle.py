@@ -11,6 +11,7 @@ from lloom.actors.accounting import journal_path
 from lloom.adapters.chain import gas
 from lloom.adapters.chain.contract import settlement
 from lloom.adapters.chain.gas import Transaction
+from lloom.adapters.chain.oracle import Oracle
 from lloom.adapters.chain.wallet import Mined
 from lloom.adapters.journal import lanes, transactions
 from lloom.adapters.journal.reading import reading
@@ -89,16 +90,17 @@ async def _open(counter: Counter, claims: Sequence[Claim]) -> list[Claim]:
 
 
 async def _redeem(counter: Counter, claims: Sequence[Claim]) -> Redeemed | None:
-    """None if it would bring less than its gas costs."""
+    """None if it would bring less than it costs."""
     executor, rpc = counter.wallet.address, counter.wallet.rpc
     what = Transaction(counter.address, settlement(executor, counter.token, claims))
     paid = await counter.contract.brings(executor, what.data)
     market = await gas.market(rpc)
     limit = await gas.needed(rpc, executor, what)
-    cost = limit * price(market.base_fee, market.fees) * counter.chain.gas_rate // PRICE_UNIT
+    data = await Oracle(rpc, counter.chain).fee(len(what.data))
+    cost = (limit * price(market.base_fee, market.fees) + data) * counter.chain.gas_rate // PRICE_UNIT
     if paid <= cost:
         brings = f"{len(claims)} vouchers would bring {counter.amount(paid)}"
-        say(f"{counter.name}: {brings}, and their gas costs {counter.amount(cost)}")
+        say(f"{counter.name}: {brings}, and redeeming them costs {counter.amount(cost)}")
         return None
     return paid, await counter.wallet.send(what, f"redeeming {len(claims)} vouchers")
 

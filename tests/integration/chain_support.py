@@ -33,6 +33,11 @@ from lloom.core.settings import Chain as Settings
 COIN = bytes(20)
 ETHER = 10**18
 FINNEY = 10**15
+ORACLE = "0x420000000000000000000000000000000000000F"
+"""Where chains of the OP stack have the contract that says what bytes cost."""
+_ORACLE = "60003560e01c63f1c7a58b1460145760006000fd5b6004357f{price:064x}0260005260206000f3"
+"""`getL1FeeUpperBound(size)` is `size` times the price; whatever else is called reverts."""
+REVERTS = "60006000fd"
 
 
 @dataclass
@@ -68,6 +73,14 @@ class Local:
         who = Identity.generate()
         await anvil.fund("anvil", self.settings(), who.address, coins)
         return who
+
+    def op(self, most: int = 10**12, **changes: Any) -> Settings:
+        """Settings as if it were of the OP stack, `most` what a byte is believed to cost."""
+        return self.settings(l1_oracle={"address": ORACLE, "max_fee": most}, **changes)
+
+    async def oracle(self, price: int | None, code: str = REVERTS) -> None:
+        """From now on the oracle says that a byte costs `price`; None: its code is `code`."""
+        await self.call("anvil_setCode", ORACLE, "0x" + (code if price is None else _ORACLE.format(price=price)))
 
     @contextlib.asynccontextmanager
     async def wallet(self, who: Identity, settings: Settings | None = None) -> AsyncIterator[Wallet]:

@@ -22,6 +22,7 @@ from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import Usage
 from lloom.core.payment import voucher
 from lloom.core.payment.domain import domain
+from lloom.core.payment.fees import Prices
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Ask, Grant, Holder
 from lloom.core.payment.voucher import CheckedVoucher, Claim, Voucher
@@ -65,9 +66,9 @@ class FakeBank:
         self._ask((client, number))
         return self.lines.get((client, number), LaneFunds(0, 0, 0))
 
-    async def gas_price(self) -> int:
+    async def prices(self) -> Prices:
         self._ask("gas")
-        return self.price
+        return Prices(self.price, 0)
 
     async def settle(self, token: bytes, claims: Sequence[Claim]) -> int:
         self._ask("settle")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain_support import FINNEY, Local
+from chain_support import FINNEY, ORACLE, Local
 from loguru import logger
 from money_support import accounting
 
@@ -249,8 +249,22 @@ async def test_a_voucher_that_is_not_worth_its_gas_is_kept(local: Local, lloom: 
     await holds(executor, local.voucher(client, executor, 7 * FINNEY), 1000)
     done = await lloom("command=settle", who=executor)
     assert done.status == 0
-    assert "and their gas costs" in done.err
+    assert "and redeeming them costs" in done.err
     assert "anvil: 0 ETH redeemed" in done.out
+
+
+async def test_the_bytes_of_a_settlement_are_held_against_what_it_brings(
+    local: Local, lloom: Lloom, holds: Holds
+) -> None:
+    executor, client = await local.person(), await local.client()
+    await local.oracle(10**13)
+    await holds(executor, local.voucher(client, executor, 7 * FINNEY), 7 * FINNEY)
+    words = ("command=settle", f"chain.anvil.l1_oracle={{address:'{ORACLE}',max_fee:{10**13}}}")
+    kept = await lloom(*words, who=executor)
+    assert "1 vouchers would bring 0.007 ETH, and redeeming them costs 0.007" in kept.err
+    assert "anvil: 0 ETH redeemed" in kept.out
+    await local.oracle(10**9)
+    assert "anvil: 0.007 ETH redeemed" in (await lloom(*words, who=executor)).out
 
 
 async def test_an_executor_without_a_journal_has_nothing_to_redeem(local: Local, lloom: Lloom) -> None:

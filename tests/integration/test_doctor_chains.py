@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from chain_support import ETHER, Local
+from chain_support import ETHER, ORACLE, Local
 
 from lloom.__main__ import compose
 from lloom.adapters.chain import anvil
@@ -47,6 +47,13 @@ async def test_an_executor_needs_gas(local: Local, coins: int, verdict: str) -> 
     finding = await found("executor", local.url, await local.person(coins), "llm=mock")
     assert finding.verdict == verdict, finding
     assert "0 ETH earned" in finding.found
+
+
+async def test_an_executor_needs_coin_for_bytes_as_well(local: Local) -> None:
+    await local.oracle(10**12)
+    oracle = f"chain.sepolia.l1_oracle={{address:'{ORACLE}',max_fee:{10**12}}}"
+    finding = await found("executor", local.url, await local.person(5 * 10**14), "llm=mock", oracle)
+    assert finding.verdict == "problem", finding
 
 
 async def test_a_chain_without_the_contract_is_told_how_it_gets_there() -> None:

@@ -30,13 +30,17 @@ class Header(Struct, frozen=True):
 
 
 class Receipt(Struct, frozen=True):
-    """Of a transaction that is part of the chain. `price`: paid for a unit of gas, in smallest units of the coin."""
+    """Of a transaction that is part of the chain. `price`: paid for a unit of gas, in smallest units of the coin.
+
+    `l1_fee`: for its bytes besides (OP stack).
+    """
 
     hash: bytes
     block: int
     worked: bool
     gas: int
     price: int
+    l1_fee: int
 
 
 class History(Struct, frozen=True):
@@ -92,6 +96,7 @@ def receipt(found: Any) -> Receipt | None:
         worked=count(found["status"]) == 1,
         gas=count(found["gasUsed"]),
         price=amount(found.get("effectiveGasPrice", "0x0")),
+        l1_fee=amount(found.get("l1Fee") or "0x0"),
     )
 
 

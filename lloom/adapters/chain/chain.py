@@ -16,6 +16,7 @@ from lloom.adapters.chain import deployment, gas
 from lloom.adapters.chain.contract import Contract, settlement
 from lloom.adapters.chain.follower import Follower
 from lloom.adapters.chain.head import block_at, newest
+from lloom.adapters.chain.oracle import Oracle
 from lloom.adapters.chain.rpc import ChainAway, Rpc
 from lloom.adapters.chain.sender import Sender
 from lloom.adapters.journal import sightings, transactions
@@ -24,7 +25,7 @@ from lloom.adapters.journal.writer import Writer
 from lloom.core.errors import ConfigError, RetryElsewhere
 from lloom.core.identity import Identity, NodeId, parse_address
 from lloom.core.payment.events import Seen
-from lloom.core.payment.fees import price
+from lloom.core.payment.fees import Prices, price
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.voucher import Claim as VoucherClaim
 from lloom.core.settings import Chain as Settings
@@ -46,6 +47,7 @@ class Chain:
         assert settings.contract is not None, "the contract is looked up when a node starts"
         self._contract = Contract(rpc, parse_address(settings.contract))
         self._rpc = rpc
+        self._oracle = Oracle(rpc, settings)
         self._writer = writer
         self._sender = sender
         self._follower = Follower(rpc, self._contract.address, writer, lambda events: self.on_events(events))
@@ -103,10 +105,10 @@ class Chain:
         """What an executor can take out."""
         return await self._contract.earned(executor, token)
 
-    async def gas_price(self) -> int:
-        """What a unit of gas costs now, in smallest units of the coin."""
+    async def prices(self) -> Prices:
+        """What gas and bytes of a settlement cost now."""
         market = await gas.market(self._rpc)
-        return price(market.base_fee, market.fees)
+        return Prices(price(market.base_fee, market.fees), await self._oracle.byte())
 
     async def settle(self, token: bytes, claims: Sequence[VoucherClaim]) -> int:
         """The number of a new job that redeems `claims`, all in `token`, once it is on the disk; it then arrives once."""

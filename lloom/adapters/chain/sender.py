@@ -21,6 +21,7 @@ from lloom.adapters.chain.contract import Contract, explained, text
 from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.head import Head
 from lloom.adapters.chain.nonces import Counts, Nonces
+from lloom.adapters.chain.oracle import Oracle
 from lloom.adapters.chain.rpc import Refused, Rpc
 from lloom.adapters.journal import transactions
 from lloom.adapters.journal.transactions import Attempt, Claim, Job, State
@@ -59,6 +60,7 @@ class Sender:
         self._identity = identity
         self._writer = writer
         self._clock = clock
+        self._oracle = Oracle(rpc, settings)
         self._nonces = Nonces(rpc, settings.finality, identity.address, writer)
         self._used: Counter[int] = Counter()
         """By job: how often in a row its nonce looked used by somebody else."""
@@ -169,7 +171,7 @@ class Sender:
     # --------------------------------------------------------------------- what waits
 
     async def _dispatch(self, job: Job, head: Head) -> int:
-        """Sends a job that waits, if it is worth its gas; how many transactions that made."""
+        """Sends a job that waits, if it is worth what it costs; how many transactions that made."""
         sender = self._identity.address
         try:
             paid = await Contract(self._rpc, job.contract).brings(sender, job.data)
@@ -180,11 +182,12 @@ class Sender:
             await self._finish(job, State.DROPPED, "there is nothing left to redeem")
             return 0
         market = await gas.market(self._rpc)
-        worth = min(paid * _MILLION // self._settings.gas_rate, MAX_AMOUNT)
+        data = await self._oracle.fee(len(job.data))
+        worth = min(max(paid * _MILLION // self._settings.gas_rate - data, 0), MAX_AMOUNT)
         fees = within(market.fees, market.base_fee, cap_of(self._settings.max_fee, worth, limit))
         if fees is None:
-            return self._postpone(job, "waits: its gas costs more than it brings, or than max_fee allows")
-        if await self._rpc.ask(amount, "eth_getBalance", text(sender), "latest") < limit * fees.most:
+            return self._postpone(job, "waits: it costs more than it brings, or its gas more than max_fee allows")
+        if await self._rpc.ask(amount, "eth_getBalance", text(sender), "latest") < limit * fees.most + data:
             return self._postpone(job, self._penniless())
         await self._send(replace(job, gas=limit, worth=worth), await self._nonces.next(), fees, head)
         return 1

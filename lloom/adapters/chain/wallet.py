@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 
 class Mined(Struct, frozen=True):
-    """A transaction that is part of the chain and did what it was to do. `paid`: for gas, smallest units of the coin."""
+    """A transaction that is part of the chain and did its work. `paid`: for gas and bytes, smallest units of the coin."""
 
     hash: bytes
     block: int
@@ -88,7 +88,7 @@ class Wallet:
             raise LloomError(f"{purpose}: {text(sent)} is not mined after {seconds:.0f} s; it may still be") from None
         if not found.worked:
             raise LloomError(f"{purpose}: {text(sent)} failed on chain; it cost {found.gas} gas")
-        return Mined(sent, found.block, found.gas, found.gas * found.price)
+        return Mined(sent, found.block, found.gas, found.gas * found.price + found.l1_fee)
 
     async def _receipt(self, sent: bytes) -> Receipt:
         """For as long as it takes."""

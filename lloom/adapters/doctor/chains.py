@@ -7,6 +7,7 @@ from typing import Final
 
 from lloom.adapters.chain import deployment, gas
 from lloom.adapters.chain.contract import Contract, text
+from lloom.adapters.chain.oracle import Oracle
 from lloom.adapters.chain.rpc import Rpc, urls
 from lloom.core.errors import ConfigError, RetryElsewhere
 from lloom.core.finding import Finding, ok, problem, warning
@@ -14,7 +15,7 @@ from lloom.core.identity import Identity, checksum, parse_address
 from lloom.core.payment import units
 from lloom.core.payment.domain import paying, token_of
 from lloom.core.payment.fees import price
-from lloom.core.payment.settlement import BATCH_GAS, FIRST_GAS
+from lloom.core.payment.settlement import BATCH_BYTES, BATCH_GAS, FIRST_GAS, LANE_BYTES
 from lloom.core.settings import Chain, Settings
 from lloom.core.visitors import payer
 
@@ -74,7 +75,8 @@ async def _executor(what: str, chain: Chain, rpc: Rpc, identity: Identity) -> Fi
     assert chain.contract is not None
     earned = await Contract(rpc, parse_address(chain.contract)).earned(identity.address, token_of(chain))
     market = await gas.market(rpc)
-    one = (BATCH_GAS + FIRST_GAS) * price(market.base_fee, market.fees)
+    data = await Oracle(rpc, chain).fee(BATCH_BYTES + LANE_BYTES)
+    one = (BATCH_GAS + FIRST_GAS) * price(market.base_fee, market.fees) + data
     coin = int(str(await rpc.call("eth_getBalance", text(identity.address), "latest")), 16)
     told = f"{units.show(earned, chain.decimals)} {chain.symbol} earned; {units.show(coin, COIN_DECIMALS)} of the coin for gas"
     if coin < FEW * one:

@@ -69,7 +69,7 @@ _OPEN: Final = (State.WAITING, State.SENT)
 
 
 class Job(Struct, frozen=True):
-    """`worth`: what it brings, in smallest units of the coin, as far as that was looked up."""
+    """`worth`: what it brings beyond the fee for its bytes, in smallest units of the coin, as far as that was looked up."""
 
     number: int
     contract: bytes

@@ -16,6 +16,7 @@ from loguru import logger
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.payment.events import Deposited, Seen
+from lloom.core.payment.fees import Prices
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Means
 from lloom.core.payment.settlement import Policy
@@ -42,8 +43,8 @@ class Bank(Protocol):
     async def lane(self, client: NodeId, executor: NodeId, token: bytes, number: int) -> LaneFunds:
         """A lane's money at the newest block."""
 
-    async def gas_price(self) -> int:
-        """Of a unit of gas, in smallest units of the coin."""
+    async def prices(self) -> Prices:
+        """Of gas and of bytes, now."""
 
     async def settle(self, token: bytes, claims: Sequence[Claim]) -> int:
         """Journals a settlement that will be sent once; its number."""
@@ -56,7 +57,7 @@ class Treasury:
     """One chain, one executor, one token."""
 
     def __init__(self, bank: Bank, executor: NodeId, token: bytes, limits: SettlementSettings, chain: Chain) -> None:
-        self.policy = Policy(limits, chain, 0)
+        self.policy = Policy(limits, chain, Prices(0, 0))
         self._bank = bank
         self._executor = executor
         self._token = token
@@ -100,8 +101,8 @@ class Treasury:
         return max(0, funds.available - loose)
 
     async def look(self) -> None:
-        """Learns what gas costs now."""
-        self.policy = Policy(self.policy.limits, self.policy.chain, await self._bank.gas_price())
+        """Learns what a settlement costs now."""
+        self.policy = Policy(self.policy.limits, self.policy.chain, await self._bank.prices())
 
     async def renew(self, clients: Iterable[bytes] = (), lanes: Iterable[Lane] = ()) -> list[Lane]:
         """Asks the chain again; the lanes of which it told. What it does not tell stays as it was."""

@@ -61,8 +61,8 @@ def is_server(url: str) -> bool:
 
 
 def _check_chain(name: str, chain: Chain) -> None:
-    for key in ("contract", "token"):
-        address = getattr(chain, key)
+    oracle = None if chain.l1_oracle is None else chain.l1_oracle.address
+    for key, address in (("contract", chain.contract), ("token", chain.token), ("l1_oracle.address", oracle)):
         if address is not None:
             check_address(f"chain.{name}.{key}", address)
     for url in chain.rpc:

@@ -33,7 +33,7 @@ def _walk(kind: type[Struct], prefix: str) -> Iterator[tuple[str, Any]]:
     for field in fields(kind):
         key = prefix + field.name
         yield key, field.type
-        inner = (field.type,)
+        inner = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
         if get_origin(field.type) is dict:
             key += ".*"
             value = get_args(field.type)[1]

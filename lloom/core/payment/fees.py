@@ -1,6 +1,6 @@
-"""What to pay for gas (EIP-1559), at first and when a transaction waits too long. It asks nobody and knows no clock.
+"""What to pay for gas (EIP-1559), at first and when a transaction waits too long, and for bytes. It asks nobody, knows no clock.
 
-Amounts are smallest units of the chain's coin for one unit of gas.
+Amounts are smallest units of the chain's coin, those of fees for one unit of gas.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ class Fees(Struct, frozen=True):
     """maxFeePerGas"""
     tip: int
     """maxPriorityFeePerGas, part of `most`"""
+
+
+class Prices(Struct, frozen=True):
+    """What a transaction costs now, in smallest units of the coin."""
+
+    gas: int
+    """One unit."""
+    byte: int
+    """One byte of calldata besides its gas; 0 where nothing is paid for that."""
 
 
 def estimate(base_fee: int, tips: Sequence[int]) -> Fees:
@@ -58,6 +67,12 @@ def replacement(before: Fees, fresh: Fees, cap: int) -> Fees | None:
 def cap_of(max_fee: int, value: int, gas: int) -> int:
     """The most that a unit of gas may cost: the configured limit, and never more in all than `value`, which it brings."""
     return min(max_fee, value // gas) if gas else max_fee
+
+
+def data_fee(said: int | None, size: int, max_fee: int) -> int:
+    """What so many bytes are taken to cost in all: what was `said` of them, but no more than `max_fee` each; None: just that."""
+    most = size * max_fee
+    return most if said is None else min(said, most)
 
 
 def _raised(fee: int) -> int:

@@ -1,4 +1,4 @@
-"""When an executor redeems vouchers: worth their gas, before too much is owed, at once on bad news. It sends none."""
+"""When an executor redeems vouchers: worth what that costs, before too much is owed, at once on bad news. It sends none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from lloom.core.payment.fees import Prices
 from lloom.core.payment.receivable import Means, Receivable
 from lloom.core.receipt import PRICE_UNIT, Lane
 from lloom.core.settings import Chain, SettlementSettings
@@ -20,6 +21,12 @@ MODEL_GAS: Final = 16_000
 """Of each further model."""
 FIRST_GAS: Final = 100_000
 """Of a lane that nothing was paid on yet."""
+BATCH_BYTES: Final = 132
+"""Of a settlement's calldata besides its lanes (ABI, exact)."""
+LANE_BYTES: Final = 480
+"""Of one lane, with the usage of one model."""
+MODEL_BYTES: Final = 128
+"""Of each further model."""
 MAX_CLAIMS: Final = 100
 """Of one settlement: it stays well below a block's gas."""
 
@@ -52,22 +59,28 @@ class Due(Struct, frozen=True, kw_only=True):
         """What it adds to a settlement."""
         return LANE_GAS + MODEL_GAS * max(0, self.models - 1) + FIRST_GAS * (not self.state.claimed)
 
+    @property
+    def size(self) -> int:
+        """What it adds to a settlement's calldata, in bytes."""
+        return LANE_BYTES + MODEL_BYTES * max(0, self.models - 1)
+
 
 class Policy(Struct, frozen=True):
-    """What redeeming depends on beside what is due. `gas_price`: smallest units of the chain's coin for one unit of gas."""
+    """What redeeming depends on beside what is due."""
 
     limits: SettlementSettings
     chain: Chain
-    gas_price: int
+    prices: Prices
 
-    def price(self, gas: int) -> int:
-        """So much gas, in smallest units of the token."""
-        return -(-gas * self.gas_price * self.chain.gas_rate // PRICE_UNIT)
+    def price(self, gas: int, size: int) -> int:
+        """So much gas and so many bytes of calldata, in smallest units of the token."""
+        coin = gas * self.prices.gas + size * self.prices.byte
+        return -(-coin * self.chain.gas_rate // PRICE_UNIT)
 
     def threshold(self, available: int) -> int:
         """θ: what a client with so much on chain owes when it is redeemed."""
         share = int(available * self.limits.share)
-        worth = self.limits.gas_multiple * self.price(BATCH_GAS + LANE_GAS)
+        worth = self.limits.gas_multiple * self.price(BATCH_GAS + LANE_GAS, BATCH_BYTES + LANE_BYTES)
         return max(worth, min(self.chain.settle_above, share))
 
     def means(self, available: int) -> Means:
@@ -77,7 +90,7 @@ class Policy(Struct, frozen=True):
 
 def batches(dues: Iterable[Due], policy: Policy, now: float) -> list[list[Lane]]:
     """The lanes to be redeemed now (Unix seconds), in settlements of at most `MAX_CLAIMS`, the most urgent and largest first."""
-    worth = [due for due in dues if due.amount > policy.price(due.gas)]
+    worth = [due for due in dues if due.amount > policy.price(due.gas, due.size)]
     by_client: defaultdict[bytes, list[Due]] = defaultdict(list)
     for due in worth:
         by_client[due.lane.client].append(due)
@@ -88,9 +101,9 @@ def batches(dues: Iterable[Due], policy: Policy, now: float) -> list[list[Lane]]
 
 
 def _ripe(lanes: Sequence[Due], policy: Policy, now: float) -> bool:
-    """Whether it is time for a client's lanes, each of which is worth its own gas."""
+    """Whether it is time for a client's lanes, each of which is worth its own gas and bytes."""
     owed = sum(due.amount for due in lanes)
     if any(due.urgent for due in lanes) or owed >= policy.threshold(lanes[0].available):
         return True
-    alone = policy.price(BATCH_GAS + sum(due.gas for due in lanes))
+    alone = policy.price(BATCH_GAS + sum(due.gas for due in lanes), BATCH_BYTES + sum(due.size for due in lanes))
     return owed > alone and any(not 0 <= now - due.since < policy.limits.age_seconds for due in lanes)

@@ -64,6 +64,14 @@ class AccountingSettings(Group, frozen=True):
     settlement: SettlementSettings
 
 
+class L1Oracle(Group, frozen=True):
+    """Of an OP stack chain: its contract that says what a transaction's bytes cost on Ethereum."""
+
+    address: str
+    max_fee: Money
+    """Most that a byte is believed to cost, in smallest units of the coin."""
+
+
 class Chain(Group, frozen=True):
     """One chain that money is on (EIP-155 id; CAIP-2 `eip155:<id>`)."""
 
@@ -91,6 +99,8 @@ class Chain(Group, frozen=True):
     """One call of a server, after which the next one is asked."""
     max_fee: Money
     """Most that is paid for one unit of gas, in smallest units of the coin."""
+    l1_oracle: L1Oracle | None
+    """None: nothing is paid for bytes besides their gas."""
     settle_above: Money
     """θ_abs: what a client may owe before it is redeemed in any case."""
     local: bool

@@ -257,6 +257,7 @@ def test_numbers_stay_on_this_machine_and_have_one_place() -> None:
         ("role=client", {"output": "csv"}, "only command=usage knows csv"),
         ("role=client chain=base,polygon", {"chain__polygon__id": 8453}, "base and polygon are the same chain (8453)"),
         ("role=client chain=base", {"chain__base__contract": "0x12"}, "chain.base.contract: '0x12' is no address"),
+        ("role=client chain=base", {"chain__base__l1_oracle__address": "0x12"}, "chain.base.l1_oracle.address: '0x12'"),
         ("role=client chain=base", {"chain__base__token": ADDRESS[:-1] + "D"}, "chain.base.token: "),
         ("role=client chain=base,polygon", {"chain__polygon__id": 0}, "chain.polygon.id: "),
         ("role=client chain=base", {"chain__base__rpc": ["mainnet.base.org"]}, "is no URL of a server"),

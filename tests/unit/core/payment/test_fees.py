@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lloom.core.payment.fees import MIN_TIP, Fees, cap_of, estimate, price, replacement, within
+from lloom.core.payment.fees import MIN_TIP, Fees, cap_of, data_fee, estimate, price, replacement, within
 
 GAS = st.integers(0, 10**13)
 FEES = st.builds(lambda tip, more: Fees(tip + more, tip), st.integers(1, 10**12), st.integers(0, 10**13))
@@ -53,6 +53,15 @@ def test_a_job_never_pays_more_for_gas_than_it_brings(max_fee: int, value: int, 
     cap = cap_of(max_fee, value, gas)
     assert cap <= max_fee
     assert cap * gas <= value
+
+
+@given(st.none() | st.integers(0, 1 << 256), st.integers(0, 10**5), st.integers(0, 10**13))
+def test_what_is_said_of_bytes_is_believed_up_to_a_bound_that_stands_for_silence_too(
+    said: int | None, size: int, most: int
+) -> None:
+    fee = data_fee(said, size, most)
+    assert 0 <= fee <= size * most
+    assert fee == said or (fee == size * most and (said is None or said > fee))
 
 
 def test_what_gas_costs_is_base_fee_and_tip_but_never_more_than_was_allowed() -> None:

@@ -6,8 +6,21 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from lloom.core.payment.fees import Prices
 from lloom.core.payment.receivable import Means, Receivable
-from lloom.core.payment.settlement import BATCH_GAS, FIRST_GAS, LANE_GAS, MAX_CLAIMS, MODEL_GAS, Due, Policy, batches
+from lloom.core.payment.settlement import (
+    BATCH_BYTES,
+    BATCH_GAS,
+    FIRST_GAS,
+    LANE_BYTES,
+    LANE_GAS,
+    MAX_CLAIMS,
+    MODEL_BYTES,
+    MODEL_GAS,
+    Due,
+    Policy,
+    batches,
+)
 from lloom.core.receipt import Lane
 from tests.money_support import accounting, chain
 
@@ -16,7 +29,7 @@ PRICE = 10
 """Of a unit of gas."""
 LONE = PRICE * (BATCH_GAS + LANE_GAS)
 LIMITS = replace(accounting().settlement, gas_multiple=20, share=0.1, age_seconds=86_400)
-POLICY = Policy(LIMITS, chain(settle_above=10**9), PRICE)
+POLICY = Policy(LIMITS, chain(settle_above=10**9), Prices(PRICE, 0))
 THRESHOLD = 20 * LONE
 RICH = 10 * THRESHOLD
 
@@ -38,16 +51,17 @@ def test_it_waits_until_the_gas_is_a_small_part_of_it() -> None:
 
 
 def test_a_share_of_the_deposit_is_waited_for_if_it_is_more_up_to_a_bound() -> None:
-    policy = Policy(LIMITS, chain(settle_above=3 * THRESHOLD), PRICE)
+    policy = Policy(LIMITS, chain(settle_above=3 * THRESHOLD), Prices(PRICE, 0))
     assert policy.threshold(20 * THRESHOLD) == 2 * THRESHOLD
     assert policy.threshold(200 * THRESHOLD) == 3 * THRESHOLD
     assert policy.threshold(0) == THRESHOLD
 
 
 def test_gas_is_compared_by_the_rate_of_the_token() -> None:
-    dear = Policy(LIMITS, chain(gas_rate=2_000_000), PRICE)
-    assert dear.price(100) == 2 * POLICY.price(100) == 2000
-    assert Policy(LIMITS, chain(gas_rate=1), 1).price(1) == 1  # rounded up
+    dear = Policy(LIMITS, chain(gas_rate=2_000_000), Prices(PRICE, 3))
+    assert dear.price(100, 0) == 2 * POLICY.price(100, 0) == 2000
+    assert dear.price(100, 7) == 2042
+    assert Policy(LIMITS, chain(gas_rate=1), Prices(1, 1)).price(1, 1) == 1  # rounded up
 
 
 def test_a_client_is_relied_on_for_two_thresholds() -> None:
@@ -84,6 +98,24 @@ def test_a_lane_that_is_not_worth_its_gas_does_not_come_along() -> None:
     assert chosen(due(THRESHOLD, 1), first) == [[1]]
     many = due(PRICE * (LANE_GAS + 2 * MODEL_GAS), 2, models=3)
     assert chosen(due(THRESHOLD, 1), many) == [[1]]
+
+
+def test_where_bytes_cost_something_they_have_to_be_worth_it_too() -> None:
+    policy = Policy(LIMITS, POLICY.chain, Prices(PRICE, 1000))
+    lone = LONE + 1000 * (BATCH_BYTES + LANE_BYTES)
+    assert policy.threshold(0) == 20 * lone
+    assert chosen(due(20 * lone - 1), policy=policy) == []
+    assert chosen(due(20 * lone), policy=policy) == [[0]]
+    old = NOW - LIMITS.age_seconds
+    assert chosen(due(lone, since=old), policy=policy) == []
+    assert chosen(due(lone + 1, since=old), policy=policy) == [[0]]
+    own = PRICE * (LANE_GAS + 2 * MODEL_GAS) + 1000 * (LANE_BYTES + 2 * MODEL_BYTES)
+    assert chosen(due(own, urgent=True, models=3), policy=policy) == []
+    assert chosen(due(own + 1, urgent=True, models=3), policy=policy) == [[0]]
+    both = LONE + PRICE * LANE_GAS + 1000 * (BATCH_BYTES + 2 * LANE_BYTES)
+    halves = (due(both // 2, 1, since=old), due(both - both // 2, 2, since=old))
+    assert chosen(*halves, policy=policy) == []
+    assert chosen(halves[0], due(both - both // 2 + 1, 2, since=old), policy=policy) == [[2, 1]]
 
 
 def test_what_was_charged_is_due_as_far_as_it_is_promised() -> None:
