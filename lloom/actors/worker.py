@@ -63,6 +63,7 @@ class Worker(Actor):
             tills = self._open_tills(stack)
             serving = Serving(settings.executor, settings.bridge, Domain(), menu, lambda *bill: bills.put(bill), tills)
             serving.audit = Audit(settings.accounting)
+            stack.push_async_callback(serving.close)
             listener = await listen(self.place, self._port, self._endorse, serving.handle, tills.on_control)
             stack.push_async_callback(listener.close)
             lifetime = settings.bridge.certificate_seconds

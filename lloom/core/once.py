@@ -6,22 +6,40 @@ from heapq import heappop, heappush
 
 
 class Once:
-    """At most `limit` things at a time; more are refused rather than the older forgotten."""
+    """At most `limit` names at a time; more are refused rather than the older forgotten."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._done: set[bytes] = set()
+        self._done: dict[bytes, tuple[bytes, float]] = {}
         self._ends: list[tuple[float, bytes]] = []
 
     def __len__(self) -> int:
         return len(self._done)
 
-    def first(self, what: bytes, until: float, now: float) -> bool:
-        """True if `what`, which nobody can ask for after `until`, was not done before, and may be done now."""
+    @property
+    def full(self) -> bool:
+        """Whether nothing more can be done for now."""
+        return len(self._ends) >= self._limit
+
+    def used(self, name: bytes, now: float) -> bytes | None:
+        """What `name` was used for, if anybody could still use it at `now`."""
+        self._expire(now)
+        found = self._done.get(name)
+        return None if found is None else found[0]
+
+    def use(self, name: bytes, what: bytes, until: float) -> None:
+        """`name` stands for `what` from now on; nobody can use it after `until`. It must be unused, and there must be room."""
+        assert name not in self._done
+        self._done[name] = what, until
+        heappush(self._ends, (until, name))
+
+    def forget(self, name: bytes) -> None:
+        """It was not done after all. That makes no room before its end: so who asks in vain, again and again, needs no more of it
+        than others."""
+        self._done.pop(name, None)
+
+    def _expire(self, now: float) -> None:
         while self._ends and self._ends[0][0] < now:
-            self._done.discard(heappop(self._ends)[1])
-        if what in self._done or len(self._done) >= self._limit:
-            return False
-        self._done.add(what)
-        heappush(self._ends, (until, what))
-        return True
+            until, name = heappop(self._ends)
+            if self._done.get(name, (b"", until))[1] <= until:  # else it was used anew since
+                self._done.pop(name, None)

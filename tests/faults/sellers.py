@@ -39,6 +39,8 @@ EXECUTOR = ExecutorSettings(
     queue_seconds=30,
     request_seconds=60,
     requests_per_client=256,
+    replay_bytes=1 << 24,
+    replay_seconds=10,
     discovery_seconds=60,
     discovered_models=1,
 )

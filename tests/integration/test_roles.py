@@ -76,6 +76,8 @@ def office(
         queue_seconds=1,
         request_seconds=1,
         requests_per_client=1,
+        replay_bytes=0,
+        replay_seconds=1,
         discovery_seconds=1,
         discovered_models=1,
     )

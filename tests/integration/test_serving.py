@@ -44,6 +44,8 @@ SETTINGS = ExecutorSettings(
     queue_seconds=60,
     request_seconds=60,
     requests_per_client=8,
+    replay_bytes=0,
+    replay_seconds=1,
     discovery_seconds=60,
     discovered_models=16,
 )
@@ -225,6 +227,7 @@ async def opened(*script: Any, **changes: Any) -> AsyncIterator[Counter]:
         # Every place can be had again.
         assert not any(gate._free.locked() for gate in serving._gates.values())
         await connection.close()
+        await serving.close()
     gc.collect()
 
 

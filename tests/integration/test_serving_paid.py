@@ -223,6 +223,8 @@ async def market(
     credit: int = 0,
     request_seconds: float = 60,
     drain_seconds: float = 5,
+    replay_bytes: int = 0,
+    replay_seconds: float = 1,
 ) -> AsyncIterator[Market]:
     """In the end nothing may be left of any request, and what Workers believe must be what the books say."""
     client = Identity.generate()
@@ -238,7 +240,13 @@ async def market(
             tills = Tills([till])
             offered = {"m": (engine, replace(model("m"), parallel=64))}
             serving = Serving(
-                replace(SETTINGS, requests_per_client=100, request_seconds=request_seconds),
+                replace(
+                    SETTINGS,
+                    requests_per_client=100,
+                    request_seconds=request_seconds,
+                    replay_bytes=replay_bytes,
+                    replay_seconds=replay_seconds,
+                ),
                 settings(),
                 Domain(),
                 offered,
@@ -252,6 +260,7 @@ async def market(
             stack.push_async_callback(server.listener.close)
             run = asyncio.create_task(tills.run())
             stack.push_async_callback(_cancel, run)
+            stack.push_async_callback(serving.close)
             told = Told()
             connection = await dialled(server, client, told)
             stack.push_async_callback(connection.close)

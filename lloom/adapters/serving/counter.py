@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -15,6 +15,8 @@ from lloom.adapters.llm import Engine
 from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.book import Book, Terms
 from lloom.adapters.serving.gate import Gate, Visit, busy
+from lloom.adapters.serving.orders import Orders
+from lloom.adapters.serving.outlet import Outlet
 from lloom.adapters.serving.run import Run
 from lloom.adapters.serving.tab import Price, Tab
 from lloom.adapters.serving.till import Till
@@ -25,12 +27,9 @@ from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.messages import LaneCall, ModelCall, OfferCall, encode
 from lloom.core.offer import ModelOffer
-from lloom.core.once import Once
 from lloom.core.receipt import CheckedRequest, Draft, Lane, Request, check_request, request_hash
 from lloom.core.settings import BridgeSettings, ExecutorSettings
 
-MAX_ORDERS: Final = 200_000
-"""Orders whose deadline is not over: 300 a second for ten minutes. About 40 MB, if somebody means ill."""
 SHORT: Final = 4096
 """Bytes of a body whose prompt is counted at once, within a few milliseconds at worst; that of longer ones in a thread."""
 
@@ -61,7 +60,7 @@ class Serving:
         self.engines = engines
         self._gates: dict[str, Gate] = {}
         self._clients: Counter[bytes] = Counter()
-        self._orders = Once(MAX_ORDERS)
+        self._orders = Orders(settings)
         self._receipt = receipt
         self._tills = tills
 
@@ -74,44 +73,62 @@ class Serving:
         """One call, from OPEN to END; what it raises becomes a RESET."""
         match stream.call:
             case OfferCall():
-                async with _deadline(self._settings.request_seconds):
+                async with _deadline(self._latest()):
                     await stream.send(self.book.sealed(time.time()))
                     await stream.finish()
             case ModelCall() as call:
                 await self._chat(stream, call)
             case LaneCall() as call:
-                async with self._client_share(stream.connection.peer), _deadline(self._settings.request_seconds):
-                    state = await self._tills.at(call.chain).desk.lane(stream.connection.peer, call)
-                    await stream.send(encode(state))
-                    await stream.finish()
+                with self._client_share(stream.connection.peer):
+                    async with _deadline(self._latest()):
+                        state = await self._tills.at(call.chain).desk.lane(stream.connection.peer, call)
+                        await stream.send(encode(state))
+                        await stream.finish()
             case _:
                 raise RetryElsewhere("An executor does not answer this.", status=501, code="wrong_role")
 
+    async def close(self) -> None:
+        """Ends what nobody listens to any more. After the last connection."""
+        await self._orders.close()
+
     async def _chat(self, stream: Stream, call: ModelCall) -> None:
-        checked, terms = self._check(stream, call)
-        async with self._client_share(stream.connection.peer), _deadline(self._seconds(checked)):
-            body = await self._body(stream)
-            if checked.request.request_hash != request_hash(call.salt, call.operation, call.model, body):
-                raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
-            engine = self._engine(call.model)
-            run = Run(stream, call, checked, terms, self._window)
-            if terms.payment is None:
-                async with await self._place(engine, call, checked.request, terms, body) as visit:
-                    await run.answer(engine, body, visit, self._receipt)
-            else:
-                await self._paid(run, engine, stream, checked.request, terms, body)
-            if self.audit is not None:
-                await run.compare(self.audit, body)
+        checked = self._signed(stream, call)
+        known, until = self._orders.known(checked), self._until(checked)
+        if known:
+            async with _deadline(until):
+                await self._body(stream, call, checked)
+            await self._orders.resume(stream, checked)
+            return
+        terms = self._terms(call, checked)
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._client_share(stream.connection.peer))
+            async with _deadline(until):
+                body = await self._body(stream, call, checked)
+
+            async def work(outlet: Outlet) -> None:
+                async with _deadline(until):
+                    await self._answer(Run(outlet, call, checked, terms, self._window), outlet, terms, body)
+
+            again = self._receipt if terms.payment is None else self._tills.at(call.chain).bill_again
+            await self._orders.run(stream, checked, work, again, held.pop_all().close)
+
+    async def _answer(self, run: Run, outlet: Outlet, terms: Terms, body: bytes) -> None:
+        engine = self._engine(run.call.model)
+        if terms.payment is None:
+            async with await self._place(engine, run.call, run.request, terms, body) as visit:
+                await run.answer(engine, body, visit, self._receipt)
+        else:
+            await self._paid(run, engine, outlet, terms, body)
+        if self.audit is not None:
+            await run.compare(self.audit, body)
         self.served += 1
 
-    async def _paid(
-        self, run: Run, engine: Engine, stream: Stream, request: Request, terms: Terms, body: bytes
-    ) -> None:
+    async def _paid(self, run: Run, engine: Engine, outlet: Outlet, terms: Terms, body: bytes) -> None:
         """An answer that goes as far as it is paid for. Whatever happens, what it did not cost is given back."""
         till = self._tills.at(run.call.chain)
-        tab = await self._tab(till, stream, run.call, request, terms, body)
+        tab = outlet.tab = await self._tab(till, outlet.connection, run, terms, body)
         try:
-            async with await self._place(engine, run.call, request, terms, body) as visit:
+            async with await self._place(engine, run.call, run.request, terms, body) as visit:
                 await run.answer(engine, body, visit, till.desk.bill, tab)
         finally:
             tab.close()
@@ -134,25 +151,27 @@ class Serving:
             raise RetryElsewhere(f"The model {model} is not served here.", status=404, code="model_not_found")
         return found[0]
 
-    async def _tab(
-        self, till: Till, stream: Stream, call: ModelCall, request: Request, terms: Terms, body: bytes
-    ) -> Tab:
+    async def _tab(self, till: Till, connection: Connection, run: Run, terms: Terms, body: bytes) -> Tab:
         """Draws what the request's beginning may cost. RetryElsewhere (402) if its client has not paid for that."""
+        call, request = run.call, run.request
         if call.voucher is not None:
-            till.take(stream.connection.peer, call.voucher)
+            till.take(connection.peer, call.voucher)
         tokens = await _prompt(call.operation, body, terms.model.encoding)
         lane = Lane(request.client, terms.quote.token, request.lane)
-        return await till.open(stream.connection, lane, Price.of(terms.quote, request, tokens), tokens)
+        return await till.open(connection, lane, Price.of(terms.quote, request, tokens), tokens)
 
-    def _check(self, stream: Stream, call: ModelCall) -> tuple[CheckedRequest, Terms]:
-        """The signed request, if it is its sender's, for a model served here, under terms that still bind."""
-        now = time.time()
+    def _signed(self, stream: Stream, call: ModelCall) -> CheckedRequest:
+        """The signed request, if it is its sender's."""
         domain = self._tills.at(call.chain).domain if call.chain else self._domain
-        checked = check_request(call.request, call.signature, domain, now)
+        checked = check_request(call.request, call.signature, domain, time.time())
         if checked.request.client != stream.connection.peer:
             raise PeerFault("The request was signed by somebody else than its sender.", code="bad_signature")
+        return checked
+
+    def _terms(self, call: ModelCall, checked: CheckedRequest) -> Terms:
+        """Those of the request, if they still bind, and the model is served here."""
         self._engine(call.model)
-        terms = self.book.terms(checked.request.quote_hash, now)
+        terms = self.book.terms(checked.request.quote_hash, time.time())
         if terms.model.id != call.model:
             raise PeerFault("The quote is for another model.", code="quote")
         if call.operation not in terms.model.operations:
@@ -161,12 +180,10 @@ class Serving:
             )
         if call.chain != (terms.payment.chain if terms.payment else 0):
             raise PeerFault("The quote is paid on another chain.", code="quote")
-        if not self._orders.first(checked.digest, checked.request.deadline, now):
-            raise RetryElsewhere("This request was made before.", status=409, code="replayed")
-        return checked, terms
+        return terms
 
-    @contextlib.asynccontextmanager
-    async def _client_share(self, client: bytes) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _client_share(self, client: bytes) -> Iterator[None]:
         """Bounds what one client may have open at once."""
         if self._clients[client] >= self._settings.requests_per_client:
             raise busy("You have too many requests open at this executor.")
@@ -178,10 +195,16 @@ class Serving:
             if not self._clients[client]:
                 del self._clients[client]
 
-    def _seconds(self, checked: CheckedRequest) -> float:
-        return min(self._settings.request_seconds, max(0.0, checked.request.deadline - time.time()))
+    def _latest(self) -> float:
+        return asyncio.get_running_loop().time() + self._settings.request_seconds
 
-    async def _body(self, stream: Stream) -> bytes:
+    def _until(self, checked: CheckedRequest) -> float:
+        """When the request has to be over, on the loop's clock."""
+        left = max(0.0, checked.request.deadline - time.time())
+        return min(self._latest(), asyncio.get_running_loop().time() + left)
+
+    async def _body(self, stream: Stream, call: ModelCall, checked: CheckedRequest) -> bytes:
+        """The request's body, which is the one that was signed."""
         parts: list[bytes] = []
         size = 0
         while (part := await stream.receive()) is not None:
@@ -193,7 +216,10 @@ class Serving:
                     code="request_too_large",
                 )
             parts.append(part)
-        return b"".join(parts)
+        body = b"".join(parts)
+        if checked.request.request_hash != request_hash(call.salt, call.operation, call.model, body):
+            raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
+        return body
 
 
 async def _prompt(operation: Operation, body: bytes, encoding: str) -> int:
@@ -204,10 +230,10 @@ async def _prompt(operation: Operation, body: bytes, encoding: str) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """Bounds a whole call; RetryElsewhere (504) if it takes longer."""
+async def _deadline(until: float) -> AsyncIterator[None]:
+    """Bounds a whole call; RetryElsewhere (504) if it takes longer. `until`: on the loop's clock."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(until):
             yield
     except TimeoutError:
         raise RetryElsewhere("The answer took too long.", status=504, code="deadline") from None

@@ -8,11 +8,12 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
-from lloom.adapters.bridge import Connection, Stream
+from lloom.adapters.bridge import Connection
 from lloom.adapters.llm import Engine
 from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.book import Terms
 from lloom.adapters.serving.gate import Visit
+from lloom.adapters.serving.outlet import Outlet
 from lloom.adapters.serving.tab import Tab, Unpaid
 from lloom.core import prompt, tokens
 from lloom.core.bridge.frames import MAX_DATA
@@ -20,7 +21,7 @@ from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Done, ModelCall
 from lloom.core.metering import Meter
 from lloom.core.prompt import BYTES_PER_TOKEN
-from lloom.core.receipt import CheckedRequest, Draft, Lane, ResponseHash, Status, cost
+from lloom.core.receipt import CheckedRequest, Draft, Lane, Request, ResponseHash, Status, cost
 from lloom.core.sse import END
 
 _LARGE: Final = 1024
@@ -30,10 +31,10 @@ _LARGE: Final = 1024
 class Run:
     """One answer: engine → meter → stream, and the draft of its receipt, whatever way it ends."""
 
-    def __init__(self, stream: Stream, call: ModelCall, checked: CheckedRequest, terms: Terms, window: int) -> None:
+    def __init__(self, outlet: Outlet, call: ModelCall, checked: CheckedRequest, terms: Terms, window: int) -> None:
         """`window`: bytes that may be under way to the client."""
         self.call = call
-        self._stream = stream
+        self._outlet = outlet
         self._checked = checked
         self._terms = terms
         self._hash = ResponseHash(call.salt, window + MAX_DATA)  # what is hashed and being sent is still to come
@@ -48,6 +49,11 @@ class Run:
         self._exact = self._loose = 0
         """Tokens that are counted, and events since then."""
 
+    @property
+    def request(self) -> Request:
+        """What was ordered."""
+        return self._checked.request
+
     async def answer(
         self,
         engine: Engine,
@@ -61,17 +67,18 @@ class Run:
         `visit` hears what the backend spent. With a `tab` it goes no further than that covers, and waits there for credit.
         """
         self._tab = tab
+        self._outlet.begun = True
         status, counted = Status.FAILED, (0, 0)
         try:
             async with contextlib.aclosing(engine.stream(self.call.operation, self.call.model, body)) as source:
                 await self._pump(source)
             counted = await self._count(body, self._hash.length)
             visit.spent = sum(counted)
-            await self._stream.finish(Done(*counted, self._usage(*counted)))
+            await self._outlet.finish(Done(*counted, self._usage(*counted)))
             status = Status.COMPLETE
         except asyncio.CancelledError:
             self._cut = True
-            if self._stream.cancelled is not None:
+            if self._outlet.cancelled is not None:
                 status = Status.CANCELLED
             raise
         except Unpaid:
@@ -86,8 +93,9 @@ class Run:
                 draft = await self._final(status, body, counted)
                 if tab is not None and draft is not None:
                     tab.close(draft.cost)
+                self._outlet.draft = draft
                 if draft is not None:
-                    receipt(self._stream.connection, draft)
+                    receipt(self._outlet.connection, draft)
 
     async def _pump(self, source: AsyncGenerator[bytes, None]) -> None:
         async for data in source:
@@ -99,7 +107,7 @@ class Run:
             for start in range(0, len(block), MAX_DATA):
                 piece = block[start : start + MAX_DATA]
                 self._hash.update(piece)
-                await self._stream.send(piece)
+                await self._outlet.send(piece)
         if not self._meter.ended:
             raise RetryElsewhere("The backend broke off its answer.", code="backend_cut")
         if not (self._said or self._meter.ends()):
@@ -157,7 +165,7 @@ class Run:
         whenever it cancels, is cut off, or lets the time run out: nobody can tell how much has arrived, but that is how to pay
         for nothing.
         """
-        length, cancel = self._hash.length, self._stream.cancelled
+        length, cancel = self._hash.length, self._outlet.cancelled
         if cancel is not None and status is Status.CANCELLED:
             try:
                 draft = await self._draft(status, body, counted, cancel.received)
@@ -181,7 +189,7 @@ class Run:
 
     def _broken(self) -> bool:
         """Whether the connection is gone, or the time over amid the answer, and it was not we who ended that."""
-        session = self._stream.connection.session
+        session = self._outlet.connection.session
         return self._cut and not session.left and (session.closed or self._said)
 
     @property
@@ -189,9 +197,19 @@ class Run:
         """Whether anything of the answer was sent, and not only its beginning."""
         return self._meter.says(self._hash.length)
 
+    def _digest(self, length: int) -> bytes:
+        """The hash of the first `length` bytes; PeerFault if those cannot be all that arrived."""
+        try:
+            return self._hash.digest(length)
+        except PeerFault:
+            found = self._outlet.digest(self.call.salt, length)
+            if found is None:
+                raise
+            return found
+
     async def _draft(self, status: Status, body: bytes, counted: tuple[int, int], length: int) -> Draft:
         """More tokens than were ordered are not charged: no client accepts that. PeerFault if never so many bytes were sent."""
-        response_hash = self._hash.digest(length)
+        response_hash = self._digest(length)
         if status in (Status.CANCELLED, Status.UNPAID):
             counted = await self._count(body, length, whole=status is not Status.UNPAID)
         request, quote = self._checked.request, self._terms.quote

@@ -23,7 +23,7 @@ from lloom.core.identity import NodeId
 from lloom.core.messages import SignedVoucher
 from lloom.core.payment.receivable import Ask
 from lloom.core.payment.voucher import check, read
-from lloom.core.receipt import Lane
+from lloom.core.receipt import Draft, Lane
 from lloom.core.settings import AccountingSettings
 
 PAID_FOR_GRACE: Final = 32
@@ -82,6 +82,11 @@ class Till:
         """Whether the voucher's lane is in use here."""
         voucher = read(signed)
         return Lane(voucher.client, voucher.token, voucher.lane) in self._shelf.slices
+
+    def bill_again(self, connection: Connection, draft: Draft) -> None:
+        """Has the receipt of a request that is over sent again. The ledger knows it by its draft, and charges nothing twice."""
+        self._shelf.take(draft.lane).unbilled += 1  # `issued` takes it back
+        self.desk.bill(connection, draft)
 
     # What tabs call
 

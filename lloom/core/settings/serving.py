@@ -32,6 +32,10 @@ class ExecutorSettings(Group, frozen=True):
     """Longest time one request may run."""
     requests_per_client: Count
     """Requests at once from one client; addresses cost nothing, so `parallel` bounds the whole."""
+    replay_bytes: Annotated[int, Meta(ge=0, le=1_000_000_000)]
+    """Bytes of answers in a Worker's memory; 0: none is kept."""
+    replay_seconds: Seconds
+    """How long an answer is kept that is over, and one that its client lost waits for that."""
     discovery_seconds: Seconds
     """Pause between two looks at what backends serve, and the longest one between two tries to reach one."""
     discovered_models: Annotated[int, Meta(ge=1, le=512)]

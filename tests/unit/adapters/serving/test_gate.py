@@ -21,6 +21,8 @@ SETTINGS: dict[str, Any] = {
     "queue_seconds": 10,
     "request_seconds": 60,
     "requests_per_client": 8,
+    "replay_bytes": 0,
+    "replay_seconds": 1,
     "discovery_seconds": 60,
     "discovered_models": 16,
 }

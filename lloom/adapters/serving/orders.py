@@ -1,0 +1,210 @@
+"""Orders of a Worker: each is run once, and its client may come back for the answer. It neither checks nor bills any.
+
+Rules
+ 1. The same order (`request_id` of its client, and all else that was signed) never runs twice once something was said or billed.
+ 2. Where the connection breaks amid an answer, the work pauses and waits `replay_seconds` for its client. Then it ends as before.
+ 3. An answer that came to its end is kept as long, in memory only, and said again with the same receipt.
+ 4. Only whoever signed the order can ask for it again: the counter has checked that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from loguru import logger
+
+from lloom.adapters.bridge import Connection, Stream
+from lloom.adapters.serving.outlet import Outlet, Whole, say
+from lloom.core.copies import Copies
+from lloom.core.errors import CallerFault, RetryElsewhere
+from lloom.core.once import Once
+from lloom.core.receipt import CheckedRequest, Draft
+from lloom.core.settings import ExecutorSettings
+
+MAX_ORDERS: Final = 200_000
+"""Orders whose deadline is not over: 300 a second for ten minutes. About 60 MB, if somebody means ill."""
+REPEATS: Final = 8
+"""How often one order may be asked for again: its answer costs us traffic each time."""
+
+Bill = Callable[[Connection, Draft], None]
+Work = Callable[[Outlet], Coroutine[Any, Any, None]]
+
+
+class _Running:
+    """An order that is being served. `away`: what ends it if its client does not come back."""
+
+    __slots__ = ("again", "away", "ended", "moves", "outlet", "task")
+
+    def __init__(self, outlet: Outlet, again: Bill) -> None:
+        self.outlet = outlet
+        self.again = again
+        self.away: asyncio.TimerHandle | None = None
+        self.ended = False
+        self.moves = 0
+        self.task: asyncio.Task[None]
+
+    def end(self) -> None:
+        """Stops the work. Once: what it does then, counting and billing, is not to be interrupted."""
+        if not self.ended:
+            self.ended = True
+            self.task.cancel()
+
+
+class Orders:
+    """`close` it at the end."""
+
+    def __init__(self, settings: ExecutorSettings) -> None:
+        self._once = Once(MAX_ORDERS)
+        self._copies: Copies[Whole] | None = None
+        if settings.replay_bytes:
+            self._copies = Copies(settings.replay_bytes, settings.replay_seconds)
+        self._running: dict[bytes, _Running] = {}
+        self._tidying: asyncio.TimerHandle | None = None
+
+    def known(self, checked: CheckedRequest) -> bool:
+        """Whether this very order was made before, and can be taken up again. RetryElsewhere (409) if it cannot:
+        `reused` (its id stands for another order), `running` (its answer goes to another connection), `replayed` (it is gone).
+        """
+        name = _name(checked)
+        used_for = self._once.used(name, time.time())
+        if used_for is None:
+            return False
+        if used_for != checked.digest:
+            raise _refusal("This id was used for another request; choose a new one for each.", "reused")
+        running = self._running.get(name)
+        if running is not None and running.away is None:
+            raise _refusal("This request is being answered.", "running", retry_after=1.0)
+        if running is None and (self._copies is None or self._copies.find(name) is None):
+            raise _refusal("This request was made before, and its answer is not kept any more.", "replayed")
+        return True
+
+    async def run(
+        self, stream: Stream, checked: CheckedRequest, work: Work, again: Bill, over: Callable[[], None]
+    ) -> None:
+        """Serves an order on `stream`, as far as its client listens; errors of `work` pass through. `again` has its receipt sent
+        once more; `over` is called when the work has stopped, whoever still listens.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(over)
+            if self.known(checked):
+                raise _refusal("This request is being answered.", "running", retry_after=1.0)
+            if self._once.full:
+                raise RetryElsewhere(
+                    "Too many requests were made here lately.", status=429, code="busy", retry_after=1.0
+                )
+            self._once.use(_name(checked), checked.digest, checked.request.deadline)
+            copies = self._copies
+            outlet = Outlet(stream, copies.begin() if copies is not None else None, copies)
+            running = self._running[_name(checked)] = _Running(outlet, again)
+            running.task = asyncio.create_task(work(outlet))
+            running.task.add_done_callback(lambda done: self._over(checked, running, done, over))
+            stack.pop_all()
+        await self._listen(running, stream)
+
+    async def resume(self, stream: Stream, checked: CheckedRequest) -> None:
+        """Says on `stream` what an order that is `known` got as an answer, or gets. RetryElsewhere (409) if it is gone by now."""
+        name = _name(checked)
+        if not self.known(checked):
+            raise _refusal("This request has failed, make a new one.", "replayed")
+        running = self._running.get(name)
+        if running is None:
+            await self._repeat(stream, name)
+            return
+        assert running.away is not None
+        running.moves += 1
+        if running.moves > REPEATS:
+            raise _too_often()
+        running.away.cancel()
+        running.away = None
+        await self._listen(running, stream, moved=True)
+
+    async def close(self) -> None:
+        """Ends what waits for clients that are away, and forgets all answers. After the last connection."""
+        left = tuple(self._running.values())
+        for running in left:
+            running.end()
+        await asyncio.gather(*(running.task for running in left), return_exceptions=True)
+        if self._tidying is not None:
+            self._tidying.cancel()
+        if self._copies is not None:
+            self._copies.clear()
+
+    async def _listen(self, running: _Running, stream: Stream, *, moved: bool = False) -> None:
+        """Until the work is over, or nobody listens on `stream` any more."""
+        try:
+            if moved:
+                await running.outlet.move(stream)
+            await asyncio.wait({running.task})
+        except BaseException:
+            if running.outlet.lost and not running.task.done():
+                assert self._copies is not None
+                running.outlet.leave()
+                running.away = asyncio.get_running_loop().call_later(self._copies.seconds, running.end)
+            else:  # the end goes out when the work has really stopped
+                running.end()
+                await asyncio.wait({running.task})
+            raise
+        if running.task.cancelled():
+            raise _refusal("The answer to this request was given up.", "replayed")
+        running.task.result()
+
+    def _over(
+        self, checked: CheckedRequest, running: _Running, done: asyncio.Task[None], over: Callable[[], None]
+    ) -> None:
+        name, outlet = _name(checked), running.outlet
+        del self._running[name]
+        error = None if done.cancelled() else done.exception()
+        if outlet.draft is None:
+            self._once.forget(name)
+        if self._copies is not None and outlet.copy is not None:
+            if done.cancelled() or error is not None or outlet.draft is None or outlet.done is None:
+                self._copies.drop(outlet.copy)
+            else:
+                whole = Whole(outlet.done, outlet.draft, running.again)
+                self._copies.keep(name, outlet.copy, whole, asyncio.get_running_loop().time())
+                self._tidy_later()
+        if running.away is not None:
+            running.away.cancel()
+            if error is not None and not isinstance(error, RetryElsewhere | CallerFault):
+                logger.opt(exception=error).error("answering a client that was away failed")
+        over()
+
+    async def _repeat(self, stream: Stream, name: bytes) -> None:
+        assert self._copies is not None
+        found = self._copies.find(name)
+        assert found is not None
+        copy, whole = found
+        copy.repeats += 1
+        if copy.repeats > REPEATS:
+            raise _too_often()
+        await say(stream, copy)
+        await stream.finish(whole.done)
+        whole.bill(stream.connection, whole.draft)
+
+    def _tidy_later(self) -> None:
+        if self._tidying is None:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Forgets what was kept for long enough, and looks again when the next one was."""
+        assert self._copies is not None
+        loop = asyncio.get_running_loop()
+        until = self._copies.expire(loop.time())
+        self._tidying = None if until is None else loop.call_at(until, self._tidy)
+
+
+def _name(checked: CheckedRequest) -> bytes:
+    """What the client calls it: nobody else can sign that."""
+    return checked.request.client + checked.request.request_id
+
+
+def _refusal(message: str, code: str, retry_after: float | None = None) -> RetryElsewhere:
+    return RetryElsewhere(message, status=409, code=code, retry_after=retry_after)
+
+
+def _too_often() -> RetryElsewhere:
+    return _refusal("This answer was asked for too often.", "replayed")
