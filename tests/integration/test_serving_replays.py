@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from test_serving_paid import dialled as dialled_paid
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.serving.orders import REPEATS
+from lloom.adapters.serving.run import Run
 from lloom.core.copies import BESIDES
 from lloom.core.errors import LloomError, RetryElsewhere
 from lloom.core.identity import Identity
@@ -502,7 +504,17 @@ async def test_a_client_that_is_back_too_late_is_refused_and_billed_for_what_was
         assert (await it.state()).charged == INPUTS * 3 + 30 * 5
 
 
-async def test_who_is_away_when_the_executor_stops_is_billed_and_nothing_interrupts_that(tmp_path: Path) -> None:
+async def test_who_is_away_when_the_executor_stops_is_billed_and_nothing_interrupts_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting, go, count = threading.Event(), threading.Event(), Run._count_text
+
+    def slowly(self: Run, body: bytes, length: int) -> tuple[int, int]:
+        counting.set()
+        assert go.wait(30)
+        return count(self, body, length)
+
+    monkeypatch.setattr(Run, "_count_text", slowly)
     async with market(tmp_path / "ledger.sqlite", *[WORD] * 30, asyncio.Event, **KEPT) as it:
         (worker,) = it.workers
         worker.desk.till.forgive = lambda *_: False  # type: ignore[method-assign]
@@ -512,6 +524,11 @@ async def test_who_is_away_when_the_executor_stops_is_billed_and_nothing_interru
         connection.wire.abort()
         [running] = worker.serving._orders._running.values()
         await until(lambda: running.away is not None)
-        await asyncio.gather(worker.serving.close(), worker.serving.close())
+        first = asyncio.create_task(worker.serving.close())
+        await until(counting.is_set)
+        second = asyncio.create_task(worker.serving.close())
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(first, second)
         await until(lambda: not worker.desk.tasks)
         assert (await it.state()).charged == INPUTS * 3 + 30 * 5
