@@ -19,6 +19,7 @@ import pytest_asyncio
 
 from lloom.adapters.llm.smollm2 import SPINS, SmolLM2Engine
 from lloom.core import odds
+from lloom.core.api.request import Operation
 from lloom.core.errors import CallerFault, ConfigError
 from lloom.core.odds import APART, LIKELIEST, Place
 from lloom.core.questions import question
@@ -119,6 +120,30 @@ async def test_closing_the_answer_stops_the_generation() -> None:
     await engine.close()
 
 
+@pytest.mark.parametrize("operation", ["chat", "completions"])
+async def test_who_leaves_while_a_prompt_is_read_has_that_stopped_too(operation: Operation) -> None:
+    engine = SmolLM2Engine("smollm2", backend(context=4096))
+    await engine.start()
+    text = "word x " * 1500
+    question = ask(text) if operation == "chat" else complete(text)
+    async with aclosing(engine.stream(operation, NAME, question)) as answer:
+        first = asyncio.ensure_future(anext(answer))
+        async with asyncio.timeout(60):
+            while not any(map(read_so_far, await slots(engine))):
+                pass
+        assert not first.done(), "progress is nothing to be passed on"
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+    async with asyncio.timeout(60):
+        while await busy(engine):
+            assert max(map(read_so_far, await slots(engine))) < 1500, "half of it"
+    await engine.close()
+
+
+def read_so_far(slot: dict[str, Any]) -> int:
+    return int(slot["is_processing"] and slot["n_prompt_tokens_processed"])
+
+
 OPENMP = """
 import asyncio, ctypes
 from tests.integration.test_smollm2_engine import SmolLM2Engine, backend
@@ -147,12 +172,18 @@ async def test_its_threads_do_not_keep_each_other_from_a_busy_core() -> None:
 
 async def busy(engine: SmolLM2Engine) -> int:
     """How many slots of llama.cpp are generating."""
+    return sum(slot["is_processing"] for slot in await slots(engine))
+
+
+async def slots(engine: SmolLM2Engine) -> list[dict[str, Any]]:
+    """What llama.cpp says of them."""
     upstream = engine._upstream
     assert upstream is not None
     headers = {"authorization": f"Bearer {upstream._target.key}"}
     url = upstream._target.base_url.removesuffix("/v1") + "/slots"
     async with aiohttp.ClientSession(headers=headers) as session, session.get(url) as response:
-        return sum(slot["is_processing"] for slot in await response.json())
+        told: list[dict[str, Any]] = await response.json()
+        return told
 
 
 async def test_a_stranger_on_this_machine_cannot_use_it(engine: SmolLM2Engine) -> None:
