@@ -40,8 +40,8 @@ They meet hundreds of times for each token, and OpenMP's 300,000 looks keep the 
 anything else at work a token took seconds, and so did every stop."""
 
 BATCH: Final = 128
-"""Tokens of prompts that are read at once. Nothing is said or stopped meanwhile, in any slot: half a second on two slow cores. With
-2,048 of them a prompt is read by a twentieth faster, and everybody waits for its end."""
+"""Tokens of prompts that are read at once. Nothing is said or stopped meanwhile, in any slot: half a second on two slow cores.
+With 2,048 of them a prompt is read by a twentieth faster, and everybody waits for its end."""
 PROGRESS: Final = b',"prompt_progress":{'
 """Stands in events that only tell how much of the prompt is read; within a string its quotes would be escaped."""
 
