@@ -35,6 +35,7 @@ EXECUTOR = ExecutorSettings(
     workers=1,
     worker=Resources(num_cpus=0, num_gpus=0),
     max_body=1 << 20,
+    bodies=1 << 28,
     queue=256,
     queue_seconds=30,
     request_seconds=60,

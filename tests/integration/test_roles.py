@@ -72,6 +72,7 @@ def office(
         workers=2,
         worker=Resources(num_cpus=1, num_gpus=0.5),
         max_body=1,
+        bodies=1,
         queue=1,
         queue_seconds=1,
         request_seconds=1,

@@ -40,6 +40,7 @@ SETTINGS = ExecutorSettings(
     workers=1,
     worker=Resources(num_cpus=0, num_gpus=0),
     max_body=100_000,
+    bodies=1 << 28,
     queue=1,
     queue_seconds=60,
     request_seconds=60,
@@ -226,6 +227,7 @@ async def opened(*script: Any, **changes: Any) -> AsyncIterator[Counter]:
         assert not any(gate.running or gate._waiting for gate in serving._gates.values())
         # Every place can be had again.
         assert not any(gate._free.locked() for gate in serving._gates.values())
+        assert not serving._bodies.held
         await connection.close()
         await serving.close()
     gc.collect()
@@ -407,6 +409,20 @@ async def test_a_body_over_the_limit_is_refused_before_it_has_come_whole() -> No
             await stream.receive()
         assert kind(refused.value) == (CallerFault, 413, "request_too_large")
         await counter.ask(counter.call(counter.quote(counter.publish())))
+
+
+async def test_bodies_that_do_not_come_to_an_end_leave_room_for_small_ones() -> None:
+    async with opened(bodies=4 * SETTINGS.max_body) as counter:
+        quote = counter.quote(counter.publish())
+        large = [await counter.connection.open(counter.call(quote)) for _ in range(4)]
+        for stream in large:
+            await stream.send(bytes(SETTINGS.max_body))
+        with pytest.raises(RetryElsewhere) as refused:
+            await large[3].receive()
+        assert kind(refused.value) == (RetryElsewhere, 429, "busy")
+        await counter.ask(counter.call(quote))
+        for stream in large:
+            stream.cancel()
 
 
 async def test_a_request_is_served_once_whoever_sends_it_again() -> None:

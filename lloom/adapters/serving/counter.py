@@ -13,6 +13,7 @@ from typing import Final
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
 from lloom.adapters.serving.audit import Audit
+from lloom.adapters.serving.bodies import Bodies, Body
 from lloom.adapters.serving.book import Book, Terms
 from lloom.adapters.serving.gate import Gate, Visit, busy
 from lloom.adapters.serving.orders import Orders
@@ -60,6 +61,7 @@ class Serving:
         self.engines = engines
         self._gates: dict[str, Gate] = {}
         self._clients: Counter[bytes] = Counter()
+        self._bodies = Bodies(settings.bodies)
         self._orders = Orders(settings)
         self._receipt = receipt
         self._tills = tills
@@ -96,21 +98,23 @@ class Serving:
         known, until = self._orders.known(checked), self._until(checked)
         if known:
             async with _deadline(until):
-                await self._body(stream, call, checked)
+                with Body(self._bodies) as again:
+                    await self._body(stream, call, checked, again)
             await self._orders.resume(stream, checked)
             return
         terms = self._terms(call, checked)
         with contextlib.ExitStack() as held:
             held.enter_context(self._client_share(stream.connection.peer))
+            room = held.enter_context(Body(self._bodies))
             async with _deadline(until):
-                body = await self._body(stream, call, checked)
+                body = await self._body(stream, call, checked, room)
 
             async def work(outlet: Outlet) -> None:
                 async with _deadline(until):
                     await self._answer(Run(outlet, call, checked, terms, self._window), outlet, terms, body)
 
-            again = self._receipt if terms.payment is None else self._tills.at(call.chain).bill_again
-            await self._orders.run(stream, checked, work, again, held.pop_all().close)
+            bill = self._receipt if terms.payment is None else self._tills.at(call.chain).bill_again
+            await self._orders.run(stream, checked, work, bill, held.pop_all().close)
 
     async def _answer(self, run: Run, outlet: Outlet, terms: Terms, body: bytes) -> None:
         engine = self._engine(run.call.model)
@@ -203,13 +207,12 @@ class Serving:
         left = max(0.0, checked.request.deadline - time.time())
         return min(self._latest(), asyncio.get_running_loop().time() + left)
 
-    async def _body(self, stream: Stream, call: ModelCall, checked: CheckedRequest) -> bytes:
-        """The request's body, which is the one that was signed."""
+    async def _body(self, stream: Stream, call: ModelCall, checked: CheckedRequest, room: Body) -> bytes:
+        """The request's body, which is the one that was signed; `room` grows with it."""
         parts: list[bytes] = []
-        size = 0
         while (part := await stream.receive()) is not None:
-            size += len(part)
-            if size > self._settings.max_body:
+            room.grow(len(part))
+            if room.size > self._settings.max_body:
                 raise CallerFault(
                     f"The request is larger than the {self._settings.max_body} bytes this executor takes.",
                     status=413,

@@ -25,6 +25,8 @@ class ExecutorSettings(Group, frozen=True):
     worker: Resources
     max_body: Count
     """Largest accepted request body in bytes."""
+    bodies: Count
+    """Bytes of all of them in a Worker's memory."""
     queue: Annotated[int, Meta(ge=0, le=100_000)]
     """Requests that may wait for a free place of a backend."""
     queue_seconds: Seconds

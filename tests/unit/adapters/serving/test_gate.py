@@ -17,6 +17,7 @@ SETTINGS: dict[str, Any] = {
     "workers": 1,
     "worker": Resources(num_cpus=0, num_gpus=0),
     "max_body": 1,
+    "bodies": 1,
     "queue": 4,
     "queue_seconds": 10,
     "request_seconds": 60,
