@@ -120,8 +120,9 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
         url = stack.enter_context(anvil.started(31337))
         chain = f"chain=anvil chain.anvil.rpc=[{url}]"
         second = f"chain.base_sepolia.rpc=[{stack.enter_context(anvil.started(84532))}] chain.base_sepolia.local=true"
-        other = f"chain=base_sepolia {second} chain.base_sepolia.finality=latest"
-        both = f"chain=[anvil,base_sepolia] chain.anvil.rpc=[{url}] {second} chain.base_sepolia.finality=latest"
+        second += " chain.base_sepolia.finality=latest chain.base_sepolia.l1_oracle=null"  # anvil has no such contract
+        other = f"chain=base_sepolia {second}"
+        both = f"chain=[anvil,base_sepolia] chain.anvil.rpc=[{url}] {second}"
         common = (*both.split(), f"network.bootstrap=[127.0.0.1:{entry}]", "network.name=market")
         prices = [
             f"+llm.mock.models.{MODEL}.{name}={price}"
