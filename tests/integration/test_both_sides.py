@@ -73,9 +73,11 @@ def opened(it: Market, **changes: Any) -> Shop:
 
 
 @asynccontextmanager
-async def both(tmp_path: Path, words: int, workers: int = 2, **changes: Any) -> AsyncIterator[tuple[Market, Buyer]]:
+async def both(
+    tmp_path: Path, words: int, workers: int = 2, replay_bytes: int = 0, **changes: Any
+) -> AsyncIterator[tuple[Market, Buyer]]:
     script = (*[WORD] * words, STOP, END)
-    async with market(tmp_path / "executor.sqlite", *script, workers=workers) as it:
+    async with market(tmp_path / "executor.sqlite", *script, workers=workers, replay_bytes=replay_bytes) as it:
         shop: Any = opened(it)
         limits = {"prepay": PREPAY, "slack": 64, **changes}
         async with buying(tmp_path / "client.sqlite", shop, **limits) as buyer:
@@ -131,6 +133,25 @@ async def test_what_one_side_charges_the_other_accepts_and_promises(tmp_path: Pa
         await agreed(it, buyer)
         await asyncio.gather(*(worker.desk.till.close() for worker in it.workers))
         assert (await owed(it)).vouched <= payable.signed
+
+
+@pytest.mark.parametrize("breaks", [1, 3])
+async def test_an_answer_whose_connection_breaks_comes_whole_and_is_charged_once(tmp_path: Path, breaks: int) -> None:
+    words = 20 * WINDOW
+    async with both(tmp_path, words=words, workers=1, replay_bytes=1 << 24) as (it, buyer):
+        answer = await buyer.router.ask(request(max_tokens=words))
+        parts = [answer.first]
+        for _ in range(breaks):
+            parts.append(await answer.read() or b"")
+            for connection in tuple(it.workers[0].executor.listener.connections):
+                connection.wire.abort()
+        await read_on(answer, parts)
+        assert b"".join(parts) == WORD * words + STOP
+        assert answer.attempts == 1
+        await buyer.bank.settled(1)
+        assert buyer.problems == [""]
+        assert lane(buyer, it).accepted == (await owed(it)).charged > 0
+        await agreed(it, buyer)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

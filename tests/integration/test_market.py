@@ -72,6 +72,51 @@ async def test_a_request_is_paid_for_before_it_runs_and_accepted_after(path: Pat
         assert (standing.accepted, standing.seq) == (13 * TOKEN_COST, 1)
 
 
+async def test_an_answer_whose_connection_broke_is_paid_once(path: Path) -> None:
+    async def serve(sale: Sale) -> None:
+        if len(sale.seller.sales) > 1:
+            await well(sale)
+            return
+        await sale.send(WORD, WORD)
+        sale.stream.connection.flush()
+        sale.stream.connection.wire.abort()
+
+    seller = Seller(serve)
+    async with listening(seller), buying(path, seller) as buyer:
+        assert await ask(buyer) == WORD * 4 + END
+        first, second = seller.sales
+        assert (first.digest, first.call, first.body) == (second.digest, second.call, second.body)
+        await buyer.bank.settled(1)
+        assert (buyer.problems, buyer.lies) == ([""], [])
+        assert buyer.lane(seller).payable.accepted == 13 * TOKEN_COST
+        assert await ask(buyer) == WORD * 4 + END
+        await buyer.bank.settled(2)
+        assert buyer.lane(seller).payable.accepted == 26 * TOKEN_COST
+
+
+async def test_an_executor_that_bills_what_was_lost_with_a_connection_is_no_liar(path: Path) -> None:
+    """It has no copy of the answer any more: nobody knows how much of it arrived."""
+
+    async def serve(sale: Sale) -> None:
+        if len(sale.seller.sales) > 1:
+            raise RetryElsewhere("it is gone", status=409, code="replayed")
+        await sale.send(WORD, WORD)
+        sale.stream.connection.flush()
+        lost.append(sale)
+        sale.stream.connection.wire.abort()
+
+    lost: list[Sale] = []
+    seller = Seller(serve)
+    async with listening(seller), buying(path, seller) as buyer:
+        with pytest.raises(RetryElsewhere):
+            await ask(buyer)
+        [sale] = lost
+        sale.sent.append(WORD)
+        seller.sales[-1].bill(sale.receipt(9, 3))
+        await buyer.bank.settled(1)
+        assert buyer.lies == []
+
+
 async def test_an_idle_lane_gets_a_voucher_that_tells_what_was_accepted(path: Path) -> None:
     seller = Seller()
     async with listening(seller), buying(path, seller) as buyer:

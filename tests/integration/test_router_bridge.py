@@ -125,6 +125,21 @@ async def stall(_: Worker, stream: Stream) -> None:
     await asyncio.Event().wait()
 
 
+def breaking(*parts: bytes, then: Callable[[Worker, Stream], Awaitable[None]]) -> Any:
+    """Says `parts` and loses the connection; what is asked after that is answered by `then`."""
+
+    async def serve(worker: Worker, stream: Stream) -> None:
+        if len(worker.bodies) > 1:
+            await then(worker, stream)
+            return
+        for part in parts:
+            await stream.send(part)
+        stream.connection.flush()
+        stream.connection.wire.abort()
+
+    return serve
+
+
 async def bug(_: Worker, __: Stream) -> None:
     raise ZeroDivisionError("secret detail")
 
@@ -246,6 +261,55 @@ async def test_a_refusal_goes_elsewhere() -> None:
 
 async def test_a_failure_nobody_expected_goes_elsewhere() -> None:
     await _taken_over(bug)
+
+
+@pytest.mark.parametrize("heard", [1, 200, len(FIRST), len(FIRST) + 7, len(WHOLE)])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_whose_connection_broke_goes_on_at_the_same_executor(heard: int, stream: bool) -> None:
+    worker = Worker(1, breaking(WHOLE[:heard], then=well))
+    other = Worker(2, well)
+    async with network(worker, other) as net:
+        reply = await net.http.ask(stream=stream)
+        assert (reply.status, served_by(reply)) == (200, (checksum(worker.address), "1"))
+        if stream:
+            assert reply.body.startswith(WHOLE + b": lloom ")
+        else:
+            assert reply.json["choices"][0]["message"]["content"] == "Hello"
+        first, second = worker.bodies
+        assert first == second
+        assert other.bodies == []
+        await net.receipted.wait()
+        assert [executor for executor, _ in net.receipts] == [worker.address]
+
+
+async def differs(_: Worker, stream: Stream) -> None:
+    await stream.send(WHOLE.replace(b"Hel", b"Wel"))
+    await stream.finish(DONE)
+
+
+async def ends_early(_: Worker, stream: Stream) -> None:
+    await stream.send(FIRST[:10])
+    await stream.finish(DONE)
+
+
+@pytest.mark.parametrize("then", [differs, ends_early, busy, hang_up])
+async def test_who_has_no_more_of_a_broken_answer_or_another_one_is_left(
+    then: Callable[[Worker, Stream], Awaitable[None]],
+) -> None:
+    worker = Worker(1, breaking(FIRST, then=then))
+    other = Worker(2, well)
+    async with network(worker, other) as net:
+        reply = await net.http.ask(stream=True, temperature=0)
+        assert served_by(reply)[0] == checksum(worker.address)
+        said = [chunk for chunk in Splitter().feed(reply.body) if chunk.startswith(b"data: {")]
+        texts = [
+            choice["delta"].get("content", "")
+            for each in said
+            for choice in msgspec.json.decode(payload(each))["choices"]
+        ]
+        assert "".join(texts) == "Hello"
+        assert len(worker.bodies) == 2
+        assert len(other.bodies) == 1
 
 
 async def test_a_lost_connection_goes_elsewhere() -> None:

@@ -12,6 +12,7 @@ from loguru import logger
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.routing.deliveries import Deliveries, Expected
 from lloom.adapters.routing.purse import Paid
+from lloom.adapters.routing.returning import RETURNS, Connect, resumed
 from lloom.core.api.request import ApiRequest
 from lloom.core.continuation.record import Record
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
@@ -68,6 +69,10 @@ class Attempt:
         self._place = candidate.place
         self._keeping = keeping
         self._stream: Stream | None = None
+        self._connect: Connect | None = None
+        self._returns = 0
+        self._order: Order
+        self._body = b""
         self._expected: Expected | None = None
         self._paid: Paid | None = None
         self._hash = ResponseHash(b"", 0)
@@ -77,11 +82,21 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         keeping.outcomes.began(self._place)
 
-    async def begin(self, connection: Connection, order: Order, chat: ApiRequest, paid: Paid | None = None) -> None:
-        """Sends the order and waits for the first content. Leaves nothing behind when it raises. `paid`: None if nobody pays."""
+    async def begin(
+        self,
+        connection: Connection,
+        order: Order,
+        chat: ApiRequest,
+        paid: Paid | None = None,
+        connect: Connect | None = None,
+    ) -> None:
+        """Sends the order and waits for the first content. Leaves nothing behind when it raises. `paid`: None if nobody pays.
+
+        `connect`: how the same Worker is reached again if the connection breaks; None: then it is over.
+        """
         self._began = self._loop.time()
         limit = self._began + self._keeping.settings.first_token_seconds
-        self._paid = paid
+        self._paid, self._connect, self._order, self._body = paid, connect, order, chat.body
         self._expected = self._keeping.deliveries.expect(order, paid)
         self._hash = ResponseHash(order.call.salt, 0)
         try:
@@ -95,10 +110,11 @@ class Attempt:
         except TimeoutError as error:
             raise await self.failed(_late(self.executor, "sent nothing in time", "first_token_timeout")) from error
         except (RetryElsewhere, CallerFault) as error:
-            if paid is not None and not connection.session.closed:  # where that broke, nobody knows whose fault it is
+            gone = (self._stream.connection if self._stream is not None else connection).session.closed
+            if paid is not None and not gone:  # where that broke, nobody knows whose fault it is
                 paid.void()
             if isinstance(error, RetryElsewhere):
-                raise await self.failed(error, gone=connection.session.closed) from error
+                raise await self.failed(error, gone=gone) from error
             await self.close()
             raise
         except BaseException:
@@ -183,7 +199,10 @@ class Attempt:
             record.check()
             if self._hash.length > _MAX_HEAD:
                 raise PeerFault("the executor sends everything but content", code="bad_stream")
-            data = await stream.receive()
+            try:
+                data = await stream.receive()
+            except RetryElsewhere as error:
+                stream, data = await self._again(stream, error)
             if data is None:
                 if not record.finished:
                     raise PeerFault("the executor ended without an answer", code="empty_answer")
@@ -201,9 +220,29 @@ class Attempt:
             return await stream.receive()
         limit = asked + self._keeping.settings.between_tokens_seconds
         async with asyncio.timeout_at(min(limit, self.deadline)):
-            data = await stream.receive()
+            try:
+                data = await stream.receive()
+            except RetryElsewhere as error:
+                _, data = await self._again(stream, error)
         self._pace.waited(asked, self._loop.time())
         return data
+
+    async def _again(self, stream: Stream, error: RetryElsewhere) -> tuple[Stream, bytes | None]:
+        """As `resumed`, where the connection of `stream` broke; raises `error` if the rest cannot be had.
+
+        Where nothing was heard, others are as good.
+        """
+        broke = stream.connection.session.closed and self._hash.length > 0
+        if not broke or self._connect is None or self._returns >= RETURNS:
+            raise error
+        self._returns += 1
+        try:
+            self._stream, rest = await resumed(self._connect, self._order.call, self._body, self._hash)
+        except (RetryElsewhere, CallerFault) as problem:
+            logger.info("{} cannot be asked for the rest of its answer: {}", checksum(self.executor), problem)
+            raise error from problem
+        logger.info("the connection to {} broke, its answer goes on over another one", checksum(self.executor))
+        return self._stream, rest
 
     def _unread(self, seen: int) -> bytes:
         """What of the answer has come after its first `seen` bytes and was not read: it is paid for as well."""

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 from loguru import logger
 
@@ -145,7 +146,8 @@ class Attempts:
                 order = means.client.order(request, candidate, *_ending(self.deadline))
             else:
                 order, paid = await self._buy(attempt, candidate, request, connection)
-            await attempt.begin(connection, order, request, paid)
+            again = partial(means.pool.connection, candidate.executor, candidate.endpoint)
+            await attempt.begin(connection, order, request, paid, again)
         except RetryElsewhere as error:
             if error.code == "quote":
                 means.directory.doubt(candidate.executor)
