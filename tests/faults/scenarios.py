@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from lloom.core.settings import Faults
 from tests.faults import load
 from tests.faults.load import Result
 from tests.faults.network import PATIENCE, ROUTING, client
-from tests.faults.sellers import BEGINNING, HANG_UP, TOKENS, Seller, lying, mute, process, refusing, serving
+from tests.faults.sellers import BEGINNING, HANG_UP, TOKENS, Seller, lying, mute, process, refusing, serving, unsteady
 
 REQUESTS, PARALLEL = 64, 16
 HEALTHY = Faults(error=0, stall=0, cut=0, wrong_usage=0, seed=0)
@@ -32,6 +31,8 @@ class Scenario:
     fields: dict[str, Any] = field(default_factory=dict)
     pause: float = 0.0
     kill: bool = False
+    """What `faulty` gives beside the executor is killed while it answers."""
+    times: int = 1
 
     @property
     def budget(self) -> float:
@@ -82,6 +83,7 @@ OTHERS = [
     Scenario("executor: error within", liar(BEGINNING, b'data: {"error":{"message":"x"}}\n\n')),
     Scenario("executor: ends as if whole", liar(BEGINNING, Done(3, 2))),
     Scenario("executor: hangs up within", liar(BEGINNING, HANG_UP)),
+    Scenario("connection: breaks twice, nobody else can go on", unsteady, features=(), kill=True, times=2),
 ]
 ALL = [*BEFORE, *WITHIN, *REGENERATED, *NOBODY_GOES_ON, *OTHERS]
 
@@ -98,14 +100,14 @@ async def play(scenario: Scenario, requests: int = REQUESTS, parallel: int = PAR
             made = await stack.enter_async_context(scenario.faulty(seller, mock.url))
             sellers.append(seller)
             if scenario.kill:
-                kills.append(made[1])
+                kills += [made[1]] * scenario.times
         good = Seller(3, scenario.features)
         await stack.enter_async_context(serving(good, mock.url, "none"))
         port = await stack.enter_async_context(client([*sellers, good]))
         return await load.run(port, requests, parallel, scenario.pause, _killing(kills), **scenario.fields)
 
 
-def _killing(victims: list[asyncio.subprocess.Process]) -> Callable[[], None]:
+def _killing(victims: list[Any]) -> Callable[[], None]:
     """Kills the next one of `victims` whenever five streams have begun."""
     heard = 0
 

@@ -59,6 +59,13 @@ class Seller:
     models: tuple[str, ...] = (MODEL,)
     parallel: int = 64
     identity: Identity = field(default_factory=Identity.generate)
+    listener: Listener | None = None
+
+    def kill(self) -> None:
+        """Breaks every connection to it; it lives on."""
+        assert self.listener is not None
+        for connection in tuple(self.listener.connections):
+            connection.wire.abort()
 
     @property
     def address(self) -> NodeId:
@@ -121,15 +128,22 @@ async def serving(seller: Seller, mock_url: str, fault: str) -> AsyncIterator[Se
 
 
 @asynccontextmanager
+async def unsteady(seller: Seller, mock_url: str) -> AsyncIterator[tuple[Seller, Seller]]:
+    """An honest executor on a bad line: what is killed of it are its connections."""
+    async with serving(seller, mock_url, "none"):
+        yield seller, seller
+
+
+@asynccontextmanager
 async def listening(seller: Seller, handler: Handler) -> AsyncIterator[Seller]:
     """An executor whose calls `handler` answers."""
     service = Service(seller.address, NETWORK, settings(), handler, lambda _, __: None)
-    listener = await Listener.start("127.0.0.1", 0, certificate(seller.identity), service)
-    seller.endpoint = Endpoint("127.0.0.1", listener.port)
+    seller.listener = await Listener.start("127.0.0.1", 0, certificate(seller.identity), service)
+    seller.endpoint = Endpoint("127.0.0.1", seller.listener.port)
     try:
         yield seller
     finally:
-        await listener.close()
+        await seller.listener.close()
 
 
 @asynccontextmanager
