@@ -85,7 +85,8 @@ def test_a_limit_that_is_no_whole_number_from_1_is_the_callers_fault(value: Any)
 def test_the_built_in_model_gets_known_fields_only_and_always_a_limit() -> None:
     hostile = chat(n_predict=-1, id_slot=1, grammar="root ::= x", tools=[], max_tokens=None, temperature=0)
     rewritten = sent(smollm2.rewrite("chat", hostile, MODEL))
-    assert set(rewritten) == {"messages", "model", "stream", "stream_options", "max_tokens", "temperature"}
+    ours = {"model", "stream", "stream_options", "return_progress"}
+    assert set(rewritten) == {"messages", "max_tokens", "temperature", *ours}
     assert rewritten["max_tokens"] == 100
 
 
@@ -120,7 +121,7 @@ def test_the_built_in_model_completes_with_known_fields_and_openais_usual_limit(
     hostile = completion(n_predict=-1, id_slot=0, suffix="", echo=False, messages=[], temperature=0)
     rewritten = sent(smollm2.rewrite("completions", hostile, MODEL))
     expected = {"model": "theirs", "stream": True, "stream_options": {"include_usage": True}, "max_tokens": 16}
-    assert rewritten == {"prompt": "Once upon a time", "temperature": 0, **expected}
+    assert rewritten == {"prompt": "Once upon a time", "temperature": 0, "return_progress": True, **expected}
 
 
 @pytest.mark.parametrize(
