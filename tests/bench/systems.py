@@ -88,7 +88,7 @@ def lloom(upstream: int, homes: Path) -> Iterator[list[System]]:
         "log.level=WARNING",
     ]
     with ExitStack() as stack:
-        money = stack.enter_context(_money(homes / "client"))
+        money = stack.enter_context(_money(homes / "client", _home(homes, "executor (paid)")))
         roles = {
             "validator": ["role=validator", f"network.port={entry}", *common[1:]],
             "executor": ["role=executor", "llm=[vllm]", f"llm.vllm.base_url={url}", RAW, "network.port=0", *common],
@@ -129,8 +129,10 @@ def _home(homes: Path, name: str) -> Path:
 
 
 @contextmanager
-def _money(client: Path) -> Iterator[list[str]]:
-    """The words that choose a local chain on which the client has paid in; none where it cannot be had."""
+def _money(client: Path, executor: Path) -> Iterator[list[str]]:
+    """The words that choose a local chain on which the client has paid in, and the executor has coin for its gas: any command
+    gives it some. None where a chain cannot be had.
+    """
     try:
         anvil.binary()
     except ConfigError:
@@ -138,9 +140,10 @@ def _money(client: Path) -> Iterator[list[str]]:
         return
     with anvil.started(31337) as url:
         words = ["chain=anvil", f"chain.anvil.rpc=[{url}]"]
-        for command in (["command=deploy"], ["command=deposit", "amount=5"]):
+        steps = [(client, "role=client command=deploy"), (client, "role=client command=deposit amount=5")]
+        for home, command in [*steps, (executor, "role=executor command=settle")]:
             done = subprocess.run(
-                [sys.executable, "-m", "lloom", "role=client", *command, *words, f"home={client}"],
+                [sys.executable, "-m", "lloom", *command.split(), *words, f"home={home}"],
                 env=environment(),
                 cwd=ROOT,
                 capture_output=True,
@@ -148,7 +151,7 @@ def _money(client: Path) -> Iterator[list[str]]:
                 check=False,
             )
             if done.returncode:
-                raise NotStarted(f"{command[0]}: {done.stderr.strip()}")
+                raise NotStarted(f"{command}: {done.stderr.strip()}")
         yield words
 
 
