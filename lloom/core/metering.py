@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from lloom.core.api.calls import CalledFunction, CallPiece
 from lloom.core.api.request import Operation
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Tokens
@@ -57,16 +58,6 @@ class _Delta(Struct, frozen=True):
     function_call: msgspec.Raw = _NULL
 
 
-class _Function(Struct, frozen=True):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(Struct, frozen=True):
-    id: str | None = None
-    function: _Function = _Function()
-
-
 class _End(Struct, frozen=True):
     finish_reason: str | None = None
 
@@ -94,8 +85,8 @@ class _CompletionContent(Struct, frozen=True):
 _chunk = msgspec.json.Decoder(_Chunk)
 _usage = msgspec.json.Decoder(_Usage)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
-_calls = msgspec.json.Decoder(_Call)
-_functions = msgspec.json.Decoder(_Function)
+_calls = msgspec.json.Decoder(CallPiece)
+_functions = msgspec.json.Decoder(CalledFunction)
 _ends = msgspec.json.Decoder(_Ends)
 _chat_content = msgspec.json.Decoder(_ChatContent)
 _completion_content = msgspec.json.Decoder(_CompletionContent)
@@ -128,7 +119,7 @@ class Kept:
         """Whether anything of an answer is in the first `length` bytes: a word, or a vector."""
         if self._operation == "embeddings":
             return length > 0
-        return says(self._operation, self._events(length))
+        return any(_words(self._operation, self._events(length)))
 
     def ends(self) -> bool:
         """Whether a choice is said to be over."""
@@ -233,14 +224,12 @@ class Meter:
 
 def text(operation: Operation, events: Iterable[bytes]) -> str:
     """What the model wrote in `events`, tool calls included; what is no content counts for nothing."""
-    words = _WORDS[operation]
-    return "".join(word for event in events for word in words(payload(event)))
+    return "".join(_words(operation, events))
 
 
-def says(operation: Operation, events: Iterable[bytes]) -> bool:
-    """Whether the model wrote anything in `events`."""
+def _words(operation: Operation, events: Iterable[bytes]) -> Iterator[str]:
     words = _WORDS[operation]
-    return any(word for event in events for word in words(payload(event)))
+    return (word for event in events for word in words(payload(event)))
 
 
 def _finishes(event: bytes) -> bool:
@@ -275,14 +264,16 @@ def _called(calls: msgspec.Raw) -> Iterator[str]:
         yield _call_words(piece, _calls)
 
 
-def _call_words(piece: msgspec.Raw, decoder: msgspec.json.Decoder[_Call] | msgspec.json.Decoder[_Function]) -> str:
+def _call_words(
+    piece: msgspec.Raw, decoder: msgspec.json.Decoder[CallPiece] | msgspec.json.Decoder[CalledFunction]
+) -> str:
     """Of the piece that begins a call all its JSON, for backends bill a frame around each; of those that follow the arguments."""
     try:
         call = decoder.decode(piece)
     except _MALFORMED:
         return bytes(piece).decode(errors="replace")
-    function = call.function if isinstance(call, _Call) else call
-    begins = function.name or (isinstance(call, _Call) and call.id)
+    function = (call.function or CalledFunction()) if isinstance(call, CallPiece) else call
+    begins = function.name or (isinstance(call, CallPiece) and call.id)
     return bytes(piece).decode(errors="replace") if begins else function.arguments or ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,16 @@ import pytest
 from lloom.core.api.request import ApiRequest
 from lloom.core.messages import Done
 from lloom.core.sse import Splitter, payload
-from tests.integration.gateway_support import Running, ScriptedAnswer, ScriptedRouter, ask, chunk, read_reply, running
+from tests.integration.gateway_support import (
+    Running,
+    ScriptedAnswer,
+    ScriptedRouter,
+    ask,
+    chunk,
+    open_files,
+    read_reply,
+    running,
+)
 
 STREAMS = 500
 PIECES = 24
@@ -25,13 +33,8 @@ MOST = 24 * 1024 * 1024
 
 @pytest.fixture(autouse=True)
 def _enough_files() -> Iterator[None]:
-    """Both ends of every connection are in this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * STREAMS + 200
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with open_files(2 * STREAMS + 200):
+        yield
 
 
 def piece(stream: int, number: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import resource
 import socket
 from collections.abc import AsyncGenerator, Iterator
 
@@ -19,7 +18,7 @@ from lloom.core.rates import Limits
 from lloom.core.receipt import Status
 from lloom.core.sse import Splitter, event, payload
 from tests.integration.bridge_support import until
-from tests.integration.gateway_support import ask, chunk, read_chunk, read_head
+from tests.integration.gateway_support import ask, chunk, open_files, read_chunk, read_head
 from tests.integration.node_support import Node, connect, node
 
 STREAMS = 500
@@ -41,13 +40,8 @@ USAGE = event(
 
 @pytest.fixture(autouse=True)
 def _enough_files() -> Iterator[None]:
-    """Both ends of every connection are in this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * STREAMS + 300
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with open_files(2 * STREAMS + 300):
+        yield
 
 
 class Crowd:

@@ -17,6 +17,7 @@ from lloom.adapters.routing.deliveries import Deliveries
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.offers import Scope
 from lloom.adapters.routing.pool import Pool
+from lloom.adapters.routing.returning import RETURNS
 from lloom.adapters.routing.router import Router
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
@@ -310,6 +311,19 @@ async def test_who_has_no_more_of_a_broken_answer_or_another_one_is_left(
         assert "".join(texts) == "Hello"
         assert len(worker.bodies) == 2
         assert len(other.bodies) == 1
+
+
+async def test_an_executor_whose_connections_break_again_and_again_is_left() -> None:
+    async def serve(_: Worker, stream: Stream) -> None:
+        await stream.send(FIRST)
+        stream.connection.flush()
+        stream.connection.wire.abort()
+
+    worker, other = Worker(1, serve), Worker(2, well)
+    async with network(worker, other) as net:
+        reply = await net.http.ask(stream=True, temperature=0)
+        assert b'"content":"lo"' in reply.body
+        assert (len(worker.bodies), len(other.bodies)) == (1 + RETURNS, 1)
 
 
 async def test_a_lost_connection_goes_elsewhere() -> None:

@@ -34,9 +34,8 @@ def listing(
     told = {name: _model(name, by, reputation) for name, by in models.items()}
     for alias, meant in aliases.items():
         by = list(meant)
-        told[alias] = _model(
-            alias, by, reputation
-        )  # whoever asks for a model of that name gets what the alias stands for
+        # Instead of a model of that name, if there is one: who asks for it gets what the alias stands for.
+        told[alias] = _model(alias, by, reputation)
         told[alias]["lloom"]["alias_of"] = list(dict.fromkeys(offer.id for _, offer in by))
     return [told[name] for name in sorted(told)]
 

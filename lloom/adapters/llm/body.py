@@ -28,23 +28,19 @@ _STANDARD: Final[dict[Operation, str]] = {
 STANDARD: Final = {operation: frozenset(names.split()) for operation, names in _STANDARD.items()}
 """Fields of OpenAI's requests that only shape the answer."""
 
-PRIVATE: Final = (
-    *("service_tier", "store", "metadata", "web_search_options", "moderation", "best_of"),  # OpenAI
-    *(
-        "models",
-        "route",
-        "provider",
-        "plugins",
-        "preset",
-    ),  # OpenRouter: which other model answers, by whom, with what tools
-    *(
-        "compound_custom",
-        "search_settings",
-        "safety_model",
-    ),  # Groq, Together: tools and models beside the one that is asked
-    *("n_predict", "lora", "id_slot"),  # llama.cpp: a limit above all others, what else is loaded, others' places
-    *("priority", "kv_transfer_params"),  # vLLM: before whom, and from where
+_PRIVATE: Final = (
+    # OpenAI
+    "service_tier store metadata web_search_options moderation best_of",
+    # OpenRouter: which other model answers, by whom, with what tools
+    "models route provider plugins preset",
+    # Groq, Together: tools and models beside the one that is asked
+    "compound_custom search_settings safety_model",
+    # llama.cpp: a limit above all others, what else is loaded, others' places
+    "n_predict lora id_slot",
+    # vLLM: before whom, and from where
+    "priority kv_transfer_params",
 )
+PRIVATE: Final = frozenset(" ".join(_PRIVATE).split())
 """Fields that act on the account of whoever owns the key, or cost what no answer shows. A stranger does not set them."""
 
 

@@ -12,7 +12,7 @@ from loguru import logger
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.routing.deliveries import Deliveries, Expected
 from lloom.adapters.routing.purse import Paid
-from lloom.adapters.routing.returning import RETURNS, Connect, resumed
+from lloom.adapters.routing.returning import Connect, Returning
 from lloom.core.api.request import ApiRequest
 from lloom.core.continuation.record import Record
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
@@ -69,10 +69,7 @@ class Attempt:
         self._place = candidate.place
         self._keeping = keeping
         self._stream: Stream | None = None
-        self._connect: Connect | None = None
-        self._returns = 0
-        self._order: Order
-        self._body = b""
+        self._returning: Returning | None = None
         self._expected: Expected | None = None
         self._paid: Paid | None = None
         self._hash = ResponseHash(b"", 0)
@@ -96,7 +93,8 @@ class Attempt:
         """
         self._began = self._loop.time()
         limit = self._began + self._keeping.settings.first_token_seconds
-        self._paid, self._connect, self._order, self._body = paid, connect, order, chat.body
+        self._paid = paid
+        self._returning = Returning(connect, order.call, chat.body) if connect is not None else None
         self._expected = self._keeping.deliveries.expect(order, paid)
         self._hash = ResponseHash(order.call.salt, 0)
         try:
@@ -227,17 +225,15 @@ class Attempt:
         self._pace.waited(asked, self._loop.time())
         return data
 
-    async def _again(self, stream: Stream, error: RetryElsewhere) -> tuple[Stream, bytes | None]:
-        """As `resumed`, where the connection of `stream` broke; raises `error` if the rest cannot be had.
+    async def _again(self, stream: Stream, error: RetryElsewhere) -> tuple[Stream, bytes]:
+        """As `Returning.resume`, where the connection of `stream` broke; raises `error` if the rest cannot be had.
 
         Where nothing was heard, others are as good.
         """
-        broke = stream.connection.session.closed and self._hash.length > 0
-        if not broke or self._connect is None or self._returns >= RETURNS:
+        if self._returning is None or not stream.connection.session.closed or not self._hash.length:
             raise error
-        self._returns += 1
         try:
-            self._stream, rest = await resumed(self._connect, self._order.call, self._body, self._hash)
+            self._stream, rest = await self._returning.resume(self._hash)
         except (RetryElsewhere, CallerFault) as problem:
             logger.info("{} cannot be asked for the rest of its answer: {}", checksum(self.executor), problem)
             raise error from problem

@@ -20,24 +20,38 @@ Connect = Callable[[], Awaitable[Connection]]
 """A connection to the Worker that answered."""
 
 
-async def resumed(connect: Connect, call: ModelCall, body: bytes, heard: ResponseHash) -> tuple[Stream, bytes]:
-    """A stream on which the answer goes on after what was `heard` of it, and what of that has come already.
+class Returning:
+    """Asks for the rest of the answer to `call` and `body` over what `connect` gives."""
 
-    RetryElsewhere or CallerFault if the Worker is not there, has it no more, or says something else now.
-    """
-    try:
-        async with asyncio.timeout(SECONDS):
-            connection = await connect()
-            stream = await connection.open(call)
-            try:
-                await stream.send(body)
-                await stream.finish()
-                return stream, await _after(heard, stream, call.salt)
-            except BaseException:
-                stream.cancel()
-                raise
-    except TimeoutError as error:
-        raise RetryElsewhere("it takes too long", code="unreachable") from error
+    def __init__(self, connect: Connect, call: ModelCall, body: bytes) -> None:
+        self._connect = connect
+        self._call = call
+        self._body = body
+        self._left = RETURNS
+
+    async def resume(self, heard: ResponseHash) -> tuple[Stream, bytes]:
+        """A stream on which the answer goes on after what was `heard` of it, and what of that has come already.
+
+        RetryElsewhere or CallerFault if the Worker is not there, has it no more, says something else now, or was asked too often.
+        """
+        if not self._left:
+            raise RetryElsewhere(f"its connections broke {RETURNS + 1} times", code="connection_lost")
+        self._left -= 1
+        try:
+            async with asyncio.timeout(SECONDS):
+                return await self._ask(await self._connect(), heard)
+        except TimeoutError as error:
+            raise RetryElsewhere("it takes too long", code="unreachable") from error
+
+    async def _ask(self, connection: Connection, heard: ResponseHash) -> tuple[Stream, bytes]:
+        stream = await connection.open(self._call)
+        try:
+            await stream.send(self._body)
+            await stream.finish()
+            return stream, await _after(heard, stream, self._call.salt)
+        except BaseException:
+            stream.cancel()
+            raise
 
 
 async def _after(heard: ResponseHash, stream: Stream, salt: bytes) -> bytes:

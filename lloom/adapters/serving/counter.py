@@ -97,9 +97,9 @@ class Serving:
         checked = self._signed(stream, call)
         known, until = self._orders.known(checked), self._until(checked)
         if known:
-            async with _deadline(until):
-                with Body(self._bodies) as again:
-                    await self._body(stream, call, checked, again)
+            with Body(self._bodies) as room:
+                async with _deadline(until):
+                    await self._body(stream, call, checked, room)
             await self._orders.resume(stream, checked)
             return
         terms = self._terms(call, checked)

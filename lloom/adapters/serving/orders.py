@@ -138,7 +138,7 @@ class Orders:
         try:
             if moved:
                 await running.outlet.move(stream)
-            await _ended(running.task)
+            await asyncio.wait({running.task})
         except BaseException:
             if running.outlet.lost and not running.task.done():
                 assert self._copies is not None
@@ -195,18 +195,6 @@ class Orders:
         loop = asyncio.get_running_loop()
         until = self._copies.expire(loop.time())
         self._tidying = None if until is None else loop.call_at(until, self._tidy)
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Returns when `task` is over; cancelled, it leaves it alone. As `asyncio.wait`, which takes three times as long."""
-    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def wake(_: asyncio.Task[None]) -> None:
-        if not over.done():
-            over.set_result(None)
-
-    task.add_done_callback(wake)
-    await over
 
 
 def _name(checked: CheckedRequest) -> bytes:

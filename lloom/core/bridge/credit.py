@@ -49,12 +49,15 @@ class Window:
         """`amount` bytes are no longer held; the credit that is now to be announced, 0 as long as it is not worth a frame."""
         assert 0 <= amount <= self.held, "more was given back than is held"
         self._returned += amount
-        return self._announced() if 2 * self._returned >= self.size else 0
-
-    def _announced(self) -> int:
+        if not self._due():
+            return 0
         grant, self._returned = self._returned, 0
         self.left += grant
         return grant
+
+    def _due(self) -> bool:
+        """Whether enough was given back to be worth a frame."""
+        return 2 * self._returned >= self.size
 
 
 @final
@@ -64,8 +67,5 @@ class SharedWindow(Window):
 
     __slots__ = ()
 
-    def give_back(self, amount: int) -> int:
-        """As `Window.give_back`."""
-        assert 0 <= amount <= self.held, "more was given back than is held"
-        self._returned += amount
-        return self._announced() if self._returned >= self.left else 0
+    def _due(self) -> bool:
+        return self._returned >= self.left
