@@ -473,6 +473,14 @@ async def test_a_voucher_that_is_none_is_the_clients_fault(path: Path) -> None:
         await other.closed.wait()
 
 
+async def test_a_voucher_counts_whatever_became_of_the_request_that_it_came_with(path: Path) -> None:
+    async with market(path) as it:
+        (worker,) = it.workers
+        refused = await worker.refusal(msgspec.structs.replace(it.call(FIRST), model="none"))
+        assert refused.code == "model_not_found"
+        assert await worker.ask(it.call(None)) == HELLO + WORLD
+
+
 async def test_a_request_that_is_made_twice_is_served_once(path: Path) -> None:
     async with market(path, workers=2) as it:
         one, other = it.workers

@@ -49,23 +49,28 @@ class Lane:
         self._told: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
         self._loop = asyncio.get_running_loop()
 
-    async def cover(self, purchase: Purchase, connection: Connection) -> SignedVoucher:
-        """The voucher that covers one more request, to be sent with it. It waits only where the ceiling is too low: on a warm
-        lane it is not.
+    async def cover(self, purchase: Purchase, connection: Connection) -> SignedVoucher | None:
+        """The voucher that covers one more request, to be sent with it; None if the executor has one that does.
+
+        It waits only where the ceiling is too low: on a warm lane it is not.
 
         RetryElsewhere (402) if a limit forbids it: `prepay_limit`, `budget`, `no_funds`.
         """
         payable, draw = self.payable, purchase.draw
         self.ceiling.waiting += draw
         try:
-            while (reach := self._reach(draw)) > payable.ceiling:
+            reach = self._reach(draw)
+            while not (covered := self._covers(connection, draw)) and reach > payable.ceiling:
                 await self.ceiling.room(reach)
+                reach = self._reach(draw)
         finally:
             self.ceiling.waiting -= draw
         payable.grants[purchase.order.digest] = draw
         self.purchases[purchase.order.digest] = purchase
-        signed = self._sign(reach)
         self.connection = connection
+        if covered:
+            return None
+        signed = self._sign(reach)
         self._told[connection] = reach
         self.ceiling.raise_ahead()
         return signed
@@ -157,6 +162,7 @@ class Lane:
         """No receipt is to come, as far as one can see: its grant is free. One that comes all the same is judged."""
         self.purchases.pop(purchase.order.digest, None)
         self.payable.drop(purchase.order.digest)
+        self._told.clear()  # a voucher that it went with was not taken, perhaps
         purchase.unbilled()
 
     async def close(self) -> None:
@@ -178,6 +184,10 @@ class Lane:
                 code="prepay_limit",
             )
         return reach
+
+    def _covers(self, connection: Connection, draw: int) -> bool:
+        """Whether what the executor was told on `connection` is enough."""
+        return self._told.get(connection, -1) >= self.payable.enough(draw, self._wallet.settings.prepay)
 
     def _sign(self, cumulative: int) -> SignedVoucher:
         payable, wallet = self.payable, self._wallet

@@ -112,7 +112,8 @@ class Purse:
     async def order(
         self, candidate: Candidate, chat: ApiRequest, tab: Tab, connection: Connection, ending: tuple[Nonce, int]
     ) -> tuple[Order, Paid]:
-        """The order of `chat` with a voucher that covers it. `ending`: its nonce and its deadline (Unix seconds).
+        """The order of `chat`, with a voucher where the executor has none that covers it. `ending`: its nonce, and its deadline
+        in Unix seconds.
 
         RetryElsewhere as `Pocket.hold` and `Lane.cover`; PeerFault if the executor shows of its lane what it cannot have.
         """
@@ -132,7 +133,8 @@ class Purse:
             purchase.unbilled()
             raise
         self.lanes.touch(lane)
-        order = replace(order, call=msgspec.structs.replace(order.call, voucher=voucher))
+        if voucher is not None:
+            order = replace(order, call=msgspec.structs.replace(order.call, voucher=voucher))
         return order, Paid(self.lanes, lane, purchase)
 
     def need(self, connection: Connection, number: int, cumulative: int) -> None:

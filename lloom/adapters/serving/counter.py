@@ -95,6 +95,8 @@ class Serving:
 
     async def _chat(self, stream: Stream, call: ModelCall) -> None:
         checked = self._signed(stream, call)
+        if call.chain and call.voucher is not None:  # whatever becomes of the request, others count on it
+            self._tills.at(call.chain).take(stream.connection.peer, call.voucher)
         known, until = self._orders.known(checked), self._until(checked)
         if known:
             with Body(self._bodies) as room:
@@ -158,8 +160,6 @@ class Serving:
     async def _tab(self, till: Till, connection: Connection, run: Run, terms: Terms, body: bytes) -> Tab:
         """Draws what the request's beginning may cost. RetryElsewhere (402) if its client has not paid for that."""
         call, request = run.call, run.request
-        if call.voucher is not None:
-            till.take(connection.peer, call.voucher)
         tokens = await _prompt(call.operation, body, terms.model.encoding)
         lane = Lane(request.client, terms.quote.token, request.lane)
         return await till.open(connection, lane, Price.of(terms.quote, request, tokens), tokens)

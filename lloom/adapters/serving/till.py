@@ -28,6 +28,8 @@ from lloom.core.settings import AccountingSettings
 
 PAID_FOR_GRACE: Final = 32
 """So much has to be paid for one that may be forgiven again."""
+NEXT: Final = 4
+"""Requests that may come while the ledger answers."""
 LEDGER_SECONDS: Final = 10.0
 """How long a request waits for the ledger before it begins."""
 
@@ -59,7 +61,7 @@ class Till:
             await self._wait(found, draw, connection)
         else:
             found.open += draw
-        if found.voucher is not None and found.free < draw:  # the next one like it should not have to wait
+        if found.voucher is not None and found.free < NEXT * draw:  # the next ones like it should not have to wait
             self._reports.soon(found, urgent=True)
         return Tab(self, found, connection, price, prompt)
 

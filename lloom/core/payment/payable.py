@@ -127,6 +127,12 @@ class Payable:
         limit = self.limit(prepay)
         return None if bare > limit else max(self.signed, min(bare + self.ahead(draw, prepay), limit))
 
+    def enough(self, draw: int, prepay: PrepaySettings) -> int:
+        """What an executor has to have a voucher over, so that one more request with `draw` needs none: it covers that, and half
+        of what is promised ahead is left for the next ones, while another voucher is under way.
+        """
+        return self.accepted + self.open + draw + self.ahead(draw, prepay) // 2
+
     def answer(self, need: int, allowed: Mapping[bytes, int], ahead: int, prepay: PrepaySettings) -> int:
         """What a voucher comes to where an executor needs one over `need`: never more than that, or than it has delivered
         and may deliver next. `allowed`: of each open request what it may have cost by now, with its next window.

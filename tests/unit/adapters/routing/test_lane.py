@@ -101,9 +101,10 @@ class Subject:
         bought.window = WINDOW
         return bought
 
-    async def cover(self, purchase: Purchase | None = None) -> int:
-        signed = await self.lane.cover(purchase or self.purchase(), self.line)
-        return check(signed, EXECUTOR.address, DOMAIN).voucher.cumulative
+    async def cover(self, purchase: Purchase | None = None, line: Any = None) -> int | None:
+        """What the voucher of a request comes to; None if it needs none."""
+        signed = await self.lane.cover(purchase or self.purchase(), line or self.line)
+        return None if signed is None else check(signed, EXECUTOR.address, DOMAIN).voucher.cumulative
 
     def settle(self, purchase: Purchase, cost: int = 5_000, seq: int = 1, charged: int = 5_000) -> None:
         made = Receipt(
@@ -124,7 +125,7 @@ async def test_all_first_requests_wait_for_one_raise() -> None:
     await turns()
     assert (len(subject.ledger.asks), subject.lane.payable.signed) == (1, 0)
     subject.ledger.gate.set()
-    vouchers = await asyncio.gather(*waiting)
+    vouchers = [each for each in await asyncio.gather(*waiting) if each is not None]
     assert len(subject.ledger.asks) <= 3
     assert max(vouchers) == subject.lane.payable.signed <= subject.lane.payable.ceiling
     assert sorted(vouchers) == vouchers
@@ -181,6 +182,45 @@ async def test_a_raise_in_vain_is_not_repeated_at_every_request() -> None:
         subject.settle(each, seq=number, charged=5_000 * number)
         await turns()
     assert len(subject.ledger.asks) < 8
+
+
+async def test_a_request_that_is_covered_needs_no_voucher() -> None:
+    subject, vouchers = Subject(), []
+    for number in range(1, 31):
+        bought = subject.purchase()
+        before = subject.lane.payable.signed
+        vouchers.append(await subject.cover(bought))
+        if vouchers[-1] is None:
+            assert before == subject.lane.payable.signed >= subject.lane.payable.accepted + 26_000 + 13_000
+        subject.settle(bought, seq=number, charged=5_000 * number)
+    given = [each for each in vouchers if each is not None]
+    assert given == [52_000 + each for each in range(0, 150_000, 15_000)]  # one covers three requests of 5,000
+
+
+async def test_whoever_was_told_nothing_gets_a_voucher() -> None:
+    subject = Subject()
+    subject.lane.payable.shown(0)
+    bought, other = subject.purchase(), Line()
+    assert await subject.cover(bought) == 52_000
+    subject.settle(bought)
+    assert await subject.cover(subject.purchase(), other) == 57_000
+    assert await subject.cover(subject.purchase()) == 83_000
+
+
+async def test_a_voucher_that_went_with_a_request_that_failed_is_given_again() -> None:
+    subject = Subject()
+    first = subject.purchase()
+    assert await subject.cover(first) == 52_000
+    subject.lane.give_up(first)
+    assert await subject.cover() == 52_000
+
+
+async def test_a_covered_request_does_not_wait_for_a_ceiling() -> None:
+    subject = Subject(most=60_000)
+    first = subject.purchase()
+    await subject.cover(first)
+    subject.settle(first)  # what is ahead is beyond the ceiling by now
+    assert await subject.cover() is None
 
 
 async def test_a_need_is_answered_as_the_answer_arrives() -> None:

@@ -64,6 +64,17 @@ async def test_a_raise_is_reported_at_once_when_the_next_request_would_have_to_w
         assert it.free == 40
 
 
+async def test_a_raise_is_reported_before_what_there_was_is_used_up() -> None:
+    async with counter() as it:
+        await it.open(voucher=100)
+        it.till.take(CLIENT.address, signed(200))
+        for _ in range(5):
+            await it.open()
+        assert (it.free, it.desk.calls) == (40, 1)
+        await it.open()
+        await until(lambda: it.desk.states[LANE].vouched == 200)
+
+
 async def test_who_has_not_paid_is_told_what_it_takes() -> None:
     async with counter() as it:
         with pytest.raises(RetryElsewhere, match=r"voucher of 30 on its lane, 5 more") as refused:
