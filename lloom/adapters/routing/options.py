@@ -11,7 +11,7 @@ from random import Random
 from typing import Final, get_args
 
 from lloom.adapters.routing.directory import Directory
-from lloom.adapters.routing.waiting import Models, Waiting
+from lloom.adapters.routing.waiting import Able, Models, Waiting
 from lloom.core.api.request import ApiRequest, Operation
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.identity import NodeId
@@ -70,7 +70,8 @@ class Options:
             found = look()
             if isinstance(found, Choice) or not found.soon or not self.settings.queue:
                 return found
-        return await waiting.wait(models, request.caller, look, self.settings, self._deadline)
+        able = self._able(request, tried)
+        return await waiting.wait(models, request.caller, able, look, self.settings, self._deadline)
 
     def free(self, request: ApiRequest, tried: Collection[Place]) -> Choice | None:
         """Whom to ask besides, at once; None if nobody else is free, or somebody waits for one."""
@@ -86,6 +87,11 @@ class Options:
     async def anew(self) -> None:
         """Asks the network again: those who were known may have moved."""
         self.offered = [await self._finder.anew(each) for each in self.offered]
+
+    def _able(self, request: ApiRequest, tried: Collection[Place]) -> Able:
+        fit = [each.plan.selection.fit(each.candidates, request) for each in self.offered]
+        able = (each for found in fit if not isinstance(found, Nobody) for each in found)
+        return frozenset((each.place, each.terms.parallel) for each in able if each.place not in tried)
 
     def _look(self, request: ApiRequest, tried: Collection[Place], now: float) -> Choice | Nobody:
         """From the first model for which somebody is free."""

@@ -9,10 +9,13 @@ from typing import Final
 
 from lloom.core.routing.candidate import Choice, Nobody
 from lloom.core.routing.line import Line
+from lloom.core.routing.outcomes import Place
 from lloom.core.settings import RoutingSettings
 
 Models = tuple[str, ...]
 """What a request may be sent to."""
+Able = frozenset[tuple[Place, int]]
+"""Who could take a request if they were well, and how many each takes at once."""
 
 _PAUSE: Final = 0.05
 """Seconds between two looks that nothing but time gives cause for."""
@@ -22,8 +25,6 @@ _PAUSE: Final = 0.05
 class Waiter:
     """A request whose turn has not come. `look` says who could take it now."""
 
-    models: Models
-    caller: str
     look: Callable[[], Choice | Nobody]
     found: asyncio.Future[Choice | Nobody]
 
@@ -56,15 +57,19 @@ class Waiting:
         self,
         models: Models,
         caller: str,
+        able: Able,
         look: Callable[[], Choice | Nobody],
         settings: RoutingSettings,
         deadline: float,
     ) -> Choice | Nobody:
-        """Who takes the request in the end; Nobody when the line is full, or `routing.queue_seconds` or the deadline is over."""
+        """Who takes the request in the end; Nobody when the line is full, or `routing.queue_seconds` or the deadline is over.
+
+        While `look` says of one that there is nobody, it is taken to say so of all who are as `able`, and not asked.
+        """
         loop = asyncio.get_running_loop()
-        waiter = Waiter(models, caller, look, loop.create_future())
+        waiter = Waiter(look, loop.create_future())
         line = self._lines.setdefault(models, Line(settings.queue))
-        out = line.join(caller, waiter)
+        out = line.join(caller, waiter, able)
         if out is not None:
             self._send_away(out)
         loop.call_soon(self._serve, models)
@@ -97,9 +102,9 @@ class Waiting:
             line.served(caller, waiter)
             if not waiter.found.done():
                 waiter.found.set_result(found)
-                self._handing.add(models)
-                asyncio.get_running_loop().call_soon(self._handed, models)  # once the waiter has run
-                return
+            self._handing.add(models)
+            asyncio.get_running_loop().call_soon(self._handed, models)  # once the waiter has run
+            return
         self._again(models, min(waits, default=None))
 
     def _handed(self, models: Models) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
 
 class Line(Generic[T]):
@@ -14,26 +14,37 @@ class Line(Generic[T]):
 
     def __init__(self, places: int) -> None:
         self._places = places
-        self._callers: OrderedDict[str, list[T]] = OrderedDict()
+        self._callers: OrderedDict[str, OrderedDict[T, Hashable]] = OrderedDict()
+        """What each waits with, and of which kind that is."""
+        self._kinds: Counter[Hashable] = Counter()
 
     def __len__(self) -> int:
-        return sum(map(len, self._callers.values()))
+        return self._kinds.total()
 
     def __iter__(self) -> Iterator[tuple[str, T]]:
-        """All in the order in which they would be served; the line may change meanwhile."""
-        lines = [(caller, list(waiting)) for caller, waiting in self._callers.items()]
-        for turn in range(max((len(waiting) for _, waiting in lines), default=0)):
-            yield from ((caller, waiting[turn]) for caller, waiting in lines if turn < len(waiting))
+        """The first of each kind, in the order in which they would be served; the line must not change meanwhile.
 
-    def join(self, caller: str, item: T) -> T | None:
+        It goes no further than to the last of these: where all are of one kind, it costs the same however many wait.
+        """
+        found: set[Hashable] = set()
+        for caller, item, kind in self._in_turn():
+            if kind not in found:
+                yield caller, item
+                found.add(kind)
+            if len(found) == len(self._kinds):
+                return
+
+    def join(self, caller: str, item: T, kind: Hashable) -> T | None:
         """Takes `item` in; what has no place for it: somebody else's, or `item` itself. None if there is room for all."""
         out: T | None = None
         if len(self) >= self._places:
             longest = max(self._callers, key=lambda each: len(self._callers[each]), default=caller)
             if len(self._callers.get(longest, ())) <= len(self._callers.get(caller, ())) + 1:
                 return item
-            out = self._callers[longest].pop()
-        self._callers.setdefault(caller, []).append(item)
+            out = next(reversed(self._callers[longest]))
+            self.left(longest, out)
+        self._callers.setdefault(caller, OrderedDict())[item] = kind
+        self._kinds[kind] += 1
         return out
 
     def served(self, caller: str, item: T) -> None:
@@ -44,8 +55,25 @@ class Line(Generic[T]):
 
     def left(self, caller: str, item: T) -> None:
         """`item` no longer waits; idempotent."""
-        waiting = self._callers.get(caller, [])
-        if item in waiting:
-            waiting.remove(item)
+        waiting = self._callers.get(caller)
+        if waiting is None or item not in waiting:
+            return
+        kind = waiting.pop(item)
+        self._kinds[kind] -= 1
+        if not self._kinds[kind]:
+            del self._kinds[kind]
         if not waiting:
-            self._callers.pop(caller, None)
+            del self._callers[caller]
+
+    def _in_turn(self) -> Iterator[tuple[str, T, Hashable]]:
+        turn: Iterable[tuple[str, Iterator[tuple[T, Hashable]]]] = (
+            (caller, iter(waiting.items())) for caller, waiting in self._callers.items()
+        )
+        while turn:
+            later = []
+            for caller, items in turn:
+                for item, kind in items:
+                    yield caller, item, kind
+                    later.append((caller, items))
+                    break
+            turn = later

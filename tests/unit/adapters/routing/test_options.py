@@ -127,6 +127,24 @@ async def test_whoever_comes_later_does_not_pass_those_who_wait() -> None:
             await end(await each)
 
 
+async def test_who_can_go_elsewhere_passes_those_who_cannot() -> None:
+    plain, able = Small(1, script=[HEL, HANG]), Small(2, script=[HEL, HANG], features=("tools",))
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    async with Net(plain, able, queue=8) as net:
+        held = [await net.router.ask(request()) for _ in range(2)]
+        picky = asking(net, tools=tools)
+        await until(lambda: len(net.router.finder.waiting) == 1)
+        others = [asking(net) for _ in range(2)]
+        await until(lambda: len(net.router.finder.waiting) == 3)
+        await held[0].close()
+        await until(others[0].done)
+        await held[1].close()
+        await until(picky.done)
+        await (await others[0]).close()
+        for each in (*others, picky):
+            await (await each).close()
+
+
 async def test_a_full_line_is_told_at_once_and_when_to_come_back() -> None:
     async with Net(Small(1), queue=1) as net:
         await net.router.ask(request())
