@@ -96,9 +96,13 @@ class Budget:
         return value <= self.bound if self.added else value >= self.bound
 
 
-BUDGETS = (
-    Budget("latency added, p50", LATENCY, "Lloom", "mock alone", True, 5),
-    Budget("first token added, p50", FIRST, "Lloom", "mock alone", True, 6),
-    Budget("requests, 16 clients", RATE_16, "Lloom", "LiteLLM proxy", False, 8),
-    Budget("chunks, 1 stream", CHUNKS, "Lloom", "LiteLLM proxy", False, 10),
+BUDGETS = tuple(
+    budget
+    for name in ("Lloom", "Lloom, paid")
+    for budget in (
+        Budget(f"{name}: latency added, p50", LATENCY, name, "mock alone", True, 5),
+        Budget(f"{name}: first token added, p50", FIRST, name, "mock alone", True, 6),
+        Budget(f"{name}: requests, 16 clients", RATE_16, name, "LiteLLM proxy", False, 8),
+        Budget(f"{name}: chunks, 1 stream", CHUNKS, name, "LiteLLM proxy", False, 10),
+    )
 )

@@ -21,11 +21,9 @@ VIA_LITELLM = "bench-litellm"
 PAID = "bench-paid"
 MEGABYTE = 1_000_000
 
-# One Worker's backends. The same server, once as bytes through, once through LiteLLM.
-RAW = "+llm.vllm.models={bench:{context:8192}}"
-DEAR = (
-    "+llm.vllm.models={bench-paid:{context:8192,name:bench,input_price:1000000000000000,output_price:4000000000000000}}"
-)
+# The same server, as bytes through for nothing and for money, and through LiteLLM.
+FREE = "bench:{context:8192}"
+DEAR = "bench-paid:{context:8192,name:bench,input_price:1000000000000000,output_price:4000000000000000}"
 LITELLM = (
     "+llm.litellm={{kind:litellm,provider:hosted_vllm,base_url:'{url}',key_env:null,parallel:64,requests_per_minute:null,"
     "tokens_per_minute:null,idle_seconds:60,options:{{}},models:{{bench-litellm:{{context:8192,name:bench}}}}}}"
@@ -75,9 +73,9 @@ def mock() -> Iterator[System]:
 
 @contextmanager
 def lloom(upstream: int, homes: Path) -> Iterator[list[System]]:
-    """A network of a client and executors that reach `upstream` (a port) as bytes, for money, and through LiteLLM.
+    """A network of a client and executors that reach `upstream` (a port) as bytes, free and for money, and through LiteLLM.
 
-    Without anvil there is no money, and no executor that wants some.
+    Without anvil there is no money, and nobody who wants some.
     """
     entry, gateway = free_port(), free_port()
     url = f"http://127.0.0.1:{upstream}/v1"
@@ -88,24 +86,15 @@ def lloom(upstream: int, homes: Path) -> Iterator[list[System]]:
         "log.level=WARNING",
     ]
     with ExitStack() as stack:
-        money = stack.enter_context(_money(homes / "client", _home(homes, "executor (paid)")))
+        money = stack.enter_context(_money(_home(homes, "client"), _home(homes, "executor")))
+        models = ",".join([FREE, DEAR] if money else [FREE])
+        raw = ["llm=[vllm]", f"llm.vllm.base_url={url}", f"+llm.vllm.models={{{models}}}"]
         roles = {
             "validator": ["role=validator", f"network.port={entry}", *common[1:]],
-            "executor": ["role=executor", "llm=[vllm]", f"llm.vllm.base_url={url}", RAW, "network.port=0", *common],
-            "executor (paid)": [
-                "role=executor",
-                "llm=[vllm]",
-                f"llm.vllm.base_url={url}",
-                DEAR,
-                "network.port=0",
-                *common,
-                *money,
-            ],
+            "executor": ["role=executor", *raw, "network.port=0", *common, *money],
             "executor (LiteLLM)": ["role=executor", "llm=[]", LITELLM.format(url=url), "network.port=0", *common],
             "client": ["role=client", f"gateway.port={gateway}", *common, *money],
         }
-        if not money:
-            del roles["executor (paid)"]
         nodes = {name: stack.enter_context(node(*words, f"home={_home(homes, name)}")) for name, words in roles.items()}
         for name, each in nodes.items():
             try:
@@ -114,13 +103,12 @@ def lloom(upstream: int, homes: Path) -> Iterator[list[System]]:
                 raise NotStarted(f"{name}: {error}") from None
         stack.push(lambda _kind, error, _trace: _annotate(error, nodes))
         found = {name: _finder(each.popen.pid) for name, each in nodes.items()}
-        systems = {"Lloom": ("executor", MODEL), "Lloom, paid": ("executor (paid)", PAID)} | {
-            "Lloom + LiteLLM": ("executor (LiteLLM)", VIA_LITELLM)
-        }
+        systems = {"Lloom": ("executor", MODEL), "Lloom + LiteLLM": ("executor (LiteLLM)", VIA_LITELLM)}
+        if money:
+            systems["Lloom, paid"] = ("executor", PAID)
         yield [
             System(name, gateway, model, {part: found[part] for part in ("client", executor, "validator")})
             for name, (executor, model) in systems.items()
-            if executor in nodes
         ]
 
 

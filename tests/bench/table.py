@@ -9,7 +9,7 @@ from typing import Any
 from tests.bench.figures import BUDGETS, FIGURES, PLAIN, STREAM, Budget, Round, values
 from tests.bench.systems import Memory
 
-WIDTH = 26
+WIDTH = 38
 COLUMN = 17
 
 Taken = Mapping[str, Mapping[str, Memory]]
@@ -46,12 +46,12 @@ def tree(systems: Sequence[str], rounds: Sequence[Round], memory: Taken) -> dict
 
 
 def _possible(systems: Sequence[str]) -> list[Budget]:
-    return [budget for budget in BUDGETS if budget.than in systems]
+    return [budget for budget in BUDGETS if {budget.system, budget.than} <= set(systems)]
 
 
 def _budgets(systems: Sequence[str], rounds: Sequence[Round]) -> list[str]:
     lines = [
-        f"{'Lloom against its budgets':{WIDTH}}{'measured':>{COLUMN}}{'lowest–highest':>{COLUMN}}{'budget':>{COLUMN}}"
+        f"{'against the budgets':{WIDTH}}{'measured':>{COLUMN}}{'lowest–highest':>{COLUMN}}{'budget':>{COLUMN}}"
     ]
     for budget in _possible(systems):
         each = budget.each(rounds)
