@@ -6,9 +6,10 @@ bytes on the wire are the bytes that are hashed, a value can be written in one w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from lloom.core.errors import PeerFault
 from lloom.core.identity import ADDRESS_BYTES, NodeId, keccak, recover
@@ -17,7 +18,10 @@ WORD: Final = 32
 NAME: Final = "Lloom"
 VERSION: Final = "1"
 
-_HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+_CODES: Final = {1: "B", 4: "I", 8: "Q"}
+"""What `struct` calls numbers of so many bytes; all others are bytes to it."""
+
+_HALF_ORDER: Final = bytes.fromhex("7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0")
 """Half the order of secp256k1: a larger `s` has a twin below it (EIP-2)."""
 
 
@@ -28,13 +32,19 @@ def _width(kind: str) -> tuple[bool, int]:
     return False, {"address": ADDRESS_BYTES, "bytes32": WORD, "string": WORD}[kind]
 
 
+def _word(member: tuple[bool, int]) -> str:
+    """A member's word as `struct` describes it: its padding, then its value."""
+    numeric, width = member
+    return f"{WORD - width}x{_CODES[width] if numeric and width in _CODES else f'{width}s'}"
+
+
 class StructType:
     """One struct type, written as its type string: `Mail(address from,bytes32 hash,uint64 time)`.
 
     Members are `address` (20 bytes), `bytes32`, `uintN` (int), or `string`, whose value here is its 32-byte hash.
     """
 
-    __slots__ = ("_padding", "_places", "_widths", "members", "size", "type_hash", "type_string")
+    __slots__ = ("_layout", "_wide", "_widths", "members", "size", "type_hash", "type_string")
 
     def __init__(self, type_string: str) -> None:
         listed = type_string[type_string.index("(") + 1 : -1].split(",")
@@ -43,33 +53,46 @@ class StructType:
         self.type_hash = keccak(type_string.encode())
         self.members: tuple[str, ...] = names
         self.size = WORD * len(names)
-        self._widths = tuple(_width(kind) for kind in kinds)
-        ends = range(WORD, self.size + WORD, WORD)
-        self._places = tuple(
-            (numeric, slice(end - width, end)) for end, (numeric, width) in zip(ends, self._widths, strict=True)
+        self._widths = tuple(map(_width, kinds))
+        self._layout = struct.Struct(">" + "".join(map(_word, self._widths)))
+        self._wide = tuple(
+            (place, width) for place, (numeric, width) in enumerate(self._widths) if numeric and width not in _CODES
         )
-        self._padding = int.from_bytes(b"".join(bytes(width).rjust(WORD, b"\xff") for _, width in self._widths), "big")
-        """The bits of an encoded struct, taken as one number, that no member uses."""
 
-    def encode(self, values: Iterable[int | bytes]) -> bytes:
+    def encode(self, values: Sequence[int | bytes]) -> bytes:
         """The members' words in their order, `size` bytes. ValueError or OverflowError if a value does not fit its member."""
-        words = []
+        words: list[Any] = list(values)
+        try:
+            for place, width in self._wide:
+                words[place] = int.to_bytes(words[place], width, "big")
+            data = self._layout.pack(*words)
+        except (struct.error, IndexError, OverflowError, TypeError):
+            self._refuse(values)
+        if self._layout.unpack(data) != tuple(words):  # bytes that are too long were cut, short ones filled up
+            self._refuse(values)
+        return data
+
+    def decode(self, data: bytes) -> tuple[int | bytes, ...]:
+        """The members' values; PeerFault unless `data` is exactly what `encode` makes of them."""
+        if len(data) != self.size:
+            raise PeerFault(f"{len(data)} bytes where {self.size} were expected", code="bad_message")
+        words = self._layout.unpack(data)
+        if self._layout.pack(*words) != data:
+            raise PeerFault("a value that is too large for its member", code="bad_message")
+        values = list(words)
+        for place, _ in self._wide:
+            values[place] = int.from_bytes(values[place], "big")
+        return tuple(values)
+
+    def _refuse(self, values: Sequence[int | bytes]) -> NoReturn:
+        """Says which of `values` does not fit."""
         for value, (numeric, width), name in zip(values, self._widths, self.members, strict=True):
             if isinstance(value, int) is not numeric:
                 raise ValueError(f"{name} is {'a number' if numeric else 'bytes'}, not {type(value).__name__}")
             raw = value.to_bytes(width, "big") if isinstance(value, int) else value
             if len(raw) != width:
                 raise ValueError(f"{name} has {width} bytes, not {len(raw)}")
-            words.append(raw.rjust(WORD, b"\0"))
-        return b"".join(words)
-
-    def decode(self, data: bytes) -> tuple[int | bytes, ...]:
-        """The members' values; PeerFault unless `data` is exactly what `encode` makes of them."""
-        if len(data) != self.size:
-            raise PeerFault(f"{len(data)} bytes where {self.size} were expected", code="bad_message")
-        if int.from_bytes(data, "big") & self._padding:
-            raise PeerFault("a value that is too large for its member", code="bad_message")
-        return tuple(int.from_bytes(data[place], "big") if numeric else data[place] for numeric, place in self._places)
+        raise AssertionError("all of them fit")
 
     def hash(self, encoded: bytes) -> bytes:
         """`hashStruct`: 32 bytes over the type and the encoded members."""
@@ -104,6 +127,6 @@ def signer(digest: bytes, signature: bytes) -> NodeId:
 
     Tampered data gives another address, no error: the caller compares.
     """
-    if int.from_bytes(signature[WORD : 2 * WORD], "big") > _HALF_ORDER:
+    if signature[WORD : 2 * WORD] > _HALF_ORDER:
         raise PeerFault("a signature with a high s", code="bad_signature")
     return recover(digest, signature)

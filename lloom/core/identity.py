@@ -23,7 +23,8 @@ ADDRESS_BYTES: Final = 20
 
 def keccak(data: bytes) -> bytes:
     """Keccak-256 of `data`, 32 bytes (Ethereum's hash, not SHA3-256)."""
-    return bytes(sha3.keccak_256(data).digest())
+    found: bytes = sha3.keccak_256(data).digest()
+    return found
 
 
 def digest(purpose: Purpose, network: str, data: bytes) -> bytes:

@@ -126,6 +126,7 @@ def test_padding_that_is_not_zero_is_refused(word: int) -> None:
         (3, bytes(8), ValueError),
         (3, 1.0, ValueError),
         (4, 2**128, OverflowError),
+        (4, bytes(16), ValueError),
     ],
 )
 def test_a_value_that_does_not_fit_is_never_encoded(place: int, value: Any, error: type[Exception]) -> None:
