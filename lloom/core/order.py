@@ -10,7 +10,7 @@ from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import ModelCall
-from lloom.core.receipt import PRICE_UNIT, Quote, Request, cost, request_digest, request_hash, sign_request
+from lloom.core.receipt import PRICE_UNIT, Quote, Request, cost, request_hash, sign_request
 from lloom.core.routing.candidate import Candidate
 
 _MOST: Final = (1 << 32) - 1
@@ -81,9 +81,9 @@ class Client:
             max_cost=max_cost,
             deadline=deadline,
         )
-        encoded, signature = sign_request(request, self.identity, paying.domain)
+        encoded, digest, signature = sign_request(request, self.identity, paying.domain)
         call = ModelCall(encoded, signature, nonce.salt, terms.id, chat.operation, paying.domain.chain_id)
-        return Order(call, request, request_digest(encoded, paying.domain), candidate.quote, paying.domain)
+        return Order(call, request, digest, candidate.quote, paying.domain)
 
 
 def _affordable(quote: Quote, inputs: int, amount: int) -> int:

@@ -280,10 +280,11 @@ def cost(quote: Quote, input_tokens: int, cached_tokens: int, output_tokens: int
     return quote.request_fee + -(-by_tokens // PRICE_UNIT)
 
 
-def sign_request(request: Request, identity: Identity, domain: Domain) -> tuple[bytes, bytes]:
-    """The encoded request and its 65-byte signature."""
+def sign_request(request: Request, identity: Identity, domain: Domain) -> tuple[bytes, bytes, bytes]:
+    """The encoded request, its `request_digest`, and the 65-byte signature of that."""
     encoded = REQUEST.encode(msgspec.structs.astuple(request))
-    return encoded, identity.sign_digest(domain.digest(REQUEST, encoded))
+    digest = request_digest(encoded, domain)
+    return encoded, digest, identity.sign_digest(digest)
 
 
 def request_digest(encoded: bytes, domain: Domain) -> bytes:
@@ -298,7 +299,7 @@ def check_request(encoded: bytes, signature: bytes, domain: Domain, now: float) 
     The caller compares client, quote and, once it has the body, `request_hash` with what it knows.
     """
     request = Request(*REQUEST.decode(encoded))  # type: ignore[arg-type]
-    digest = domain.digest(REQUEST, encoded)
+    digest = request_digest(encoded, domain)
     if signer(digest, signature) != request.client:
         raise PeerFault(f"a request that {checksum(NodeId(request.client))} did not sign", code="bad_signature")
     if request.deadline <= now:

@@ -31,7 +31,6 @@ from lloom.core.receipt import (
     check_request,
     quote_hash,
     quote_of,
-    request_digest,
     request_hash,
     sign_receipt,
     sign_request,
@@ -59,7 +58,7 @@ def main() -> None:
 def steps() -> dict[str, Callable[[], object]]:
     """Every signature and hash on the way of one request."""
     request, delivery, draft = example()
-    encoded, signature = sign_request(request, CLIENT, DOMAIN)
+    encoded, _, signature = sign_request(request, CLIENT, DOMAIN)
     signed = sign_receipt(draft.numbered(1, 0), EXECUTOR, DOMAIN)
     token = bytes(200)
     answer = ResponseHash(bytes(16), 256 * 1024)
@@ -125,7 +124,7 @@ def offer() -> tuple[Offer, ModelOffer]:
 def example() -> tuple[Request, Delivery, Draft]:
     quote = quote_of(*offer())
     request = Request(quote_hash(quote), CLIENT.address, 0, os.urandom(32), bytes(32), 100, 100, 0, 2**40)
-    digest = request_digest(sign_request(request, CLIENT, DOMAIN)[0], DOMAIN)
+    _, digest, _ = sign_request(request, CLIENT, DOMAIN)
     draft = Draft(
         lane=Lane(CLIENT.address, quote.token, 0),
         request_digest=digest,

@@ -172,7 +172,7 @@ class Counter:
             max_cost=cost(quote, 2048, 0, 512),
             deadline=int(time.time() + seconds),
         )
-        encoded, signature = sign_request(replace(request, **changes), signer, Domain())
+        encoded, _, signature = sign_request(replace(request, **changes), signer, Domain())
         return ModelCall(encoded, signature, salt, model)
 
     async def occupy(self, call: ModelCall) -> Stream:

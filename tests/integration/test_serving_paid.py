@@ -188,7 +188,7 @@ class Market:
             deadline=int(time.time() + 60),
         )
         request = replace(request, **changes)
-        encoded, signature = sign_request(request, self.client, DOMAIN)
+        encoded, _, signature = sign_request(request, self.client, DOMAIN)
         promised = None if cumulative is None else self.voucher(cumulative, lane)
         call = ModelCall(encoded, signature, salt, "m", "chat", DOMAIN.chain_id, promised)
         self.orders[request_digest(encoded, DOMAIN)] = call, request
@@ -456,7 +456,7 @@ async def test_a_request_for_another_chain_or_none_is_refused(path: Path) -> Non
         refused = await worker.refusal(msgspec.structs.replace(it.call(FIRST), chain=1))
         assert kind(refused) == (RetryElsewhere, 402, "payment_required")
         free = it.call(FIRST)
-        encoded, signature = sign_request(it.orders[list(it.orders)[-1]][1], it.client, Domain())
+        encoded, _, signature = sign_request(it.orders[list(it.orders)[-1]][1], it.client, Domain())
         refused = await worker.refusal(msgspec.structs.replace(free, request=encoded, signature=signature, chain=0))
         assert kind(refused) == (RetryElsewhere, 502, "quote")
         assert worker.engine.asked == []

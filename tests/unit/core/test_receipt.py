@@ -72,7 +72,7 @@ REQUESTED = Request(
     max_cost=cost(TERMS, 100, 0, 50),
     deadline=int(NOW) + 60,
 )
-ENCODED, SIGNATURE = sign_request(REQUESTED, CLIENT, OFF)
+ENCODED, DIGEST, SIGNATURE = sign_request(REQUESTED, CLIENT, OFF)
 ANSWER = b'data: {"choices":[]}\n\n'
 DELIVERY = Delivery(
     request=REQUESTED,
@@ -125,7 +125,7 @@ def test_a_signed_request_arrives_as_it_was() -> None:
     received = decode(encode(call), decoder(ModelCall))
     checked = check_request(received.request, received.signature, OFF, NOW)
     assert checked.request == REQUESTED
-    assert checked.digest == DELIVERY.request_digest
+    assert checked.digest == DELIVERY.request_digest == DIGEST
 
 
 @pytest.mark.parametrize("field", Request.__struct_fields__)
@@ -153,7 +153,7 @@ def test_garbage_is_refused_as_a_peers_fault(encoded: bytes, signature: bytes) -
 
 
 def test_a_request_signed_for_another_chain_is_refused() -> None:
-    encoded, signature = sign_request(REQUESTED, CLIENT, Domain(1, bytes(20)))
+    encoded, _, signature = sign_request(REQUESTED, CLIENT, Domain(1, bytes(20)))
     with pytest.raises(PeerFault, match="did not sign"):
         check_request(encoded, signature, OFF, NOW)
 
