@@ -119,7 +119,7 @@ class Kept:
         """Whether anything of an answer is in the first `length` bytes: a word, or a vector."""
         if self._operation == "embeddings":
             return length > 0
-        return any(_words(self._operation, self._events(length)))
+        return any(map(_WORDS[self._operation], map(payload, self._events(length))))
 
     def ends(self) -> bool:
         """Whether a choice is said to be over."""
@@ -224,12 +224,7 @@ class Meter:
 
 def text(operation: Operation, events: Iterable[bytes]) -> str:
     """What the model wrote in `events`, tool calls included; what is no content counts for nothing."""
-    return "".join(_words(operation, events))
-
-
-def _words(operation: Operation, events: Iterable[bytes]) -> Iterator[str]:
-    words = _WORDS[operation]
-    return (word for event in events for word in words(payload(event)))
+    return "".join(map(_WORDS[operation], map(payload, events)))
 
 
 def _finishes(event: bytes) -> bool:
@@ -239,29 +234,28 @@ def _finishes(event: bytes) -> bool:
         return False
 
 
-def _chat_words(data: bytes) -> Iterator[str]:
+def _chat_words(data: bytes) -> str:
     try:
         choices = _chat_content.decode(data).choices
     except _MALFORMED:
-        return
-    for choice in choices:
-        delta = choice.delta
-        thought = delta.reasoning_content or delta.reasoning
-        yield from (text for text in (delta.content, thought, delta.refusal) if text)
-        if delta.tool_calls != _NULL:
-            yield from _called(delta.tool_calls)
-        if delta.function_call != _NULL:
-            yield _call_words(delta.function_call, _functions)
+        return ""
+    return "".join([_delta_words(choice.delta) for choice in choices])
 
 
-def _called(calls: msgspec.Raw) -> Iterator[str]:
+def _delta_words(delta: _Delta) -> str:
+    words = (delta.content or "") + (delta.reasoning_content or delta.reasoning or "") + (delta.refusal or "")
+    if delta.tool_calls != _NULL:
+        words += _called(delta.tool_calls)
+    if delta.function_call != _NULL:
+        words += _call_words(delta.function_call, _functions)
+    return words
+
+
+def _called(calls: msgspec.Raw) -> str:
     try:
-        pieces = _raws.decode(calls)
+        return "".join([_call_words(piece, _calls) for piece in _raws.decode(calls)])
     except _MALFORMED:
-        yield bytes(calls).decode(errors="replace")
-        return
-    for piece in pieces:
-        yield _call_words(piece, _calls)
+        return bytes(calls).decode(errors="replace")
 
 
 def _call_words(
@@ -277,16 +271,16 @@ def _call_words(
     return bytes(piece).decode(errors="replace") if begins else function.arguments or ""
 
 
-def _completion_words(data: bytes) -> Iterator[str]:
+def _completion_words(data: bytes) -> str:
     try:
         choices = _completion_content.decode(data).choices
     except _MALFORMED:
-        return
-    yield from (choice.text for choice in choices if choice.text)
+        return ""
+    return "".join([choice.text for choice in choices if choice.text])
 
 
-_WORDS: Final[dict[Operation, Callable[[bytes], Iterator[str]]]] = {
+_WORDS: Final[dict[Operation, Callable[[bytes], str]]] = {
     "chat": _chat_words,
     "completions": _completion_words,
-    "embeddings": lambda _data: iter(()),
+    "embeddings": lambda _data: "",
 }

@@ -10,6 +10,10 @@ MAX_EVENT: Final = 4 * 1024 * 1024
 DONE: Final = b"[DONE]"
 END: Final = b"\n\n"
 
+_RETURN: Final = ord("\r")
+_FEED: Final = ord("\n")
+"""Numbers: bytes are found in bytes several times as slowly, since Python asks first whether they are a number."""
+
 
 class Splitter:
     """Cuts a byte stream into whole events, wherever the network cut it (WHATWG HTML, 9.2.5 Parsing an event stream).
@@ -33,10 +37,12 @@ class Splitter:
 
     def block(self, data: bytes) -> bytes:
         """The same in one piece, each with its blank line; further ones may stand between them, but none before the first."""
-        if self._held or b"\r" in data:
+        if self._held or _RETURN in data:
             data = self._held + data
             self._held = b"\r" if data.endswith(b"\r") else b""
             data = data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if not self._rest and data.endswith(END):
+            return data.lstrip(b"\n")
         unseen = max(0, len(self._rest) - 1)
         self._rest += data
         found = self._rest.rfind(END, unseen)
@@ -50,7 +56,7 @@ class Splitter:
 
 def payload(event: bytes) -> bytes:
     """The joined `data:` lines of an event; empty for comments and other fields."""
-    if event.startswith(b"data:") and b"\n" not in event:
+    if event.startswith(b"data:") and _FEED not in event:
         return event[5:].lstrip(b" ")
     lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines)

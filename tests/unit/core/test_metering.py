@@ -65,6 +65,10 @@ def test_a_stream_without_end_mark_is_known_as_cut() -> None:
         ({"reasoning": "hm", "reasoning_content": "hm"}, "hm"),
         ({"refusal": "no"}, "no"),
         ({"function_call": {"name": "f"}}, '{"name": "f"}'),
+        ({"content": "a", "reasoning": "b", "refusal": "c"}, "abc"),
+        ({"content": "a", "tool_calls": [{"function": {"arguments": "b"}}, {"function": {"arguments": "c"}}]}, "abc"),
+        ({"content": "a", "tool_calls": "no list"}, 'a"no list"'),
+        ({"content": "a", "function_call": {"arguments": "b"}}, "ab"),
     ],
 )
 def test_all_that_a_model_writes_is_counted_once(delta: dict[str, object], text: str) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lloom.core.errors import PeerFault
-from lloom.core.sse import MAX_EVENT, Splitter
+from lloom.core.sse import MAX_EVENT, Splitter, payload
 
 
 @given(
@@ -22,6 +22,20 @@ def test_however_it_is_cut_the_same_events_come(parts: list[bytes], data: st.Dat
     ]
     plain = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     assert found == [event.lstrip(b"\n") for event in plain.split(b"\n\n")[:-1] if event.strip(b"\n")]
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (b"data: x", b"x"),
+        (b"data:x", b"x"),
+        (b"data: x\ndata:  y", b"x\n y"),
+        (b"id: 1\ndata: x", b"x"),
+        (b": comment", b""),
+    ],
+)
+def test_what_an_event_says_is_in_its_data_lines(event: bytes, said: bytes) -> None:
+    assert payload(event) == said
 
 
 def test_a_long_event_may_come_byte_by_byte() -> None:
