@@ -197,9 +197,12 @@ class ResponseHash:
     def update(self, data: bytes) -> None:
         """Append `data`."""
         self.length += len(data)
+        if not self._keep:
+            self._hash.update(data)
+            return
         self._kept += len(data)
         self._tail.append(data)
-        while self._tail and self._kept - len(self._tail[0]) >= self._keep:
+        while self._kept - len(self._tail[0]) >= self._keep:
             settled = self._tail.popleft()
             self._kept -= len(settled)
             self._hash.update(settled)
@@ -209,6 +212,8 @@ class ResponseHash:
         missing = length - (self.length - self._kept)
         if not 0 <= missing <= self._kept:
             raise PeerFault(f"{length} bytes received, where {self.length} were sent", code="bad_cancel")
+        if not missing:
+            return self._hash.digest()
         found = self._hash.copy()
         for data in self._tail:
             found.update(data[:missing])
