@@ -34,7 +34,7 @@ class RoutingFigures(Collector):
         breakers = GaugeMetricFamily("lloom_breakers", "Executors' workers and models, by state", labels=["state"])
         states = outcomes.states(self._clock())
         for state in State:
-            breakers.add_metric([state.value], states[state])
+            breakers.add_metric([state], states[state])
         yield breakers
         yield from self._reputations()
         yield GaugeMetricFamily("lloom_queued", "Requests that wait for an executor", value=len(self._waiting))

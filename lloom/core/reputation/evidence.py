@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import IntEnum
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
 
-class Kind(Enum):
+class Kind(IntEnum):
     """What an executor is observed in. The value is its place among the sums, so it stays; names are used in figures."""
 
     ANSWER = 0

@@ -146,8 +146,11 @@ class Reputations:
         return found
 
     def _executor(self, executor: NodeId) -> _Executor:
-        known = self._executors.setdefault(executor, _Executor())
-        self._executors.move_to_end(executor)
+        known = self._executors.get(executor)
+        if known is not None:
+            self._executors.move_to_end(executor)
+            return known
+        known = self._executors[executor] = _Executor()
         if len(self._executors) > MAX_EXECUTORS:
             self._executors.popitem(last=False)
         return known

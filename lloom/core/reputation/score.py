@@ -69,7 +69,7 @@ class Score(Struct, frozen=True):
 
 def judge(known: Evidence, said: float) -> Score:
     """The score by what is `known` now, where others say `said` (from 0 to 1)."""
-    good, bad = known.right[Kind.ANSWER.value], known.wrong[Kind.ANSWER.value]
+    good, bad = known.right[Kind.ANSWER], known.wrong[Kind.ANSWER]
     least, most = wilson(good, bad, _CERTAINTY), 1.0 - wilson(bad, good, _CERTAINTY)
     lost = {kind: loss for kind in RULES if (loss := _loss(known, kind)) > _SMALL}
     honesty = max(FLOOR, prod(1 - loss for loss in lost.values()))
@@ -84,11 +84,11 @@ def judge(known: Evidence, said: float) -> Score:
 
 def _loss(known: Evidence, kind: Kind) -> float:
     """What one kind of wrong costs: its share among the answers, as far as that is certain and more than chance."""
-    rule, right, wrong = RULES[kind], known.right[kind.value], known.wrong[kind.value]
+    rule, right, wrong = RULES[kind], known.right[kind], known.wrong[kind]
     certain = wilson(wrong, right / rule.weight, _CERTAINTY)
     return rule.cost * max(0.0, certain - rule.chance) / (1 - rule.chance)
 
 
 def _reason(known: Evidence, kind: Kind, loss: float) -> str:
-    right, wrong = known.right[kind.value], known.wrong[kind.value]
+    right, wrong = known.right[kind], known.wrong[kind]
     return f"{RULES[kind].words} ({wrong:.1f} of {right + wrong:.1f}): -{loss:.0%}"

@@ -2,6 +2,8 @@
 
 A sum is worth what its observations are worth at its own time, so adding is commutative and associative (but for rounding):
 evidence that is read from the disk late, or heard in another order, gives the same. Times are seconds on any one clock.
+
+New observations weigh more, instead of all old ones less (Cormode, Shkapenyuk, Srivastava, Xu, Forward Decay, 2009).
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from lloom.core.routing.estimates import faded
 class Tally:
     """What was seen of one model at one executor; `memory` seconds halve a weight."""
 
-    __slots__ = ("_at", "_memory", "_right", "_seconds", "_tokens", "_waited", "_waits", "_wrong")
+    __slots__ = ("_at", "_memory", "_right", "_seconds", "_since", "_tokens", "_waited", "_waits", "_wrong")
 
     def __init__(self, at: float, memory: float) -> None:
-        self._at = at
+        self._at = self._since = at
+        """When the latest was seen; and when an observation weighs one."""
         self._memory = memory
         self._right = [0.0] * len(Kind)
         self._wrong = [0.0] * len(Kind)
@@ -25,6 +28,7 @@ class Tally:
     @property
     def known(self) -> Evidence:
         """All of it, as it weighs at the time of the latest."""
+        self._count_from(self._at)
         sums = tuple(self._right), tuple(self._wrong)
         return Evidence(self._at, *sums, self._waited, self._waits, self._tokens, self._seconds)
 
@@ -40,25 +44,24 @@ class Tally:
 
     def note(self, kind: Kind, now: float, *, right: bool) -> None:
         """Something was as it should be, or not."""
-        weight = self._at_least(now)
-        sums = self._right if right else self._wrong
-        sums[kind.value] += weight
+        weight = self._weight(now)
+        (self._right if right else self._wrong)[kind] += weight
 
     def waited(self, seconds: float, now: float) -> None:
         """The first content came after `seconds`."""
-        weight = self._at_least(now)
+        weight = self._weight(now)
         self._waited += weight * max(0.0, seconds)
         self._waits += weight
 
     def wrote(self, tokens: float, seconds: float, now: float) -> None:
         """`tokens` came within `seconds`."""
-        weight = self._at_least(now)
+        weight = self._weight(now)
         self._tokens += weight * tokens
         self._seconds += weight * seconds
 
     def add(self, more: Evidence) -> None:
         """What was seen before, or elsewhere."""
-        weight = self._at_least(more.at)
+        weight = self._weight(more.at)
         self._right = [one + weight * other for one, other in zip(self._right, more.right, strict=True)]
         self._wrong = [one + weight * other for one, other in zip(self._wrong, more.wrong, strict=True)]
         self._waited += weight * more.waited
@@ -66,16 +69,20 @@ class Tally:
         self._tokens += weight * more.tokens
         self._seconds += weight * more.seconds
 
-    def _at_least(self, now: float) -> float:
-        """Brings the sums to `now`, unless they are of later; what an observation of `now` weighs among them."""
-        if now <= self._at:
-            return faded(self._at - now, self._memory)
-        fade = faded(now - self._at, self._memory)
-        self._at = now
+    def _weight(self, now: float) -> float:
+        """What an observation of `now` weighs among the sums."""
+        self._at = max(self._at, now)
+        if now - self._since > self._memory:  # weights must not grow without end
+            self._count_from(now)
+        return 0.5 ** ((self._since - now) / self._memory)
+
+    def _count_from(self, since: float) -> None:
+        """From now on an observation of `since`, which is no earlier than before, weighs one."""
+        fade = faded(since - self._since, self._memory)
+        self._since = since
         self._right = [fade * each for each in self._right]
         self._wrong = [fade * each for each in self._wrong]
         self._waited *= fade
         self._waits *= fade
         self._tokens *= fade
         self._seconds *= fade
-        return 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
@@ -13,7 +13,7 @@ _MAX_REST: Final = 3600.0
 """Seconds. Who asks for a longer rest is tried again anyway."""
 
 
-class State(Enum):
+class State(StrEnum):
     """What may be asked of a place; the value is its name in figures."""
 
     CLOSED = "closed"
@@ -30,7 +30,7 @@ class State(Enum):
     """It broke the protocol: nothing until its rest is over, whatever else it does."""
 
 
-class Event(Enum):
+class Event(StrEnum):
     """What was heard of a place."""
 
     ANSWERED = "an answer came to its end"

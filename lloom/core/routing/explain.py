@@ -83,11 +83,11 @@ def explain(selection: Selection, candidates: Sequence[Candidate], request: ApiR
             reputation=round(held.value, 4),
             honesty=round(held.honesty, 4),
             doubts=held.reasons,
-            receipts=round(seen.right[Kind.RECEIPT.value], 2),
+            receipts=round(seen.right[Kind.RECEIPT], 2),
             outcomes=round(outcomes.evidence(place, now), 2),
             load=outcomes.load(place),
             parallel=each.terms.parallel,
-            breaker=outcomes.state(place, now).value,
+            breaker=outcomes.state(place, now),
             cached=each is cached,
         )
 

@@ -51,7 +51,7 @@ def test_evidence_that_was_kept_apart_adds_up_to_the_same(seen: list[Observation
 def test_what_is_as_old_as_the_memory_weighs_half() -> None:
     seen = tally([(Kind.COUNT, 0.0, False)])
     seen.add(Evidence(MEMORY))
-    assert seen.known.wrong[Kind.COUNT.value] == 0.5
+    assert seen.known.wrong[Kind.COUNT] == 0.5
     assert sum(seen.known.right) == 0
     assert seen.known.at == MEMORY
 

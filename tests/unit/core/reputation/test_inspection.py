@@ -28,7 +28,7 @@ class Subject:
 
     def seen(self, kind: Kind) -> tuple[float, float]:
         known = self.book.evidence(EXECUTOR, 0.0)
-        return known.right[kind.value], known.wrong[kind.value]
+        return known.right[kind], known.wrong[kind]
 
 
 def request(question: str, **fields: Any) -> ApiRequest:

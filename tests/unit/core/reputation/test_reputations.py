@@ -46,10 +46,10 @@ def test_what_an_earlier_run_saw_is_added_to_what_this_one_sees() -> None:
     assert before.changed() == []
     lies(after, A, 10, now=1.0)
     after.recall(rows)
-    assert after.evidence(A, 1.0).wrong[Kind.COUNT.value] == pytest.approx(10 + 10 * 0.5**0.01)
+    assert after.evidence(A, 1.0).wrong[Kind.COUNT] == pytest.approx(10 + 10 * 0.5**0.01)
     assert after.pace(A, "m") == (pytest.approx(2.0), None)
     [row] = after.changed()
-    assert row.known.wrong[Kind.COUNT.value] > 19, "the total is what is kept"
+    assert row.known.wrong[Kind.COUNT] > 19, "the total is what is kept"
 
 
 def test_what_was_only_read_need_not_be_written() -> None:
