@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
@@ -30,46 +31,53 @@ class Outbox(Generic[T]):
         self._what = what
         self._deliver = deliver
         self._settings = settings
-        self._items: asyncio.Queue[T] = asyncio.Queue(settings.backlog)
+        self._items: deque[T] = deque()
+        self._some = asyncio.Event()
+        """Whether there is anything to do."""
         self._closing = asyncio.Event()
         self._in_hand = 0
         self._work = asyncio.create_task(self._run(), name=what)
 
     def put(self, item: T) -> None:
         """Queues `item`."""
-        try:
-            self._items.put_nowait(item)
-        except asyncio.QueueFull:
-            logger.error("{}: dropped one, for {} wait already", self._what, self._items.qsize())
+        if len(self._items) >= self._settings.backlog:
+            logger.error("{}: dropped one, for {} wait already", self._what, len(self._items))
+            return
+        self._items.append(item)
+        self._some.set()
 
     async def close(self) -> None:
         """Waits until everything is delivered, at most CLOSE_SECONDS."""
         self._closing.set()
+        self._some.set()
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._items.join()
-        except TimeoutError:
-            left = self._items.qsize() + self._in_hand
-            logger.error("{}: {} were not delivered before the end", self._what, left)
+            _, late = await asyncio.wait({self._work}, timeout=CLOSE_SECONDS)
+            if late:
+                left = len(self._items) + self._in_hand
+                logger.error("{}: {} were not delivered before the end", self._what, left)
         finally:
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
 
     async def _run(self) -> None:
-        while True:
-            batch = [await self._items.get()]
-            self._in_hand = 1
-            # A call of another actor costs both processes milliseconds, whether it carries one item or a hundred.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.report_seconds):
-                    await self._closing.wait()
-            while len(batch) < self._settings.batch and not self._items.empty():
-                batch.append(self._items.get_nowait())
+        while await self._any():
+            batch = [self._items.popleft() for _ in range(min(self._settings.batch, len(self._items)))]
             self._in_hand = len(batch)
             await self._insist(batch)
             self._in_hand = 0
-            for _ in batch:
-                self._items.task_done()
+
+    async def _any(self) -> bool:
+        """Waits for something, and for what comes soon after it. False at the end."""
+        if not self._items:
+            self._some.clear()
+            if self._closing.is_set():
+                return False
+            await self._some.wait()
+        # A call of another actor costs both processes milliseconds, whether it carries one item or a hundred.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.report_seconds):
+                await self._closing.wait()
+        return bool(self._items)
 
     async def _insist(self, batch: list[T]) -> None:
         while True:

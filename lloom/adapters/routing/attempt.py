@@ -58,8 +58,8 @@ class Attempt:
         self.model = candidate.terms.id
         self.first = b""
         self.done: Done | None = None
-        self.record = Record()
-        """What has been read of the answer."""
+        self.record: Record
+        """What has been read of the answer; it is there once `begin` was called."""
         self.deadline = deadline
         """On the loop's clock: later than this it is given up."""
         self.encoding = candidate.terms.encoding
@@ -72,7 +72,7 @@ class Attempt:
         self._returning: Returning | None = None
         self._expected: Expected | None = None
         self._paid: Paid | None = None
-        self._hash = ResponseHash(b"", 0)
+        self._hash: ResponseHash
         self._pace = Pace()
         self._began = 0.0
         self._over = False
@@ -97,6 +97,7 @@ class Attempt:
         self._returning = Returning(connect, order.call, chat.body) if connect is not None else None
         self._expected = self._keeping.deliveries.expect(order, paid)
         self._hash = ResponseHash(order.call.salt, 0)
+        self.record = Record(chat.choices)
         try:
             async with asyncio.timeout_at(min(limit, self.deadline)):
                 self._stream = await connection.open(order.call)
@@ -104,7 +105,7 @@ class Attempt:
                     paid.purchase.look = self._unread
                 await self._stream.send(chat.body)
                 await self._stream.finish()
-                await self._head(self._stream, Record(chat.choices))
+                await self._head(self._stream)
         except TimeoutError as error:
             raise await self.failed(_late(self.executor, "sent nothing in time", "first_token_timeout")) from error
         except (RetryElsewhere, CallerFault) as error:
@@ -190,9 +191,9 @@ class Attempt:
         if found is not None:
             logger.warning("{} reports {}", checksum(self.executor), found)
 
-    async def _head(self, stream: Stream, record: Record) -> None:
+    async def _head(self, stream: Stream) -> None:
         """Reads up to the first content: until then another executor may still answer, also where one sends nonsense."""
-        self.record, head = record, bytearray()
+        record, head = self.record, bytearray()
         while not record.begun:
             record.check()
             if self._hash.length > _MAX_HEAD:

@@ -188,7 +188,8 @@ class Attempts:
 def _ending(deadline: float) -> tuple[Nonce, int]:
     """A fresh nonce, and `deadline` (on the loop's clock) in Unix seconds."""
     left = max(0.0, deadline - asyncio.get_running_loop().time())
-    return Nonce(os.urandom(32), os.urandom(16)), math.ceil(time.time() + left)
+    fresh = os.urandom(48)
+    return Nonce(fresh[:32], fresh[32:]), math.ceil(time.time() + left)
 
 
 def _refused(nobody: Nobody) -> RetryElsewhere | CallerFault:

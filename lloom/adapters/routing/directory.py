@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 
 from loguru import logger
+from msgspec import Struct
 
 from lloom.adapters.anchors.catalogues import Catalogues
 from lloom.adapters.routing.offers import Dht, Offers, Scope, remember
@@ -27,8 +28,7 @@ WARM: Final = 4
 """Executors of a model to which a connection is kept open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What is known of a model: `announced` executors say that they serve it, `problems` tells why some are no candidates."""
 
     candidates: tuple[Candidate, ...]
@@ -74,11 +74,14 @@ class Directory:
         """Whether anybody is there to ask."""
         return self._dht.peers > 0
 
+    def known(self, model: str) -> Found | None:
+        """As `candidates`, where nobody has to wait for that; else None."""
+        lookup = self._looked_up(model)
+        return None if self._unknown(model, lookup) else self._found(model, lookup)
+
     async def candidates(self, model: str) -> Found:
         """Everybody known to offer `model` (canonical); waits only if nobody is known yet."""
-        lookup = await self._looked_up(model)
-        candidates = [each for executor in lookup.executors for each in self._offers.candidates(executor, model)]
-        return Found(tuple(candidates), len(lookup.executors), tuple(dict.fromkeys(lookup.problems.values())))
+        return self._found(model, await self._awaited(model))
 
     async def anew(self, model: str) -> Found:
         """As `candidates`, once the network was asked again: what is known proved to be old. Waits a little."""
@@ -91,7 +94,7 @@ class Directory:
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]:
         """Every model of every executor that could be asked."""
-        lookup = await self._looked_up(ALL)
+        lookup = await self._awaited(ALL)
         offers = [(executor, offer) for executor in lookup.executors if (offer := self._offers.valid(executor))]
         return [(executor, model) for executor, offer in offers for model in offer.models]
 
@@ -110,15 +113,30 @@ class Directory:
         await asyncio.gather(*searches, return_exceptions=True)
         await self._offers.close()
 
-    async def _looked_up(self, model: str) -> _Lookup:
+    def _looked_up(self, model: str) -> _Lookup:
+        """What is known of `model`; if it is stale, the search for more begins."""
         lookup = self._lookups.get(model)
         if lookup is None:
             lookup = remember(self._lookups, model, _Lookup())
         if lookup.search is None and self._clock() >= lookup.stale_at:
             lookup.search = asyncio.create_task(self._search(model, lookup))
-        if lookup.search is not None and not any(self._usable(executor, model) for executor in lookup.executors):
-            await self._wait(lookup.search, lookup.usable)
         return lookup
+
+    async def _awaited(self, model: str) -> _Lookup:
+        """As `_looked_up`, once somebody is known if there is anybody."""
+        lookup = self._looked_up(model)
+        if (search := self._unknown(model, lookup)) is not None:
+            await self._wait(search, lookup.usable)
+        return lookup
+
+    def _unknown(self, model: str, lookup: _Lookup) -> asyncio.Task[None] | None:
+        """The search to wait for, where nobody is known yet."""
+        known = lookup.search is None or any(self._usable(executor, model) for executor in lookup.executors)
+        return None if known else lookup.search
+
+    def _found(self, model: str, lookup: _Lookup) -> Found:
+        candidates = [each for executor in lookup.executors for each in self._offers.candidates(executor, model)]
+        return Found(tuple(candidates), len(lookup.executors), tuple(dict.fromkeys(lookup.problems.values())))
 
     async def _wait(self, search: asyncio.Task[None], usable: asyncio.Event) -> None:
         """Until the search is over, or somebody usable was found and others had their grace."""

@@ -78,18 +78,18 @@ class Offers:
 
     def valid(self, executor: NodeId) -> Offer | None:
         """The offer of `executor` if it is known and still holds."""
-        known = self._known.get(executor)
-        return known.offer if known is not None and known.offer.expires > self._clock() else None
+        known = self._valid(executor)
+        return None if known is None else known.offer
 
     def candidates(self, executor: NodeId, model: str) -> tuple[Candidate, ...]:
         """The workers of `executor` as candidates for `model`."""
-        offer = self.valid(executor)
-        if offer is None:
+        known = self._valid(executor)
+        if known is None:
             return ()
-        made = self._known[executor].candidates
-        if model not in made and (terms := offer.model(model)) is not None:
-            made[model] = _candidates(executor, offer, terms)
-        return made.get(model, ())
+        made = known.candidates.get(model)
+        if made is None and (terms := known.offer.model(model)) is not None:
+            made = known.candidates[model] = _candidates(executor, known.offer, terms)
+        return made or ()
 
     async def refresh(self, executor: NodeId) -> None:
         """Brings the offer of `executor` up to date, once for however many callers. RetryElsewhere or PeerFault if it cannot."""
@@ -120,6 +120,10 @@ class Offers:
         for fetch in fetches:
             fetch.cancel()
         await asyncio.gather(*fetches, return_exceptions=True)
+
+    def _valid(self, executor: NodeId) -> _Known | None:
+        known = self._known.get(executor)
+        return known if known is not None and known.offer.expires > self._clock() else None
 
     def _fetched(self, executor: NodeId, fetch: asyncio.Task[None]) -> None:
         del self._fetches[executor]

@@ -6,9 +6,11 @@ import asyncio
 import difflib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 from typing import Final, get_args
+
+from msgspec import Struct
 
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.waiting import Able, Models, Waiting
@@ -30,8 +32,7 @@ _MAX_MODELS: Final = 8
 """Models that one alias stands for at a time: anybody can announce names that fit a pattern."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
+class Offered(Struct, frozen=True):
     """One model, how it is routed, and who offers it."""
 
     plan: Plan
@@ -120,6 +121,9 @@ class Finder:
 
         CallerFault (404 `model_not_found`, with similar names), or RetryElsewhere (503 `no_executor`; 504 `deadline`).
         """
+        found = None if model in self._aliases else self._directory.known(model)
+        if found is not None and found.candidates:  # as nearly always: a timer is not worth its price
+            return Options(self, [Offered(self._plans.of(model), model, found.candidates)], deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 offered = [each for name in await self.names(model) if (each := await self._offered(name)).candidates]

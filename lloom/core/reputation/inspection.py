@@ -34,8 +34,10 @@ class Inspection:
     def look(self, executor: NodeId, model: str, request: ApiRequest, text: str, seconds: float, now: float) -> None:
         """`model` at `executor` answered `request` with `text` within `seconds`."""
         said = text.encode(errors="replace")
-        question = _question(request.body) if len(request.body) <= _MOST else b""
-        if len(said) < LONG * request.choices or not question:
+        if len(said) < LONG * request.choices or len(request.body) > _MOST:
+            return
+        question = _question(request.body)
+        if not question:
             return
         rate = len(said) / BYTES_PER_TOKEN / request.choices / max(seconds, 1e-6)
         again = self._repeats.again(executor, model, self._mark(question), self._mark(said))

@@ -74,7 +74,7 @@ class Tally:
         self._at = max(self._at, now)
         if now - self._since > self._memory:  # weights must not grow without end
             self._count_from(now)
-        return 0.5 ** ((self._since - now) / self._memory)
+        return float(0.5 ** ((self._since - now) / self._memory))
 
     def _count_from(self, since: float) -> None:
         """From now on an observation of `since`, which is no earlier than before, weighs one."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from msgspec import Struct
+
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Payment
 from lloom.core.receipt import Quote
@@ -48,8 +50,7 @@ class Candidate:
         return _INPUT_SHARE * self.terms.input_price + self.terms.output_price
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """Who is asked next. `score`: from 0 to 1, among the `of` that could take the request; `exploring`: to find out how it is."""
 
     candidate: Candidate

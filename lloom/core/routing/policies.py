@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from lloom.core.routing.affinity import preferred
 from lloom.core.routing.candidate import Candidate
@@ -21,8 +23,7 @@ _NEVER: Final = 1e-3
 """A success below this is as good as none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contest:
+class Contest(Struct, frozen=True):
     """One request and those who could take it, at least one. `key`: what its prompt shares with others, empty: nothing.
 
     `exploring`: this request is to find out about newcomers.

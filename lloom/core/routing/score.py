@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.outcomes import Outcomes
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(Struct, frozen=True):
     """What is usual among those who are compared. `length`: output tokens that are expected; `now`: as in `outcomes`;
     `reputation`: the share of the score that is lost without any.
     """
