@@ -137,7 +137,7 @@ async def test_what_a_request_may_not_cost_is_told_before_anybody_is_asked(path:
         assert "money_per_month" in str(error)
         assert error.retry_after is None
         assert (seller.sales, buyer.lane(seller).payable.grants) == ([], {})
-        assert buyer.outcomes.evidence((seller.address, seller.endpoint, "m"), 0) == 0
+        assert buyer.outcomes.standing((seller.address, seller.endpoint, "m"), 0).evidence == 0
         assert not buyer.outcomes.load((seller.address, seller.endpoint, "m"))
 
 

@@ -518,7 +518,7 @@ async def test_a_deposit_too_small_is_no_fault_of_the_executors(path: Path) -> N
         error = await refused(buyer)
         assert (error.status, error.code) == (402, "no_funds")
         assert "command=deposit" in str(error)
-        assert buyer.outcomes.evidence((seller.address, seller.endpoint, "m"), 0) == 0
+        assert buyer.outcomes.standing((seller.address, seller.endpoint, "m"), 0).evidence == 0
 
 
 async def test_the_budget_is_named(path: Path) -> None:

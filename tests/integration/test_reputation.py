@@ -111,7 +111,7 @@ async def test_who_refuses_a_quote_that_holds_is_remembered_for_it() -> None:
     async with network(liar, honest, policy="cheapest") as net:
         await asked(net, 3)
         seen = net.outcomes.reputations.evidence(liar.address, asyncio.get_running_loop().time())
-        assert seen.wrong[Kind.PRICE.value] > 0
+        assert seen.wrong[Kind.PRICE] > 0
         assert any("quotes" in reason for reason in await doubts(net, liar))
         assert counts(honest) == [3]
 
@@ -201,4 +201,4 @@ async def test_what_cannot_be_kept_now_is_kept_later(tmp_path: Path) -> None:
         await recollection.close(10.0)
         [row] = await ledger.recall()
     assert row.executor == executor
-    assert row.known.right[Kind.ANSWER.value] == 1.0
+    assert row.known.right[Kind.ANSWER] == 1.0

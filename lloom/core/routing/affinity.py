@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from lloom.core.routing.candidate import Candidate
+from lloom.core.routing.candidate import Candidate, Entrant
 
 BOUND: Final = 1.25
 """Times the average load that one may carry for the sake of its cache."""
 
 
-def preferred(key: bytes, among: Sequence[Candidate], load: Callable[[Candidate], int]) -> Candidate:
+def preferred(key: bytes, among: Sequence[Entrant]) -> Entrant:
     """The first in the order of `key` that is not loaded more than others, of at least one."""
-    places = sum(each.terms.parallel for each in among)
-    share = BOUND * (1 + sum(map(load, among))) / places
+    places = sum(each.candidate.terms.parallel for each in among)
+    share = BOUND * (1 + sum(each.standing.load for each in among)) / places
 
-    def bound(each: Candidate) -> int:
+    def bound(parallel: int) -> int:
         # Half of its places are there to be used, however little there is to do.
-        return max(math.ceil(share * each.terms.parallel), each.terms.parallel // 2)
+        return max(math.ceil(share * parallel), parallel // 2)
 
-    order = sorted(among, key=lambda each: weight(key, each), reverse=True)
-    return next(each for each in order if load(each) < bound(each))  # all bounds together are more than there is to do
+    # All bounds together are more than there is to do.
+    free = [each for each in among if each.standing.load < bound(each.candidate.terms.parallel)]
+    return max(free, key=lambda each: weight(key, each.candidate))
 
 
 def weight(key: bytes, candidate: Candidate) -> bytes:

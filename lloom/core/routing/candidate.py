@@ -11,6 +11,7 @@ from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Payment
 from lloom.core.receipt import Quote
 from lloom.core.routing.outcomes import Place
+from lloom.core.routing.standing import Standing
 
 Code = Literal[
     "no_executor",
@@ -48,6 +49,13 @@ class Candidate:
     def price(self) -> int:
         """One number to compare prices by."""
         return _INPUT_SHARE * self.terms.input_price + self.terms.output_price
+
+
+class Entrant(Struct, frozen=True):
+    """A candidate, and how its place stands now."""
+
+    candidate: Candidate
+    standing: Standing
 
 
 class Choice(Struct, frozen=True):

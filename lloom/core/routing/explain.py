@@ -12,7 +12,7 @@ from lloom.core.identity import checksum
 from lloom.core.reputation.evidence import Kind
 from lloom.core.reputation.score import UNKNOWN
 from lloom.core.routing.affinity import preferred
-from lloom.core.routing.candidate import Candidate
+from lloom.core.routing.candidate import Candidate, Entrant
 from lloom.core.routing.filters import misfit
 from lloom.core.routing.outcomes import TRIAL
 from lloom.core.routing.readiness import Later, Tier
@@ -57,41 +57,39 @@ class Verdict(Struct, frozen=True):
 
 def explain(selection: Selection, candidates: Sequence[Candidate], request: ApiRequest, now: float) -> list[Verdict]:
     """A verdict on each, the best first."""
-    fit = [each for each in candidates if _misfit(selection, each, request) is None]
-    measure = selection.scale(fit or candidates, request, now)
-    loads = selection.outcomes.load
-    cached = preferred(request.affinity, fit, lambda each: loads(each.place)) if request.affinity and fit else None
+    entrants = selection.entrants(candidates, now)
+    fit = [each for each in entrants if _misfit(selection, each.candidate, request) is None]
+    measure = selection.scale(fit or entrants, request.max_output)
+    cached = preferred(request.affinity, fit) if request.affinity and fit else None
 
-    def verdict(each: Candidate) -> Verdict:
-        outcomes, place = selection.outcomes, each.place
-        held = outcomes.reputations.score(each.executor, now)
-        seen = outcomes.reputations.evidence(each.executor, now)
-        word, reason = _word(selection, each, request, now)
+    def verdict(entrant: Entrant) -> Verdict:
+        each, standing, outcomes = entrant.candidate, entrant.standing, selection.outcomes
+        word, reason = _word(selection, entrant, request)
         return Verdict(
             executor=checksum(each.executor),
             endpoint=str(each.endpoint),
             model=each.terms.id,
             verdict=word,
             reason=reason,
-            score=round(measure.score(each), 4),
+            score=round(measure.score(entrant), 4),
             input_price=each.quote.input_price,
             output_price=each.quote.output_price,
-            first_token_p50=outcomes.wait(place, 0.5, now),
-            first_token_p95=outcomes.wait(place, 0.95, now),
-            tokens_per_second=outcomes.rate(place),
-            success=round(outcomes.success(place, now), 4),
-            reputation=round(held.value, 4),
-            honesty=round(held.honesty, 4),
-            doubts=held.reasons,
-            receipts=round(seen.right[Kind.RECEIPT], 2),
-            outcomes=round(outcomes.evidence(place, now), 2),
-            load=outcomes.load(place),
+            first_token_p50=outcomes.wait(each.place, 0.5, now),
+            first_token_p95=outcomes.wait(each.place, 0.95, now),
+            tokens_per_second=standing.rate,
+            success=round(standing.success, 4),
+            reputation=round(standing.held.value, 4),
+            honesty=round(standing.held.honesty, 4),
+            doubts=standing.held.reasons,
+            receipts=round(outcomes.reputations.evidence(each.executor, now).right[Kind.RECEIPT], 2),
+            outcomes=round(standing.evidence, 2),
+            load=standing.load,
             parallel=each.terms.parallel,
-            breaker=outcomes.state(place, now),
-            cached=each is cached,
+            breaker=standing.state,
+            cached=entrant is cached,
         )
 
-    return sorted(map(verdict, candidates), key=lambda each: (_ORDER[each.verdict], -each.score))
+    return sorted(map(verdict, entrants), key=lambda each: (_ORDER[each.verdict], -each.score))
 
 
 def _misfit(selection: Selection, each: Candidate, request: ApiRequest) -> str | None:
@@ -102,20 +100,20 @@ def _misfit(selection: Selection, each: Candidate, request: ApiRequest) -> str |
     return None if found is None else found.text
 
 
-def _word(selection: Selection, each: Candidate, request: ApiRequest, now: float) -> tuple[Word, str]:
-    outcomes = selection.outcomes
-    problem = _misfit(selection, each, request)
+def _word(selection: Selection, entrant: Entrant, request: ApiRequest) -> tuple[Word, str]:
+    standing = entrant.standing
+    problem = _misfit(selection, entrant.candidate, request)
     if problem is not None:
         return "left out", f"one {problem}"
-    stand = selection.readiness(each, (), now)
+    stand = selection.readiness(entrant, ())
     if isinstance(stand, Later):
         return "not now", f"one {stand.text}"
     if stand is Tier.COOLING:
-        return "after others", f"failed lately, rests for {outcomes.rests(each.place, now):.0f} s"
+        return "after others", f"failed lately, rests for {standing.rests:.0f} s"
     if stand is Tier.DOUBTED:
         return "after others", "was not honest to us"
     if stand is not Tier.WELL:
         return "after others", "was silent, and may be back"
-    if outcomes.hope(each.place, now) <= UNKNOWN:
+    if standing.hope <= UNKNOWN:
         return "newcomer", "nothing good is known of it yet"
-    return "well", "" if outcomes.evidence(each.place, now) >= TRIAL else "known by few answers"
+    return "well", "" if standing.evidence >= TRIAL else "known by few answers"

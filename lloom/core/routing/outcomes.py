@@ -13,7 +13,8 @@ from lloom.core.offer import Endpoint
 from lloom.core.reputation.evidence import Kind
 from lloom.core.reputation.reputations import Reputations
 from lloom.core.routing.breaker import Breaker, Event, State
-from lloom.core.routing.estimates import Latest, Ratio, faded, wilson
+from lloom.core.routing.estimates import Latest, Ratio, faded
+from lloom.core.routing.standing import Standing
 
 Place = tuple[NodeId, Endpoint, str]
 """An executor's worker and a model: where one thing fails, the others may work."""
@@ -24,11 +25,6 @@ TYPICAL_LENGTH: Final = 256.0
 """Output tokens that are expected of a model of which nothing is known."""
 
 _MAX_PLACES: Final = 4096
-_CAUTION: Final = 1.0
-"""Standard deviations: five of six true values are above the bound. More would keep newcomers waiting for longer than their fate
-is worth."""
-_PRIOR: Final = 1.0
-"""Outcomes of a place that weigh as much as its executor's reputation."""
 _NEWCOMERS: Final = 16
 """First requests to newcomers that tell what the next ones are worth."""
 _OLD: Final = 4.0
@@ -123,17 +119,15 @@ class Outcomes:
 
     def succeeded(self, place: Place, now: float) -> None:
         """An answer came to its end."""
-        self._tried(place, now, good=True)
-        self._changed(place, now).breaker.hear(Event.ANSWERED, now)
+        self._tried(place, now, good=True).breaker.hear(Event.ANSWERED, now)
         self.reputations.note(place[0], place[2], Kind.ANSWER, now, right=True)
 
     def failed(self, place: Place, now: float, how: Failure, retry_after: float | None) -> None:
         """No answer, or a broken one. It rests for `retry_after` seconds, or the longer the more often it failed."""
         self.failures[how] += 1
-        self._tried(place, now, good=False)
         refused = Event.REFUSED if retry_after is None else Event.PUT_OFF
         event = {Failure.REFUSED: refused, Failure.SILENT: Event.SILENT, Failure.LIED: Event.LIED}[how]
-        self._changed(place, now).breaker.hear(event, now, retry_after)
+        self._tried(place, now, good=False).breaker.hear(event, now, retry_after)
         if event is not Event.PUT_OFF:  # to have enough to do is no shame
             self.reputations.note(place[0], place[2], Kind.ANSWER, now, right=False)
 
@@ -147,7 +141,7 @@ class Outcomes:
 
     def load(self, place: Place) -> int:
         """Requests that are on their way there."""
-        return self._open[place]
+        return self._open.get(place, 0)
 
     def state(self, place: Place, now: float) -> State:
         """Of its breaker."""
@@ -167,41 +161,28 @@ class Outcomes:
         """What is held of it by evidence of its own and others' words, from 0 to 1 (`core/reputation`)."""
         return self.reputations.score(executor, now).value
 
-    def regard(self, executor: NodeId, now: float) -> float:
-        """The same without our own outcomes, which `success` counts: for a product with that."""
-        return self.reputations.score(executor, now).regard
-
-    def evidence(self, place: Place, now: float) -> float:
-        """Outcomes of our own, faded."""
-        return sum(self._counts(place, now))
-
-    def hope(self, place: Place, now: float) -> float:
-        """The share of answers that will come to their end, as likely as not: a mean."""
-        good, bad = self._counts(place, now)
-        return (good + _PRIOR * self.reputation(place[0], now)) / (good + bad + _PRIOR)
-
-    def success(self, place: Place, now: float) -> float:
-        """The share that will at least; one lucky answer does not beat a hundred good ones (`wilson`)."""
-        good, bad = self._counts(place, now)
-        expected = self.reputation(place[0], now)
-        return wilson(good + _PRIOR * expected, bad + _PRIOR * (1 - expected), _CAUTION)
-
-    def possible(self, place: Place, now: float) -> float:
-        """The share that will at most, by our own outcomes: 1 where there are none."""
-        good, bad = self._counts(place, now)
-        return 1 - wilson(bad, good, _CAUTION)
-
-    def first_token(self, place: Place) -> float | None:
-        """Seconds to the first content as lately observed, or at the executor's other workers or before; None if never."""
-        record = self._records.get(place)
-        lately = None if record is None else record.wait.value
-        return self.reputations.pace(place[0], place[2])[0] if lately is None else lately
-
-    def rate(self, place: Place) -> float | None:
-        """Output tokens a second, likewise."""
-        record = self._records.get(place)
-        lately = None if record is None else record.rate.value
-        return self.reputations.pace(place[0], place[2])[1] if lately is None else lately
+    def standing(self, place: Place, now: float) -> Standing:
+        """How the place stands."""
+        record, held = self._records.get(place), self.reputations.score(place[0], now)
+        if record is None:
+            pace = self.reputations.pace(place[0], place[2])
+            return Standing(State.CLOSED, 0.0, self.load(place), 0.0, 0.0, held, *pace)
+        fade, success = faded(now - record.at, self._memory), record.success
+        first_token, rate = record.wait.value, record.rate.value
+        if first_token is None or rate is None:
+            before = self.reputations.pace(place[0], place[2])
+            first_token = before[0] if first_token is None else first_token
+            rate = before[1] if rate is None else rate
+        return Standing(
+            record.breaker.state(now),
+            record.breaker.rests(now),
+            self.load(place),
+            success.above * fade,
+            (success.below - success.above) * fade,
+            held,
+            first_token,
+            rate,
+        )
 
     def wait(self, place: Place, share: float, now: float, least: int = 1) -> float | None:
         """Seconds within which the first content came in `share` of the latest answers; None if there were fewer than `least`."""
@@ -219,19 +200,14 @@ class Outcomes:
         good, count = self._newcomers.above * fade, self._newcomers.below * fade
         return (good + 2) / (count + 4)
 
-    def _counts(self, place: Place, now: float) -> tuple[float, float]:
-        record = self._records.get(place)
-        if record is None:
-            return 0.0, 0.0
-        fade = faded(now - record.at, self._memory)
-        return record.success.above * fade, (record.success.below - record.success.above) * fade
-
-    def _tried(self, place: Place, now: float, *, good: bool) -> None:
-        if self.evidence(place, now) < TRIAL:
+    def _tried(self, place: Place, now: float, *, good: bool) -> _Record:
+        record = self._changed(place, now)
+        if record.success.below < TRIAL:
             self._newcomers.fade(faded(now - self._newcomers_at, self._memory) * (1 - 1 / _NEWCOMERS))
             self._newcomers_at = now
             self._newcomers.add(good, 1)
-        self._changed(place, now).success.add(good, 1)
+        record.success.add(good, 1)
+        return record
 
     def _changed(self, place: Place, now: float) -> _Record:
         """The record of `place`, brought to `now`, for a change; the one unused for longest makes room."""

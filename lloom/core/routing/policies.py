@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from lloom.core.routing.affinity import preferred
-from lloom.core.routing.candidate import Candidate
+from lloom.core.routing.candidate import Entrant
 from lloom.core.routing.outcomes import TRIAL
 from lloom.core.routing.rules import Rules
 from lloom.core.routing.score import Scale
@@ -29,76 +29,81 @@ class Contest(Struct, frozen=True):
     `exploring`: this request is to find out about newcomers.
     """
 
-    among: Sequence[Candidate]
+    among: Sequence[Entrant]
     scale: Scale
     rules: Rules
     key: bytes
     exploring: bool
 
-    def score(self, each: Candidate) -> float:
-        """From 0 to 1."""
-        return self.scale.score(each, hopeful=self.exploring)
+    def scored(self, each: Entrant) -> Scored:
+        """With its score."""
+        return Scored(each, self.scale.score(each, hopeful=self.exploring))
 
-    def newcomers(self) -> list[Candidate]:
+    def newcomers(self) -> list[Entrant]:
         """Of whom little is known."""
-        outcomes, now = self.scale.outcomes, self.scale.now
-        return [each for each in self.among if outcomes.evidence(each.place, now) < TRIAL]
+        return [each for each in self.among if each.standing.evidence < TRIAL]
 
 
-def balanced(contest: Contest, rng: Random) -> Candidate:
+class Scored(NamedTuple):
+    """Somebody in a contest; `score` goes from 0 to 1."""
+
+    entrant: Entrant
+    score: float
+
+
+def balanced(contest: Contest, rng: Random) -> Scored:
     """The better one of two (of equals, either), or whoever has the prompt's beginning in its cache if it is not much worse.
 
     Herds form where everybody takes the best (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001).
     """
-    better = _better(_two(contest, rng), contest)
+    better = _better([contest.scored(each) for each in _two(contest, rng)])
     if not contest.key or not contest.rules.affinity:
         return better
-    outcomes = contest.scale.outcomes
-    cached = preferred(contest.key, contest.among, lambda each: outcomes.load(each.place))
-    if contest.score(cached) < (1 - contest.rules.affinity) * contest.score(better):
+    cached = preferred(contest.key, contest.among)
+    if cached is better.entrant:
         return better
-    return cached
+    other = contest.scored(cached)
+    return better if other.score < (1 - contest.rules.affinity) * better.score else other
 
 
-def cheapest(contest: Contest, rng: Random) -> Candidate:
+def cheapest(contest: Contest, rng: Random) -> Scored:
     """The lowest price; among several, as balanced."""
-    return balanced(_least(contest, lambda each: each.price), rng)
+    return balanced(_least(contest, lambda each: each.candidate.price), rng)
 
 
-def fastest(contest: Contest, rng: Random) -> Candidate:
+def fastest(contest: Contest, rng: Random) -> Scored:
     """The least time for an answer of the expected length, failures included; whoever was never seen is taken to be fast."""
     scale, exploring = contest.scale, contest.exploring
 
-    def seconds(each: Candidate) -> float:
+    def seconds(each: Entrant) -> float:
         return (scale.seconds(each) or 0.0) / max(scale.success(each, hopeful=exploring), _NEVER)
 
     return balanced(_least(contest, seconds), rng)
 
 
-def pinned(contest: Contest, rng: Random) -> Candidate:
+def pinned(contest: Contest, rng: Random) -> Scored:
     """The first of those that are named; among its workers, as balanced."""
-    return balanced(_least(contest, lambda each: contest.rules.pinned.index(each.executor)), rng)
+    return balanced(_least(contest, lambda each: contest.rules.pinned.index(each.candidate.executor)), rng)
 
 
-POLICIES: Final[Mapping[Policy, Callable[[Contest, Random], Candidate]]] = MappingProxyType(
+POLICIES: Final[Mapping[Policy, Callable[[Contest, Random], Scored]]] = MappingProxyType(
     {"balanced": balanced, "cheapest": cheapest, "fastest": fastest, "pinned": pinned}
 )
 
 
-def _two(contest: Contest, rng: Random) -> list[Candidate]:
+def _two(contest: Contest, rng: Random) -> list[Entrant]:
     drawn = rng.sample(contest.among, min(2, len(contest.among)))
     newcomers = contest.newcomers() if contest.exploring else []
     return [rng.choice(newcomers), *drawn[:1]] if newcomers and drawn[0] not in newcomers else drawn
 
 
-def _better(drawn: Sequence[Candidate], contest: Contest) -> Candidate:
+def _better(drawn: Sequence[Scored]) -> Scored:
     """The first one, unless another is better than chance explains: else who is last of many equals would never be asked."""
-    scores = [contest.score(each) for each in drawn]
-    best = max(scores)
-    return next(each for each, score in zip(drawn, scores, strict=True) if score >= _EQUAL * best)
+    best = max(each.score for each in drawn)
+    return next(each for each in drawn if each.score >= _EQUAL * best)
 
 
-def _least(contest: Contest, value: Callable[[Candidate], float]) -> Contest:
+def _least(contest: Contest, value: Callable[[Entrant], float]) -> Contest:
     """The contest of those with the least `value`."""
     values = [value(each) for each in contest.among]
     least = min(values)

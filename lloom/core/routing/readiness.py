@@ -8,8 +8,7 @@ from enum import IntEnum
 
 from lloom.core.identity import NodeId
 from lloom.core.routing.breaker import State
-from lloom.core.routing.candidate import Candidate
-from lloom.core.routing.outcomes import Outcomes
+from lloom.core.routing.candidate import Entrant
 
 
 class Tier(IntEnum):
@@ -38,12 +37,10 @@ class Later:
     """Whether it is not asked before even where there is nobody else."""
 
 
-def readiness(
-    candidate: Candidate, outcomes: Outcomes, failed: Collection[NodeId], now: float, *, heedless: bool = False
-) -> Tier | Later:
-    """How `candidate` stands at `now`; `failed`: the executors that failed this request; `heedless` of reputations."""
-    place = candidate.place
-    state, load, rests = outcomes.state(place, now), outcomes.load(place), outcomes.rests(place, now)
+def readiness(entrant: Entrant, failed: Collection[NodeId], *, heedless: bool = False) -> Tier | Later:
+    """Whether it can be asked; `failed`: the executors that failed this request; `heedless` of reputations."""
+    candidate, standing = entrant.candidate, entrant.standing
+    state, load, rests = standing.state, standing.load, standing.rests
     if state is State.BARRED:
         return Later(f"that broke the protocol, to rest for {rests:.0f} s", rests, busy=False)
     if state is State.BUSY:
@@ -56,6 +53,6 @@ def readiness(
         return Later("that did not answer and is being tried again", None, busy=False) if load else Tier.BACK
     if state is State.COOLING:
         return Tier.COOLING
-    if not heedless and outcomes.reputations.score(candidate.executor, now).doubted:
+    if not heedless and standing.held.doubted:
         return Tier.DOUBTED
     return Tier.SHAKEN if candidate.executor in failed else Tier.WELL

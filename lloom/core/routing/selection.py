@@ -11,7 +11,7 @@ from lloom.core.api.request import ApiRequest
 from lloom.core.identity import NodeId
 from lloom.core.reputation.score import UNKNOWN
 from lloom.core.routing.affinity import fraction
-from lloom.core.routing.candidate import Candidate, Choice, Nobody
+from lloom.core.routing.candidate import Candidate, Choice, Entrant, Nobody
 from lloom.core.routing.filters import misfit, nobody_fits
 from lloom.core.routing.outcomes import Outcomes, Place
 from lloom.core.routing.policies import POLICIES, Contest
@@ -43,36 +43,45 @@ class Selection:
         if isinstance(fit, Nobody):
             return fit
         failed = {executor for executor, _, _ in tried}
-        left = [candidate for candidate in fit if candidate.place not in tried]
-        stand = [(each, self.readiness(each, failed, now)) for each in left]
+        left = self.entrants([each for each in fit if each.place not in tried], now)
+        stand = [(each, self.readiness(each, failed)) for each in left]
         best = min((tier for _, tier in stand if isinstance(tier, Tier)), default=None)
         if best is not None:
             first = [each for each, tier in stand if tier is best]
             return self._among(first, len(fit), request, first_try=not tried, now=now, rng=rng)
         later = [(each, wait) for each, wait in stand if isinstance(wait, Later)]
         resort = _last_resort(later)
-        return self._choice(resort, len(fit), request, now) if resort else self._nobody_now(fit, later, now)
+        return self._choice(resort, len(fit), request) if resort else self._nobody_now(fit, later, now)
 
-    def readiness(self, candidate: Candidate, failed: Collection[NodeId], now: float) -> Tier | Later:
+    def entrants(self, candidates: Sequence[Candidate], now: float) -> list[Entrant]:
+        """Each, and how it stands at `now`."""
+        return [Entrant(each, self.outcomes.standing(each.place, now)) for each in candidates]
+
+    def readiness(self, entrant: Entrant, failed: Collection[NodeId]) -> Tier | Later:
         """As `readiness`, by these rules."""
-        return readiness(candidate, self.outcomes, failed, now, heedless=not self.rules.reputation)
+        return readiness(entrant, failed, heedless=not self.rules.reputation)
 
-    def scale(self, among: Sequence[Candidate], request: ApiRequest, now: float) -> Scale:
-        """What `among` are compared by."""
-        return scale(among, self.outcomes, request.max_output, now, reputation=self.rules.reputation)
+    def scale(self, among: Sequence[Entrant], wanted: int | None) -> Scale:
+        """What `among`, at least one, are compared by; `wanted`: as in `scale`."""
+        usual = self.outcomes.length(among[0].candidate.terms.id)
+        return scale(among, usual, wanted, reputation=self.rules.reputation)
 
     def fit(self, candidates: Sequence[Candidate], request: ApiRequest) -> list[Candidate] | Nobody:
         """Those who could take `request` if they were well."""
         rules = self.rules
-        named = [each for each in candidates if rules.policy != "pinned" or each.executor in rules.pinned]
+        named = candidates
+        if rules.policy == "pinned":
+            named = [each for each in candidates if each.executor in rules.pinned]
         if not named:
             return Nobody(f"None of the executors that routing.executors names offers {request.model}.")
-        misfits = [(each, misfit(each, request, rules.limits)) for each in named]
-        able = [each for each, problem in misfits if problem is None]
-        return able or nobody_fits({each.executor: problem for each, problem in misfits if problem}, request)
+        misfits = [misfit(each, request, rules.limits) for each in named]
+        able = [each for each, problem in zip(named, misfits, strict=True) if problem is None]
+        if able:
+            return able
+        return nobody_fits({each.executor: why for each, why in zip(named, misfits, strict=True) if why}, request)
 
     def _among(
-        self, ready: list[Candidate], of: int, request: ApiRequest, *, first_try: bool, now: float, rng: Random
+        self, ready: list[Entrant], of: int, request: ApiRequest, *, first_try: bool, now: float, rng: Random
     ) -> Choice:
         """Those that answered us, or of whom others say so, if there are any; and newcomers now and then, first.
 
@@ -80,11 +89,11 @@ class Selection:
         """
         pinned = self.rules.policy == "pinned"
         exploring = first_try and not pinned and self._explores(request.affinity, now, rng)
-        known = [each for each in ready if self.outcomes.hope(each.place, now) > UNKNOWN]
+        known = [each for each in ready if each.standing.hope > UNKNOWN]
         among = known if known and not exploring and not pinned else ready
-        contest = Contest(among, self.scale(among, request, now), self.rules, request.affinity, exploring)
-        chosen = among[0] if len(among) == 1 else POLICIES[self.rules.policy](contest, rng)
-        return Choice(chosen, self.rules.policy, contest.score(chosen), of, exploring)
+        contest = Contest(among, self.scale(among, request.max_output), self.rules, request.affinity, exploring)
+        chosen = contest.scored(among[0]) if len(among) == 1 else POLICIES[self.rules.policy](contest, rng)
+        return Choice(chosen.entrant.candidate, self.rules.policy, chosen.score, of, exploring)
 
     def _explores(self, key: bytes, now: float, rng: Random) -> bool:
         """All requests of one conversation do, or none: else newcomers would cost others their caches.
@@ -94,14 +103,14 @@ class Selection:
         share = self.rules.explore * min(1.0, 2 * self.outcomes.newcomers(now)) ** 2
         return (fraction(key) if key else rng.random()) < share
 
-    def _choice(self, chosen: Candidate, of: int, request: ApiRequest, now: float) -> Choice:
-        score = self.scale([chosen], request, now).score(chosen)
-        return Choice(chosen, self.rules.policy, score, of, exploring=False)
+    def _choice(self, chosen: Entrant, of: int, request: ApiRequest) -> Choice:
+        score = self.scale([chosen], request.max_output).score(chosen)
+        return Choice(chosen.candidate, self.rules.policy, score, of, exploring=False)
 
-    def _nobody_now(self, fit: Sequence[Candidate], later: Sequence[tuple[Candidate, Later]], now: float) -> Nobody:
+    def _nobody_now(self, fit: Sequence[Candidate], later: Sequence[tuple[Entrant, Later]], now: float) -> Nobody:
         """Everybody was tried, rests, or has enough to do."""
         who, model = _count(len({each.executor for each in fit})), fit[0].terms.id
-        soonest = min((self._seconds(each, stand, now) for each, stand in later), default=None)
+        soonest = min((self._seconds(each, stand) for each, stand in later), default=None)
         if not any(stand.busy for _, stand in later):
             wait = min(self.outcomes.rests(each.place, now) for each in fit) if soonest is None else soonest
             reason = f"{who} of {model} failed a moment ago; the next try is due in {wait:.0f} s."
@@ -110,15 +119,15 @@ class Selection:
         parts = "; ".join(f"{texts.count(text)} {text}" for text in dict.fromkeys(texts))
         return Nobody(f"{who} of {model} is busy: {parts}.", "busy", retry_after=soonest, soon=True)
 
-    def _seconds(self, each: Candidate, stand: Later, now: float) -> float:
+    def _seconds(self, each: Entrant, stand: Later) -> float:
         """Until it can be asked; where requests of ours have to end first, as long as the next one takes to, on average."""
         if stand.seconds is not None:
             return stand.seconds
-        whole = scale([each], self.outcomes, None, now, reputation=self.rules.reputation).seconds(each)
-        return _UNKNOWN_SECONDS if whole is None else whole / max(1, self.outcomes.load(each.place))
+        whole = self.scale([each], None).seconds(each)
+        return _UNKNOWN_SECONDS if whole is None else whole / max(1, each.standing.load)
 
 
-def _last_resort(later: Sequence[tuple[Candidate, Later]]) -> Candidate | None:
+def _last_resort(later: Sequence[tuple[Entrant, Later]]) -> Entrant | None:
     """Of those that should rest the one with the least rest left: it may be back, and the caller has nobody else.
 
     One request at a time finds that out; the others are not made to wait for it.

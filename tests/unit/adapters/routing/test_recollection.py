@@ -60,14 +60,14 @@ async def test_evidence_ages_while_nobody_runs_though_the_machine_was_started_an
     assert store.rows[0].known.at == pytest.approx(now() + 1e9, abs=60)
     later = Reputations(DAY)
     await Recollection(later, store, ahead(1e9 + DAY)).recall()
-    assert later.evidence(EXECUTOR, now()).wrong[Kind.COUNT.value] == pytest.approx(4, rel=0.01)
+    assert later.evidence(EXECUTOR, now()).wrong[Kind.COUNT] == pytest.approx(4, rel=0.01)
 
 
 async def test_runs_add_up() -> None:
     store = Store()
     for _ in range(3):
         await seen(store, ahead(1e9))
-    assert store.rows[0].known.wrong[Kind.COUNT.value] == pytest.approx(24, rel=0.01)
+    assert store.rows[0].known.wrong[Kind.COUNT] == pytest.approx(24, rel=0.01)
 
 
 async def test_a_clock_that_was_set_back_does_not_outweigh_what_is_seen_now() -> None:
@@ -76,7 +76,7 @@ async def test_a_clock_that_was_set_back_does_not_outweigh_what_is_seen_now() ->
     later = Reputations(DAY)
     await Recollection(later, store, ahead(1e9 - 30 * DAY)).recall()
     later.note(EXECUTOR, "m", Kind.COUNT, now(), right=False)
-    assert later.evidence(EXECUTOR, now()).wrong[Kind.COUNT.value] == pytest.approx(9, rel=0.01)
+    assert later.evidence(EXECUTOR, now()).wrong[Kind.COUNT] == pytest.approx(9, rel=0.01)
 
 
 async def test_what_cannot_be_kept_is_kept_the_next_time_and_what_fails_for_another_reason_is_dropped() -> None:

@@ -367,5 +367,5 @@ async def test_who_reports_more_tokens_than_came_is_remembered_for_that(reported
     async with Net(executor) as net:
         assert await read(await net.router.ask(request())) == ROLE + HEL + LO + END
         known = net.outcomes.reputations.evidence(executor.address, asyncio.get_running_loop().time())
-        assert known.wrong[Kind.COUNT.value] == pytest.approx(share, rel=0.01)
-        assert known.right[Kind.COUNT.value] == pytest.approx(1 - share, rel=0.01)
+        assert known.wrong[Kind.COUNT] == pytest.approx(share, rel=0.01)
+        assert known.right[Kind.COUNT] == pytest.approx(1 - share, rel=0.01)

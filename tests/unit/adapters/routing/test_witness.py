@@ -36,7 +36,7 @@ class Court:
 
     def expected(self, executor: NodeId = EXECUTOR) -> float:
         """Of an executor that we never asked."""
-        return self.outcomes.hope((executor, HERE, "m"), asyncio.get_running_loop().time())
+        return self.outcomes.standing((executor, HERE, "m"), asyncio.get_running_loop().time()).hope
 
     def score(self, validator: NodeId) -> float:
         return self.trust.score(validator, asyncio.get_running_loop().time())

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+from msgspec.structs import replace
+
 from lloom.core.api import affinity as keys
-from lloom.core.routing.affinity import fraction, preferred
-from lloom.core.routing.candidate import Candidate, Choice
+from lloom.core.routing import affinity
+from lloom.core.routing.affinity import fraction
+from lloom.core.routing.candidate import Candidate, Choice, Entrant
 from lloom.core.routing.outcomes import Failure, Outcomes
 from lloom.core.routing.rules import Rules
 from lloom.core.routing.selection import Selection
@@ -17,30 +20,33 @@ CROWD = [candidate(number, parallel=8) for number in range(20)]
 KEYS = [keys.named(f"conversation {number}") for number in range(2000)]
 
 
-def nothing(_: Candidate) -> int:
-    return 0
+def preferred(key: bytes, among: list[Candidate], loads: Counter[Candidate] | None = None) -> Candidate:
+    idle = Outcomes(memory=600.0, rest=5.0).standing(among[0].place, 0.0)
+    return affinity.preferred(
+        key, [Entrant(each, replace(idle, load=(loads or {}).get(each, 0))) for each in among]
+    ).candidate
 
 
 def test_keys_spread_evenly_and_stay_where_they_are() -> None:
-    shares = Counter(preferred(key, CROWD, nothing) for key in KEYS)
+    shares = Counter(preferred(key, CROWD) for key in KEYS)
     assert len(shares) == 20
     assert all(60 < count < 145 for count in shares.values())
-    assert shares == Counter(preferred(key, list(reversed(CROWD)), nothing) for key in KEYS)
+    assert shares == Counter(preferred(key, list(reversed(CROWD))) for key in KEYS)
 
 
 def test_when_somebody_leaves_only_its_own_keys_move() -> None:
     gone, rest = CROWD[0], CROWD[1:]
-    before = {key: preferred(key, CROWD, nothing) for key in KEYS}
-    assert all(preferred(key, rest, nothing) is where for key, where in before.items() if where is not gone)
+    before = {key: preferred(key, CROWD) for key in KEYS}
+    assert all(preferred(key, rest) is where for key, where in before.items() if where is not gone)
 
 
 def test_one_hot_prompt_fills_nobody_beyond_its_bound() -> None:
     loads: Counter[Candidate] = Counter()
     for _ in range(80):
-        chosen = preferred(KEYS[0], CROWD, loads.__getitem__)
+        chosen = preferred(KEYS[0], CROWD, loads)
         loads[chosen] += 1
     assert max(loads.values()) <= 6  # 1.25 of an average of four, rounded up
-    assert preferred(KEYS[0], CROWD[:1], lambda _: 16) is CROWD[0]
+    assert preferred(KEYS[0], CROWD[:1], Counter({CROWD[0]: 16})) is CROWD[0]
 
 
 def balanced(affinity: float) -> Selection:
@@ -65,7 +71,7 @@ def test_a_conversation_stays_with_its_executor_if_that_matters() -> None:
 
 def test_it_leaves_an_executor_that_is_much_worse_than_others() -> None:
     selection = balanced(0.5)
-    home = preferred(request(prompt_cache_key="mine").affinity, CROWD, nothing)
+    home = preferred(request(prompt_cache_key="mine").affinity, CROWD)
     for each in CROWD:
         for _ in range(20):
             selection.outcomes.succeeded(each.place, 0.0)

@@ -22,13 +22,13 @@ def test_a_hundred_good_answers_beat_a_lucky_one() -> None:
     book.succeeded(HERE, 0.0)
     for _ in range(100):
         book.succeeded(THERE, 0.0)
-    assert book.success(HERE, 0.0) < 0.5 < 0.95 < book.success(THERE, 0.0) < 1
+    assert book.standing(HERE, 0.0).success < 0.5 < 0.95 < book.standing(THERE, 0.0).success < 1
 
 
 def test_old_outcomes_fade() -> None:
     book = outcomes()
     book.failed(HERE, 0.0, how=Failure.SILENT, retry_after=None)
-    assert book.hope(HERE, 0.0) < book.hope(HERE, 100.0) < book.hope(HERE, 1000.0) < 0.5
+    assert book.standing(HERE, 0.0).hope < book.standing(HERE, 100.0).hope < book.standing(HERE, 1000.0).hope < 0.5
 
 
 def test_every_further_failure_doubles_the_rest_until_a_success_ends_it() -> None:
@@ -75,17 +75,17 @@ def test_a_rest_ends_by_itself() -> None:
 def test_one_worker_failing_says_nothing_of_the_other() -> None:
     book = outcomes()
     book.failed(HERE, 0.0, how=Failure.SILENT, retry_after=None)
-    assert (book.rests(THERE, 0.0), book.hope(THERE, 0.0)) == (0.0, 0.5)
+    assert (book.rests(THERE, 0.0), book.standing(THERE, 0.0).hope) == (0.0, 0.5)
 
 
 def test_the_time_to_the_first_token_follows_the_newest() -> None:
     book = outcomes()
-    assert book.first_token(HERE) is None
+    assert book.standing(HERE, 0.0).first_token is None
     book.answered(HERE, 1.0, 0.0)
     book.answered(HERE, 3.0, 0.0)
-    assert book.first_token(HERE) == 2.0
+    assert book.standing(HERE, 0.0).first_token == 2.0
     book.answered(HERE, 9.0, 100_000.0)
-    assert book.first_token(HERE) == 9.0
+    assert book.standing(HERE, 100_000.0).first_token == 9.0
 
 
 @given(st.lists(st.booleans(), max_size=50))
@@ -107,5 +107,5 @@ def test_whether_tokens_were_overstated_is_evidence_about_the_executor() -> None
     for overstated in (False, True, False, False):
         book.counted(HERE, 0.0, overstated=overstated)
     known = book.reputations.evidence(HERE[0], 0.0)
-    assert (known.right[Kind.COUNT.value], known.wrong[Kind.COUNT.value]) == (3.0, 1.0)
+    assert (known.right[Kind.COUNT], known.wrong[Kind.COUNT]) == (3.0, 1.0)
     assert book.reputations.score(THERE[0], 0.0).honesty == 1.0 > book.reputations.score(HERE[0], 0.0).honesty

@@ -263,7 +263,9 @@ def test_who_was_dishonest_comes_after_others_and_is_asked_where_there_is_nobody
 def test_the_weight_of_reputation_is_the_users() -> None:
     outcomes = Outcomes(100.0, 5.0)
     outcomes.reputations.said(A.executor, 0.0)
-    scores = [
-        Selection(Rules(reputation=weight), outcomes).scale([A, B], request(), 0.0).score(A) for weight in (0.0, 0.5)
-    ]
+    scores = []
+    for weight in (0.0, 0.5):
+        selection = Selection(Rules(reputation=weight), outcomes)
+        entrants = selection.entrants([A, B], 0.0)
+        scores.append(selection.scale(entrants, None).score(entrants[0]))
     assert scores[1] == scores[0] / 2
