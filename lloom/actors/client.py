@@ -117,7 +117,7 @@ class ClientNode(Actor):
         stack.push_async_callback(directory.close)
         router = Router(
             Client(identity, Domain()),
-            Plans(routing, outcomes, self._purses.problem),
+            Plans(routing, outcomes, self._purses.misfit),
             directory,
             pool,
             Keeping(

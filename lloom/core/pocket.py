@@ -22,29 +22,41 @@ class Coin:
     chain: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """The limit `name` that has no room for an amount. `seconds`: until it has; None: no time helps."""
+
+    name: str
+    limit: int
+    seconds: float | None
+
+
 class Pocket:
     """The money of the key `name`. `spent`: by `Coin.unit`, then by the day (since 1970, UTC), in smallest units."""
 
     def __init__(self, name: str, terms: GatewayKey, spent: Mapping[str, Mapping[int, int]]) -> None:
         self.name = name
-        self._limits = (
-            ("money_per_day", terms.money_per_day, 1),
-            ("money_per_month", terms.money_per_month, MONTH),
-        )
+        limits = (("money_per_day", terms.money_per_day, 1), ("money_per_month", terms.money_per_month, MONTH))
+        self._limits = [(name, limit, days) for name, limit, days in limits if limit is not None]
         self._budgets = {unit: Budget(days) for unit, days in spent.items()}
+
+    def lack(self, coin: Coin, amount: int, wall: float) -> Lack | None:
+        """Why `amount` cannot be set aside; None if it can. `wall`: Unix seconds."""
+        budget = self._budget(coin)
+        for name, limit, days in self._limits:
+            if amount > limit:
+                return Lack(name, limit, None)
+            if wait := budget.wait(amount, limit, days, wall):
+                return Lack(name, limit, wait)
+        return None
 
     def hold(self, coin: Coin, amount: int, wall: float) -> None:
         """Sets `amount` aside, until `settle`. RetryElsewhere (429 `insufficient_quota`) if it is not there: who costs less,
-        or nothing, may still be asked. `wall`: Unix seconds."""
-        budget = self._budget(coin)
-        for name, limit, days in self._limits:
-            if limit is None:
-                continue
-            if amount > limit:
-                raise _lacking(name, limit, coin, amount, None)
-            if wait := budget.wait(amount, limit, days, wall):
-                raise _lacking(name, limit, coin, amount, wait)
-        budget.reserve(amount)
+        or nothing, may still be asked."""
+        lack = self.lack(coin, amount, wall)
+        if lack is not None:
+            raise _refusal(lack, coin, amount)
+        self._budget(coin).reserve(amount)
 
     def lower(self, coin: Coin, amount: int) -> None:
         """So much less needs to be set aside."""
@@ -58,12 +70,12 @@ class Pocket:
         return self._budgets.setdefault(coin.unit, Budget({}))
 
 
-def _lacking(name: str, limit: int, coin: Coin, amount: int, wait: float | None) -> RetryElsewhere:
-    """`wait`: None if no time helps."""
+def _refusal(lack: Lack, coin: Coin, amount: int) -> RetryElsewhere:
+    days = "a day" if lack.name == "money_per_day" else f"{MONTH} days"
     text = (
-        f"This key may spend {limit} smallest units on {coin.chain} in {'a day' if name == 'money_per_day' else f'{MONTH} days'} "
-        f"({name}), and this request, which may cost {amount}, does not fit into what is left of them."
+        f"This key may spend {lack.limit} smallest units on {coin.chain} in {days} ({lack.name}), and this request, which may "
+        f"cost {amount}, does not fit into what is left of them."
     )
-    if wait is None:
+    if lack.seconds is None:
         text = f"{text} It never will: limit the answer's tokens."
-    return RetryElsewhere(text, status=429, code="insufficient_quota", retry_after=wait)
+    return RetryElsewhere(text, status=429, code="insufficient_quota", retry_after=lack.seconds)

@@ -50,9 +50,7 @@ def _possible(systems: Sequence[str]) -> list[Budget]:
 
 
 def _budgets(systems: Sequence[str], rounds: Sequence[Round]) -> list[str]:
-    lines = [
-        f"{'against the budgets':{WIDTH}}{'measured':>{COLUMN}}{'lowest–highest':>{COLUMN}}{'budget':>{COLUMN}}"
-    ]
+    lines = [f"{'against the budgets':{WIDTH}}{'measured':>{COLUMN}}{'lowest–highest':>{COLUMN}}{'budget':>{COLUMN}}"]
     for budget in _possible(systems):
         each = budget.each(rounds)
         value = statistics.median(each)

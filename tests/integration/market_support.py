@@ -52,6 +52,7 @@ from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
 from lloom.core.payment.voucher import check
 from lloom.core.receipt import Quote, Receipt, Request, Status, check_request, cost, model_hash, quotes_of, sign_receipt
+from lloom.core.routing.filters import Problem
 from lloom.core.routing.outcomes import Failure, Outcomes, Place
 from lloom.core.routing.plans import Plans
 from lloom.core.settings import PrepaySettings, RoutingSettings
@@ -309,7 +310,7 @@ async def buying(
     *sellers: Seller,
     contract: FakeContract | None = None,
     routing: RoutingSettings = ROUTING,
-    problem: Callable[[Payment], str | None] | None = None,
+    problem: Problem | None = None,
     banking: Callable[[Payables], LocalBank] | None = None,
     pockets: Pockets = NOBODYS,
     **changes: Any,
@@ -345,7 +346,7 @@ async def buying(
         stack.push_async_callback(purses.close)
         directory = Directory(FakeDht(*sellers), None, pool, Scope(NETWORK, 20), ROUTING)
         stack.push_async_callback(directory.close)
-        plans = Plans(routing, outcomes, problem or purses.problem)
+        plans = Plans(routing, outcomes, problem or purses.misfit)
         router = Router(
             Client(CLIENT, Domain()), plans, directory, pool, Keeping(ROUTING, outcomes, deliveries), purses
         )

@@ -17,9 +17,11 @@ from lloom.adapters.asking import Gateway as Asking
 from lloom.adapters.gateway import Guests
 from lloom.adapters.gateway.metered import BESIDES
 from lloom.core.allowance import DAY, Allowance
+from lloom.core.api.request import ApiRequest
 from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import Done
 from lloom.core.pocket import Coin, Pocket
+from lloom.core.routing.explain import Verdict
 from lloom.core.settings import GatewayKey
 from lloom.core.token import digest
 from tests.integration.gateway_support import (
@@ -282,6 +284,20 @@ async def test_a_place_is_held_while_the_body_comes_so_that_slow_bodies_are_boun
         )
         while (await gateway.ask(bearer("ecila"))).status != 429:
             pass
+
+
+async def test_whom_a_key_would_be_sent_to_is_explained_by_its_own_money() -> None:
+    asked: list[ApiRequest] = []
+
+    class Explained(ScriptedRouter):
+        async def explain(self, request: ApiRequest) -> list[Verdict]:
+            asked.append(request)
+            return []
+
+    async with running(Explained(), guests(alice={"metrics": True}, bob={})) as gateway:
+        for key, status in (("ecila", 200), ("bob"[::-1], 403), (OWN, 200)):
+            assert (await gateway.get("/lloom/routing/m", bearer(key))).status == status
+    assert [each.caller for each in asked] == ["alice", ""]
 
 
 async def test_money_that_lacks_is_told_with_its_limit_and_when_it_is_there_again() -> None:

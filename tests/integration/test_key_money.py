@@ -20,6 +20,7 @@ from lloom.core.messages import Done
 from lloom.core.pocket import Pocket
 from lloom.core.receipt import Status
 from lloom.core.settings import GatewayKey
+from tests.unit.adapters.routing_support import SETTINGS as ROUTING
 from tests.unit.adapters.routing_support import request
 
 COST = 13 * TOKEN_COST
@@ -78,6 +79,11 @@ async def refused(buyer: Buyer, **fields: Any) -> RetryElsewhere:
         await begun(buyer, **fields)
     assert (caught.value.status, caught.value.code) == (429, "insufficient_quota")
     return caught.value
+
+
+async def for_nothing(sale: Sale) -> None:
+    await sale.send(WORD, END)
+    await sale.stream.finish(Done(1, 1))
 
 
 def most(seller: Seller, number: int = 0) -> int:
@@ -147,16 +153,37 @@ async def test_what_the_node_itself_may_not_spend_is_not_held(path: Path) -> Non
             await begun(buyer)
 
 
-async def test_who_costs_nothing_is_asked_where_money_lacks(path: Path) -> None:
-    async def serve(sale: Sale) -> None:
-        await sale.send(WORD, END)
-        await sale.stream.finish(Done(1, 1))
-
-    book, dear, free = Book(money_per_day=0), Seller(), Seller(serve, payments=())
-    async with market(path, book, dear, free) as buyer:
-        for _ in range(4):
+@pytest.mark.parametrize(("limit", "bothered"), [(0, 0), (2 * TOKEN_COST - 1, 0), (2 * TOKEN_COST, 1)])
+async def test_who_costs_nothing_is_asked_where_money_lacks(path: Path, limit: int, bothered: int) -> None:
+    """However many others come before it. Where a key can pay none of these whatever it asks, they are not even dialled."""
+    book, dear = Book(money_per_day=limit), [Seller() for _ in range(ROUTING.attempts + 1)]
+    free = Seller(for_nothing, price=2 * PRICE, payments=())
+    async with market(path, book, *dear, free) as buyer:
+        answer = await begun(buyer)
+        assert b"".join([data async for data in answer]) == WORD + END
+        assert answer.attempts == 1 + bothered
+        for _ in range(3):
             assert await ask(buyer) == WORD + END
-        assert (dear.sales, len(free.sales), book.rows) == ([], 4, [])
+        assert ([each.sales for each in dear], len(free.sales), book.rows) == ([[]] * len(dear), 4, [])
+        assert (sum(each.lane_calls for each in dear) > 0) == bool(bothered)
+
+
+async def test_a_key_whose_money_is_spent_is_told_when_it_has_more_and_whom_it_cannot_pay(path: Path) -> None:
+    book, dear = Book(money_per_day=COST), Seller()
+    async with market(path, book, dear) as buyer:
+        coin = buyer.purse._coin
+        bill = book.pockets.hold("alice", coin, COST)
+        assert bill is not None
+        bill.settle(COST)
+        error = await refused(buyer)
+        assert "1 that costs more than is left to this key on anvil (money_per_day: 13000)" in str(error)
+        assert error.retry_after is not None
+        assert error.retry_after > 1
+        [told] = await buyer.router.explain(replace(request(), caller="alice"))
+        assert (told.verdict, "money_per_day" in told.reason) == ("left out", True)
+        [told] = await buyer.router.explain(request())
+        assert told.verdict == "newcomer"
+        assert dear.lane_calls == 0
 
 
 async def test_attempts_add_up(path: Path) -> None:

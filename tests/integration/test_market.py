@@ -30,10 +30,12 @@ from payables_support import FakeContract
 from lloom.adapters.bridge import Stream
 from lloom.core.api.openai import ChatWhole
 from lloom.core.errors import CallerFault, RetryElsewhere
+from lloom.core.identity import checksum
 from lloom.core.messages import Done, LaneCall
 from lloom.core.offer import ModelOffer, Payment
 from lloom.core.payment.voucher import read
 from lloom.core.receipt import Status
+from lloom.core.routing.candidate import Choice
 from lloom.core.routing.filters import pays_nobody
 from lloom.core.settings import PrepaySettings
 from tests.unit.adapters.routing_support import SETTINGS as ROUTING
@@ -484,6 +486,87 @@ async def test_free_executors_cost_nothing_and_ask_nobody(path: Path) -> None:
         assert (sale.call.chain, sale.call.voucher, sale.request.lane) == (0, None, 0)
         assert sale.request.max_input_tokens == 2048
         assert (buyer.bank.asked, seller.lane_calls, seller.vouchers) == ([], 0, [])
+
+
+async def for_nothing(sale: Sale) -> None:
+    await sale.send(WORD, END)
+    await sale.stream.finish(Done(1, 1))
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_where_the_budget_is_spent_who_costs_nothing_is_asked_however_many_come_before(
+    path: Path, attempts: int
+) -> None:
+    dear, free = [Seller() for _ in range(attempts + 1)], Seller(for_nothing, price=2 * PRICE, payments=())
+    routing = msgspec.structs.replace(ROUTING, attempts=attempts)
+    async with listening(*dear, free), buying(path, *dear, free, routing=routing, budget=10) as buyer:
+        assert await ask(buyer) == WORD + END
+        assert (sum(each.lane_calls for each in dear), [each.sales for each in dear]) == (1, [[]] * len(dear))
+
+
+async def test_where_the_budget_is_spent_who_costs_nothing_is_waited_for(path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def slowly(sale: Sale) -> None:
+        await sale.send(WORD)
+        await gate.wait()
+        await for_nothing(sale)
+
+    class Small(Seller):
+        def _model(self, name: str) -> ModelOffer:
+            return msgspec.structs.replace(super()._model(name), parallel=1)
+
+    dear = [Seller() for _ in range(ROUTING.attempts + 2)]
+    free = Small(slowly, price=2 * PRICE, payments=())
+    routing = msgspec.structs.replace(ROUTING, queue=4)
+    async with listening(*dear, free), buying(path, *dear, free, routing=routing, budget=10) as buyer:
+        first = await buyer.router.ask(request())
+        second = asyncio.create_task(ask(buyer))
+        await until(lambda: len(buyer.router.finder.waiting) == 1)
+        gate.set()
+        async for _ in first:
+            pass
+        assert await second == WORD + WORD + END
+        assert len(free.sales) == 2
+        assert sum(each.lane_calls for each in dear) <= 2
+
+
+async def test_who_waits_for_one_that_costs_nothing_holds_up_nobody_who_would_pay(path: Path) -> None:
+    dear, free = Seller(), Seller(payments=())
+    routing = msgspec.structs.replace(ROUTING, queue=4)
+    async with listening(dear, free), buying(path, dear, free, routing=routing) as buyer:
+        loop, places = asyncio.get_running_loop(), [(each.address, each.endpoint, "m") for each in (dear, free)]
+        for place in places * dear.offer.models[0].parallel:
+            buyer.outcomes.began(place)
+        sparing, paying = [await buyer.router.finder.find("m", loop.time() + 60) for _ in range(2)]
+        assert (sparing.spare(), sparing.spare()) == (True, False)
+        waits = [asyncio.create_task(options.choose(request(), ())) for options in (sparing, paying)]
+        await until(lambda: len(buyer.router.finder.waiting) == 2)
+        for place, served in zip(places, reversed(waits), strict=True):
+            buyer.outcomes.ended(place)
+            await until(served.done)
+            chosen = await served
+            assert isinstance(chosen, Choice)
+            assert chosen.candidate.place == place
+
+
+async def test_where_nobody_is_left_who_costs_nothing_others_are_tried(path: Path) -> None:
+    async def fails(_: Sale) -> None:
+        raise RetryElsewhere("no memory left", code="backend_failed")
+
+    dear, cheap, free = Seller(price=9 * PRICE), Seller(), Seller(fails, payments=())
+    order = tuple(checksum(each.address) for each in (dear, cheap, free))
+    routing = msgspec.structs.replace(ROUTING, policy="pinned", executors=order)
+    prepay = PrepaySettings(per_executor=100 * TOKEN_COST, newcomers=1000 * TOKEN_COST, ahead=1.0)
+    async with (
+        listening(dear, cheap, free),
+        buying(path, dear, cheap, free, routing=routing, prepay=prepay) as buyer,
+    ):
+        answer = await buyer.router.ask(request())
+        async for _ in answer:
+            pass
+        assert (answer.executor, answer.attempts) == (cheap.address, 3)
+        assert (dear.sales, len(free.sales)) == ([], 1)
 
 
 # --- what the caller is told

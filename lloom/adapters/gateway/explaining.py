@@ -31,7 +31,8 @@ class Explaining:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answers one request; CallerFault (404) if nobody serves the model."""
-        if not VISIT.get().sees_all:
+        visit = VISIT.get()
+        if not visit.sees_all:
             raise CallerFault("This key may not see how requests are routed.", status=403, code="forbidden")
         session = exchange.header(b"x-lloom-session")
         verdicts = await self._router.explain(
@@ -46,6 +47,7 @@ class Explaining:
                 text_bytes=0,
                 features=frozenset(),
                 affinity=affinity.named(session) if session else b"",
+                caller=visit.name,
             )
         )
         await exchange.reply(200, msgspec.json.encode({"object": "list", "data": verdicts}), [])

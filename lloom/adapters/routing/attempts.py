@@ -8,6 +8,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from loguru import logger
 
@@ -26,10 +27,19 @@ from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import checksum
 from lloom.core.order import Client, Nonce, Order
 from lloom.core.reputation.evidence import Kind
-from lloom.core.routing.candidate import Candidate, Choice, Nobody
+from lloom.core.routing.candidate import Candidate, Choice, Code, Nobody
 from lloom.core.routing.outcomes import Place
 from lloom.core.routing.plans import Plans
 from lloom.core.vouch import MAX_SKEW
+
+_STATUSES: Final[dict[Code, int]] = {
+    "no_executor": 503,
+    "busy": 429,
+    "insufficient_quota": 429,
+    "payment_required": 402,
+    "price": 402,
+}
+"""Why nobody is left, where that is not the request's fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,7 @@ class Attempts:
         self._all = self._options = options
         self._tab = Tab()
         self._tried: list[Place] = []
+        self._limit = 0
         self._asked_anew = False
 
     @property
@@ -68,8 +79,8 @@ class Attempts:
         if nobody answers.
         """
         failures: list[RetryElsewhere] = []
-        limit = self.count + self.settings.attempts
-        while self.count < limit:
+        self._limit = self.count + self.settings.attempts
+        while self.count < self._limit:
             chosen = await self._options.choose(request, self._tried)
             if isinstance(chosen, Nobody):
                 if not failures:
@@ -179,6 +190,7 @@ class Attempts:
             if gone or isinstance(error, PeerFault):
                 raise await attempt.failed(error, gone=gone) from error
             await attempt.close()  # our own limits are no fault of the executor's
+            self._limit += self._options.spare()  # nobody was asked
             raise
         except BaseException:
             await attempt.close()
@@ -193,11 +205,9 @@ def _ending(deadline: float) -> tuple[Nonce, int]:
 
 
 def _refused(nobody: Nobody) -> RetryElsewhere | CallerFault:
-    if nobody.code in ("payment_required", "price"):
-        return RetryElsewhere(nobody.reason, status=402, code=nobody.code)
-    if nobody.code not in ("no_executor", "busy"):
+    status = _STATUSES.get(nobody.code)
+    if status is None:
         return CallerFault(nobody.reason, code=nobody.code, param=nobody.param)
-    status = 429 if nobody.code == "busy" else 503
     return RetryElsewhere(nobody.reason, status=status, code=nobody.code, retry_after=nobody.retry_after)
 
 

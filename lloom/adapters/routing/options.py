@@ -47,6 +47,8 @@ class Options:
         self.settings: RoutingSettings = offered[0].plan.settings
         self._finder = finder
         self.offered = offered
+        self._gratis: Sequence[Offered] = ()
+        """What of `offered` comes before the rest."""
         self._deadline = deadline
 
     @property
@@ -85,19 +87,39 @@ class Options:
         """Those of `model` only: a part of its answer is out."""
         return Options(self._finder, [each for each in self.offered if each.model == model], self._deadline)
 
+    def spare(self) -> bool:
+        """From now on those that cost nothing are asked, or waited for, before all others. Whether that is new, and of use."""
+        if self._gratis:
+            return False
+        self._gratis = [
+            replace(each, candidates=free)
+            for each in self.offered
+            if (free := [candidate for candidate in each.candidates if candidate.payment is None])
+        ]
+        return bool(self._gratis)
+
     async def anew(self) -> None:
         """Asks the network again: those who were known may have moved."""
         self.offered = [await self._finder.anew(each) for each in self.offered]
 
     def _able(self, request: ApiRequest, tried: Collection[Place]) -> Able:
-        fit = [each.plan.selection.fit(each.candidates, request) for each in self.offered]
+        fit = [each.plan.selection.fit(each.candidates, request) for each in self._gratis or self.offered]
         able = (each for found in fit if not isinstance(found, Nobody) for each in found)
         return frozenset((each.place, each.terms.parallel) for each in able if each.place not in tried)
 
     def _look(self, request: ApiRequest, tried: Collection[Place], now: float) -> Choice | Nobody:
+        if self._gratis:
+            found = self._first(self._gratis, request, tried, now)
+            if isinstance(found, Choice) or found.soon:
+                return found
+        return self._first(self.offered, request, tried, now)
+
+    def _first(
+        self, offered: Sequence[Offered], request: ApiRequest, tried: Collection[Place], now: float
+    ) -> Choice | Nobody:
         """From the first model for which somebody is free."""
         nobody: list[Nobody] = []
-        for each in self.offered:
+        for each in offered:
             found = each.plan.selection.choose(each.candidates, request, tried, now, self._finder.rng)
             if isinstance(found, Choice):
                 return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from lloom.core.pocket import Coin, Pocket
+from lloom.core.pocket import Coin, Lack, Pocket
 
 
 class Bill:
@@ -43,6 +43,11 @@ class Pockets:
     def __init__(self, pockets: Iterable[Pocket], spent: Callable[[str, str, int, int], None]) -> None:
         self._pockets = {pocket.name: pocket for pocket in pockets}
         self._spent = spent
+
+    def lack(self, caller: str, coin: Coin, amount: int) -> Lack | None:
+        """Why the key called `caller` cannot spend `amount` now; None if it can, or there is no such key."""
+        pocket = self._pockets.get(caller)
+        return None if pocket is None else pocket.lack(coin, amount, time.time())
 
     def hold(self, caller: str, coin: Coin, most: int) -> Bill | None:
         """The bill of an order that may cost `most`, for the key called `caller`; None if it is for none.

@@ -26,6 +26,7 @@ from lloom.core.order import Client, Nonce, Order, Paying
 from lloom.core.payment import counting
 from lloom.core.pocket import Coin
 from lloom.core.routing.candidate import Candidate
+from lloom.core.routing.filters import Misfit
 
 SHORT: Final = 2048
 """Bytes of a body whose tokens are counted at once; longer ones in a thread."""
@@ -108,6 +109,15 @@ class Purse:
         if found.available <= 0:
             return f"nothing is paid in on {self.wallet.name} that could be spent: command=deposit does that"
         return None
+
+    def misfit(self, candidate: Candidate, chat: ApiRequest) -> Misfit | None:
+        """What the key of `chat` lacks for a token at `candidate`. What it needs in all is known once the prompt is counted."""
+        least = receipt.cost(candidate.quote, 1, 0, int(chat.operation != "embeddings"))
+        lack = self._pockets.lack(chat.caller, self._coin, least)
+        if lack is None:
+            return None
+        text = f"that costs more than is left to this key on {self._coin.chain} ({lack.name}: {lack.limit})"
+        return Misfit("quota", text, seconds=lack.seconds)
 
     async def order(
         self, candidate: Candidate, chat: ApiRequest, tab: Tab, connection: Connection, ending: tuple[Nonce, int]

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 
 from lloom.adapters.bridge import Connection
 from lloom.adapters.routing.purse import Purse
+from lloom.core.api.request import ApiRequest
 from lloom.core.messages import Need, amount
 from lloom.core.offer import Payment
-from lloom.core.routing.filters import pays_nobody
+from lloom.core.routing.candidate import Candidate
+from lloom.core.routing.filters import NO_CHAIN, Misfit
 
 _Way = tuple[int, bytes, bytes]
 
@@ -30,7 +32,7 @@ class Purses:
     def problem(self, payment: Payment) -> str | None:
         """Why nothing can be paid in this way, as the end of "an executor that …"; None if it can."""
         if not self._purses:
-            return pays_nobody(payment)
+            return NO_CHAIN
         purse = self.of(payment)
         if purse is not None:
             problem = purse.problem()
@@ -38,6 +40,16 @@ class Purses:
         if payment.chain not in {chain for chain, _, _ in self._purses}:
             return f"is paid on the chain eip155:{payment.chain}, which this node does not have: add it (chain=…)"
         return f"is paid through another contract or in another token of eip155:{payment.chain} than this node"
+
+    def misfit(self, candidate: Candidate, request: ApiRequest) -> Misfit | None:
+        """The `Problem` of routing: also what the key lacks that `request` comes with."""
+        payment = candidate.payment
+        assert payment is not None
+        problem = self.problem(payment)
+        if problem is not None:
+            return Misfit("payment", f"that {problem}")
+        purse = self.of(payment)
+        return None if purse is None else purse.misfit(candidate, request)
 
     def figures(self) -> dict[str, float]:
         """All lanes in numbers (adapters/figures)."""

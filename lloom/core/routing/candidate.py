@@ -21,6 +21,7 @@ Code = Literal[
     "unsupported_operation",
     "unsupported_feature",
     "payment_required",
+    "insufficient_quota",
     "price",
 ]
 

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from lloom.core.api.request import ApiRequest, Operation
 from lloom.core.identity import NodeId
-from lloom.core.offer import ModelOffer, Payment
+from lloom.core.offer import ModelOffer
 from lloom.core.routing.candidate import Candidate, Nobody
 
 _BYTES_PER_TOKEN: Final = 8
@@ -20,33 +20,40 @@ _PROMPTS: Final[dict[Operation, str]] = {"chat": "messages", "completions": "pro
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """Why one offer cannot take a request. `limit`: the offer's, where the request exceeds one."""
+    """Why one offer cannot take a request. `limit`: the offer's, where the request exceeds one; `seconds`: until it is over."""
 
-    kind: Literal["operation", "features", "context", "output", "denied", "payment", "price"]
+    kind: Literal["operation", "features", "context", "output", "denied", "payment", "quota", "price"]
     text: str
     limit: int = 0
+    seconds: float | None = None
 
 
-def pays_nobody(_payment: Payment) -> str | None:
-    """The answer of a node without money."""
-    return "costs money, and this node has no chain: give it one (chain=…, accounting=batched)"
+Problem = Callable[[Candidate, ApiRequest], Misfit | None]
+"""Why a candidate that costs money cannot be paid for a request, however small; None if it can, as far as that is known."""
+
+NO_CHAIN: Final = "costs money, and this node has no chain: give it one (chain=…, accounting=batched)"
+
+
+def pays_nobody(_candidate: Candidate, _request: ApiRequest) -> Misfit | None:
+    """The `Problem` of a node without money."""
+    return Misfit("payment", f"that {NO_CHAIN}")
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What may be paid: prices as in quotes, None: any. `problem`: why nothing can be paid in this way, None if it can."""
+    """What may be paid: prices as in quotes, None: any."""
 
     max_input: int | None = None
     max_output: int | None = None
-    problem: Callable[[Payment], str | None] = pays_nobody
+    problem: Problem = pays_nobody
 
-    def misfit(self, candidate: Candidate) -> Misfit | None:
+    def misfit(self, candidate: Candidate, request: ApiRequest) -> Misfit | None:
         """Why the candidate is too dear, or cannot be paid."""
         if candidate.payment is None:
             return None
-        problem = self.problem(candidate.payment)
+        problem = self.problem(candidate, request)
         if problem is not None:
-            return Misfit("payment", f"that {problem}")
+            return problem
         quote = candidate.quote
         for price, limit, name in (
             (quote.input_price, self.max_input, "input"),
@@ -65,18 +72,18 @@ class Limits:
     deny: frozenset[NodeId] = frozenset()
     spending: Spending = field(default_factory=Spending)
 
-    def misfit(self, candidate: Candidate) -> Misfit | None:
-        """Why the candidate is not asked, whatever for."""
+    def misfit(self, candidate: Candidate, request: ApiRequest) -> Misfit | None:
+        """Why the candidate is not asked, whatever for; or not paid for `request`."""
         if candidate.executor in self.deny:
             return Misfit("denied", "that routing.deny names")
         if self.allow and candidate.executor not in self.allow:
             return Misfit("denied", "that routing.allow does not name")
-        return self.spending.misfit(candidate)
+        return self.spending.misfit(candidate, request)
 
 
 def misfit(candidate: Candidate, request: ApiRequest, limits: Limits) -> Misfit | None:
     """The first reason for which `candidate` cannot take `request`; None if it can."""
-    return _unfit(candidate.terms, request) or limits.misfit(candidate)
+    return _unfit(candidate.terms, request) or limits.misfit(candidate, request)
 
 
 def nobody_fits(misfits: Mapping[NodeId, Misfit], request: ApiRequest) -> Nobody:
@@ -98,6 +105,9 @@ def nobody_fits(misfits: Mapping[NodeId, Misfit], request: ApiRequest) -> Nobody
         return Nobody(reason, "unsupported_feature")
     if kinds == {"price"}:
         return Nobody(reason, "price")
+    if "quota" in kinds:
+        waits = [misfit.seconds for misfit in misfits.values() if misfit.seconds is not None]
+        return Nobody(reason, "insufficient_quota", retry_after=min(waits, default=None))
     return Nobody(reason, "payment_required" if kinds <= {"price", "payment"} else "no_executor")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from lloom.core.offer import Payment
-from lloom.core.routing.filters import pays_nobody
+from lloom.core.routing.filters import Problem, pays_nobody
 from lloom.core.routing.hedging import Hedging
 from lloom.core.routing.outcomes import Outcomes
 from lloom.core.routing.rules import resolved, rules
@@ -27,11 +25,9 @@ class Plan:
 
 
 class Plans:
-    """A plan for each model; those that no `routing.models` names share one. `problem`: why nothing can be paid in this way."""
+    """A plan for each model; those that no `routing.models` names share one."""
 
-    def __init__(
-        self, routing: RoutingSettings, outcomes: Outcomes, problem: Callable[[Payment], str | None] = pays_nobody
-    ) -> None:
+    def __init__(self, routing: RoutingSettings, outcomes: Outcomes, problem: Problem = pays_nobody) -> None:
         self.outcomes = outcomes
         self._problem = problem
         self._routing = routing

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from lloom.core.identity import NodeId, parse_address
-from lloom.core.offer import Payment
-from lloom.core.routing.filters import Limits, Spending, pays_nobody
+from lloom.core.routing.filters import Limits, Problem, Spending, pays_nobody
 from lloom.core.settings import Policy, RoutingSettings
 
 
@@ -29,8 +27,8 @@ class Rules:
     """Of the score: what is lost without any reputation; 0: it does not matter."""
 
 
-def rules(routing: RoutingSettings, problem: Callable[[Payment], str | None] = pays_nobody) -> Rules:
-    """The rules in `routing`, which has been checked. `problem`: why nothing can be paid in this way."""
+def rules(routing: RoutingSettings, problem: Problem = pays_nobody) -> Rules:
+    """The rules in `routing`, which has been checked."""
     spending = Spending(routing.max_input_price, routing.max_output_price, problem)
     return Rules(
         policy=routing.policy,

@@ -6,7 +6,7 @@ import pytest
 
 from lloom.core.allowance import DAY
 from lloom.core.errors import RetryElsewhere
-from lloom.core.pocket import Coin, Pocket
+from lloom.core.pocket import Coin, Lack, Pocket
 from lloom.core.settings import GatewayKey
 
 TODAY = 20_000
@@ -74,6 +74,16 @@ def test_who_may_spend_nothing_gets_what_costs_nothing() -> None:
     key = pocket(money_per_day=0)
     key.hold(ETH, 0, NOON)
     refused(key, 1)
+
+
+def test_what_is_lacking_is_told_without_holding_anything() -> None:
+    key = pocket({ETH.unit: {TODAY: 95}}, money_per_day=100, money_per_month=1000)
+    for _ in range(2):
+        assert key.lack(ETH, 5, NOON) is None
+        assert key.lack(ETH, 6, NOON) == Lack("money_per_day", 100, DAY / 2)
+    assert key.lack(ETH, 1001, NOON) == Lack("money_per_day", 100, None)
+    assert key.lack(USDC, 100, NOON) is None
+    assert pocket().lack(ETH, 1 << 100, NOON) is None
 
 
 def test_money_of_one_chain_is_none_of_another() -> None:

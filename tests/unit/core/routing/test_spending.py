@@ -6,10 +6,11 @@ from random import Random
 
 import pytest
 
+from lloom.core.api.request import ApiRequest
 from lloom.core.offer import Offer, Payment
 from lloom.core.receipt import quote_hash, quotes_of
 from lloom.core.routing.candidate import Candidate, Nobody
-from lloom.core.routing.filters import Limits, Spending
+from lloom.core.routing.filters import Limits, Misfit, Spending
 from lloom.core.routing.outcomes import Outcomes
 from lloom.core.routing.rules import Rules
 from lloom.core.routing.selection import Selection
@@ -42,7 +43,7 @@ def choose(spending: Spending, *candidates: Candidate) -> Candidate | Nobody:
     return ask(Selection(rules, Outcomes(100.0, 5.0)), candidates, request(), (), 0.0, Random(1))
 
 
-def anything(_: Payment) -> str | None:
+def anything(_: Candidate, __: ApiRequest) -> Misfit | None:
     return None
 
 
@@ -78,8 +79,24 @@ def test_prices_are_compared_in_the_token_that_is_paid(limits: tuple[int | None,
 def test_of_several_ways_one_that_can_be_paid_is_taken() -> None:
     other = Payment(2, bytes(20), bytes(20), 10**6)
     first, second = paid(1, WAY, other, output_price=10)
-    found = choose(Spending(None, None, lambda way: None if way == other else "is of no use"), first, second)
+    none = Misfit("payment", "that is of no use")
+    found = choose(Spending(None, None, lambda each, _: None if each.payment == other else none), first, second)
     assert found is second
+
+
+def test_what_a_key_lacks_is_told_with_when_it_has_more() -> None:
+    [soon], [later] = paid(1, WAY, output_price=5), paid(2, WAY, output_price=5)
+    small = candidate(3, max_output=1)
+
+    def lacks(each: Candidate, _: ApiRequest) -> Misfit | None:
+        return Misfit("quota", "that costs more than is left", seconds=60 if each is soon else 3600)
+
+    rules = Rules("cheapest", limits=Limits(spending=Spending(problem=lacks)))
+    for candidates in ((soon, later), (soon, later, small)):
+        found = ask(Selection(rules, Outcomes(100.0, 5.0)), candidates, request(max_tokens=2), (), 0.0, Random(1))
+        assert isinstance(found, Nobody)
+        assert (found.code, found.retry_after, found.soon) == ("insufficient_quota", 60, False)
+        assert "2 that costs more than is left" in found.reason
 
 
 def test_of_two_reasons_the_one_that_no_money_mends_decides() -> None:
