@@ -80,7 +80,9 @@ class _Sum:
         self.finish_reason = choice.finish_reason or self.finish_reason
         if choice.delta:
             for key, value in choice.delta.items():
-                if value is not None:
+                if key in self.texts and isinstance(value, str):
+                    self.texts[key].append(value)
+                elif value is not None:
                     self._merge(key, value)
         if choice.logprobs:
             self.logprobs = merged(self.logprobs, choice.logprobs)

@@ -9,6 +9,7 @@ from lloom.core.errors import PeerFault
 MAX_EVENT: Final = 4 * 1024 * 1024
 DONE: Final = b"[DONE]"
 END: Final = b"\n\n"
+_DATA: Final = b"data: "
 
 _RETURN: Final = ord("\r")
 _FEED: Final = ord("\n")
@@ -33,7 +34,7 @@ class Splitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes, each without its blank line. PeerFault if one grows over the limit."""
-        return [found for event in self.block(data).split(END) if (found := event.lstrip(b"\n"))]
+        return events(self.block(data))
 
     def block(self, data: bytes) -> bytes:
         """The same in one piece, each with its blank line; further ones may stand between them, but none before the first."""
@@ -52,6 +53,19 @@ class Splitter:
         if self._limit is not None and len(self._rest) > self._limit:
             raise PeerFault("an event without end", code="bad_stream")
         return block.lstrip(b"\n")
+
+
+def events(block: bytes) -> list[bytes]:
+    """The events of a `Splitter.block`, each without its blank line."""
+    return [found for event in block.split(END) if (found := event.lstrip(b"\n"))]
+
+
+def payloads(block: bytes) -> list[bytes]:
+    """The `payload` of each event of a `Splitter.block`."""
+    found = block[len(_DATA) : -len(END)].split(END + _DATA)
+    if block.startswith(_DATA) and block.count(b"\n") == len(END) * len(found):  # each event is one line
+        return [data.lstrip(b" ") for data in found]
+    return [payload(event) for event in events(block)]
 
 
 def payload(event: bytes) -> bytes:

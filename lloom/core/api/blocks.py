@@ -14,7 +14,7 @@ from msgspec import Struct
 from lloom.core.api.calls import CalledFunction, CallPiece
 from lloom.core.api.chunks import MAX_ANSWER
 from lloom.core.errors import PeerFault, RetryElsewhere
-from lloom.core.sse import DONE, Splitter, payload
+from lloom.core.sse import DONE, Splitter, payloads
 
 Kind = Literal["text", "thought", "refusal", "call"]
 
@@ -114,8 +114,7 @@ class Reading:
         if self._bytes > MAX_ANSWER:
             raise PeerFault("an answer without end", code="bad_stream")
         events: list[Event] = []
-        for found in self._splitter.feed(data):
-            chunk = payload(found)
+        for chunk in payloads(self._splitter.block(data)):
             if chunk and chunk != DONE:
                 self._take(_decode(chunk), events)
         return events

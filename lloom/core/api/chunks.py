@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -10,7 +9,7 @@ from msgspec import Meta, Struct
 
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Done
-from lloom.core.sse import DONE, Splitter, event, payload
+from lloom.core.sse import DONE, Splitter, event, payloads
 
 MAX_ANSWER: Final = 64 * 1024 * 1024
 """Bytes of events that are folded into one plain answer."""
@@ -19,7 +18,7 @@ _NOTHING: Final = b"null"
 """llama.cpp begins so where it has several prompts."""
 
 
-class Choice(Struct):
+class Choice(Struct, gc=False):
     """A piece of one choice: `delta` of a chat, `text` of a completion."""
 
     index: Annotated[int, Meta(ge=0, lt=128)] = 0
@@ -29,7 +28,7 @@ class Choice(Struct):
     logprobs: dict[str, list[Any] | None] | None = None
 
 
-class Chunk(Struct):
+class Chunk(Struct, gc=False):
     """What is read of an event. `index` and `embedding` (float32, little-endian, in base64) are those of a vector."""
 
     id: str | None = None
@@ -99,15 +98,12 @@ class Reader:
         self._splitter = Splitter()
         self._bytes = 0
 
-    def feed(self, data: bytes) -> Iterator[Chunk]:
+    def feed(self, data: bytes) -> list[Chunk]:
         """Those that the next bytes complete. Raises as `read`; PeerFault for more than MAX_ANSWER."""
         self._bytes += len(data)
         if self._bytes > MAX_ANSWER:
             raise PeerFault("an answer without end", code="bad_stream")
-        for found in self._splitter.feed(data):
-            chunk = payload(found)
-            if chunk and chunk != DONE:
-                yield read(chunk)
+        return [read(chunk) for chunk in payloads(self._splitter.block(data)) if chunk and chunk != DONE]
 
 
 def merged(kept: dict[str, list[Any] | None] | None, more: dict[str, list[Any] | None] | None) -> Any:

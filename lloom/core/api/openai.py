@@ -14,7 +14,7 @@ from lloom.core.api.dialect import Failure, Served
 from lloom.core.api.request import ApiRequest
 from lloom.core.completion import Fold
 from lloom.core.messages import Done
-from lloom.core.sse import DONE, Splitter, event, payload
+from lloom.core.sse import DONE, Splitter, event, payloads
 
 
 class OpenAI:
@@ -126,4 +126,4 @@ def _type(failure: Failure) -> str:
 
 
 def _first_chunk(first: bytes) -> bytes:
-    return next((data for found in Splitter().feed(first) if (data := payload(found))), b"{}")
+    return next(filter(None, payloads(Splitter().block(first))), b"{}")

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from lloom.core.errors import PeerFault, RetryElsewhere
-from lloom.core.sse import DONE, END, Splitter, payload
+from lloom.core.sse import DONE, END, Splitter, events, payload, payloads
 
 MAX_TEXT: Final = 1024 * 1024
 """Bytes of an answer (UTF-8) that are kept: a quarter of a million tokens. A longer one cannot be taken up."""
@@ -31,7 +31,7 @@ class Head(Struct, frozen=True):
     model: str | None = None
 
 
-class _Delta(Struct):
+class _Delta(Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -40,14 +40,14 @@ class _Delta(Struct):
     function_call: Raw = _NULL
 
 
-class _Choice(Struct):
+class _Choice(Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
 
 
-class _Chunk(Struct):
+class _Chunk(Struct, gc=False):
     choices: list[_Choice] | None = None
     embedding: Raw = _NULL
     error: Raw = _NULL
@@ -97,18 +97,21 @@ class Record:
 
         Marks are left out.
         """
-        sound: list[bytes] = []
+        block, chunks, sound = b"", [], 0
         try:
-            for event in self._events.feed(data):
-                chunk = payload(event)
-                if chunk in _MARKS:
-                    continue
-                if chunk:
-                    self._note(chunk)
-                sound.append(event)
+            block = self._events.block(data)
+            chunks = payloads(block)
+            for chunk in chunks:
+                if chunk not in _MARKS:
+                    if chunk:
+                        self._note(chunk)
+                    sound += 1
         except RetryElsewhere as error:
             self._problem = error
-        return END.join(sound) + END if sound else b""
+        if sound == len(chunks):
+            return block
+        passed = [event + END for event in events(block) if payload(event) not in _MARKS]
+        return b"".join(passed[:sound])
 
     def check(self) -> None:
         """PeerFault if what came last was no chunk, RetryElsewhere if it was an error."""
@@ -148,7 +151,8 @@ class Record:
                 self.begun, self.plain = True, False
         if text:
             self.begun, self.thinking = True, False
-            self._keep(text)
+            if self.plain:
+                self._keep(text)
         if choice.index:
             self.plain = False
         if choice.finish_reason:
@@ -158,7 +162,7 @@ class Record:
 
     def _keep(self, text: str) -> None:
         more = text.encode()
-        self.plain = self.plain and len(self._text) + len(more) <= MAX_TEXT
+        self.plain = len(self._text) + len(more) <= MAX_TEXT
         if self.plain:
             self._text += more
 

@@ -9,7 +9,7 @@ import msgspec
 from lloom.core.api.request import Operation
 from lloom.core.continuation.record import Head
 from lloom.core.errors import PeerFault, RetryElsewhere
-from lloom.core.sse import DONE, Splitter, event, payload
+from lloom.core.sse import DONE, Splitter, event, payloads
 
 _object = msgspec.json.Decoder(dict[str, Any])
 DIVERGED: Final = "diverged"
@@ -53,7 +53,7 @@ class Splice:
 
     def feed(self, data: bytes) -> bytes:
         """What is to be passed on; may be empty. PeerFault if what comes is no continuation."""
-        return b"".join(self._join(chunk) for found in self._events.feed(data) if (chunk := payload(found)))
+        return b"".join(self._join(chunk) for chunk in payloads(self._events.block(data)) if chunk)
 
     def _join(self, data: bytes) -> bytes:
         if data == DONE or self.stopped:
