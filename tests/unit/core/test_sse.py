@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lloom.core.errors import PeerFault
-from lloom.core.sse import MAX_EVENT, Splitter, payload
+from lloom.core.sse import MAX_EVENT, Splitter, events, payload, payloads
 
 
 @given(
@@ -36,6 +36,16 @@ def test_however_it_is_cut_the_same_events_come(parts: list[bytes], data: st.Dat
 )
 def test_what_an_event_says_is_in_its_data_lines(event: bytes, said: bytes) -> None:
     assert payload(event) == said
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"data: a\n\n", b"data:  b\n\n", b"data:c\n\n", b": d\n\n", b"data: e\ndata: f\n\n", b"\n"])
+    )
+)
+def test_the_payloads_of_a_block_are_those_of_its_events(parts: list[bytes]) -> None:
+    block = Splitter().block(b"".join(parts))
+    assert payloads(block) == [payload(event) for event in events(block)]
 
 
 def test_a_long_event_may_come_byte_by_byte() -> None:
