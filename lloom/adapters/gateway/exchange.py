@@ -8,9 +8,9 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from lloom.adapters.gateway.protocol import LOST
+from lloom.adapters.gateway.protocol import ARRIVED, LOST
 from lloom.core.api.dialect import Dialect, Failure, Headers
 from lloom.core.errors import CallerFault
 
@@ -191,15 +191,21 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _next(self, seconds: float) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(seconds):
-                message = await self._receive()
-        except TimeoutError:
-            text = f"Nothing more of the request's body came for {seconds:g} s."
-            raise CallerFault(text, status=408, code="request_timeout") from None
+        if ARRIVED in self.scope:
+            message = await self._receive()
+        else:
+            message = await self._in_time(self._receive(), seconds)
         if message["type"] == "http.disconnect":
             raise Gone
         return dict(message)
+
+    async def _in_time(self, message: Awaitable[Message], seconds: float) -> Message:
+        try:
+            async with asyncio.timeout(seconds):
+                return await message
+        except TimeoutError:
+            text = f"Nothing more of the request's body came for {seconds:g} s."
+            raise CallerFault(text, status=408, code="request_timeout") from None
 
     def _request_id(self) -> bytes:
         """The caller's own if it is a decent one, else a new one."""

@@ -13,6 +13,8 @@ from lloom.core.api.openai import envelope
 
 LOST: Final = "lloom.lost"
 """In a request's scope: a future that is done when its connection is lost."""
+ARRIVED: Final = "lloom.arrived"
+"""There, and true, as soon as all of the request's body has come."""
 
 _HEADS: Final = {
     status: f"HTTP/1.1 {status} {status.phrase}\r\nconnection: close\r\ncontent-type: application/json\r\n".encode()
@@ -49,6 +51,10 @@ class Joining:
         else:
             self._transport.write(data)
 
+    def is_closing(self) -> bool:
+        """Whether it is, or has, closed."""
+        return self._transport.is_closing()
+
     def close(self) -> None:
         """Closes once all is written."""
         self._flush()
@@ -80,6 +86,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Joining(transport, self.loop))  # type: ignore[arg-type]
         self._begin()
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
@@ -92,10 +99,14 @@ class Protocol(HttpToolsProtocol):
         if self._reading:
             self._left -= len(data)
         super().data_received(data)
-        if self._reading and self._left < 0 and not self.transport.is_closing():
+        if not self._reading or self.transport.is_closing():
+            return
+        if self._left < 0:
             self._refuse(
                 http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The headers are larger than {self.max_head} bytes."
             )
+        else:
+            self._watch()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -108,6 +119,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self.scope[ARRIVED] = True  # type: ignore[typeddict-unknown-key]
         if not self.pipeline:  # else the end of the connection would not be seen
             self.flow.resume_reading()
 
@@ -118,7 +130,11 @@ class Protocol(HttpToolsProtocol):
     def _begin(self) -> None:
         self._stop()
         self._reading, self._left = True, self.max_head
-        self._timer = self.loop.call_later(self.head_seconds, self._late)
+
+    def _watch(self) -> None:
+        """What comes in one piece needs no timer."""
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.head_seconds, self._late)
 
     def _stop(self) -> None:
         self._reading = False
