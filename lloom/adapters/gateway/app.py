@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lloom.adapters.gateway import endpoint
 from lloom.adapters.gateway.counting import FORMS, Counting
 from lloom.adapters.gateway.door import VISIT, Door, Guests
+from lloom.adapters.gateway.endpoint import Endpoint
 from lloom.adapters.gateway.exchange import Exchange, Gone
 from lloom.adapters.gateway.explaining import PATH, Explaining
 from lloom.adapters.gateway.failures import failure
@@ -64,13 +64,17 @@ class Gateway:
         guests = guests or Guests()
         self._door = Door(settings.host, guests)
         self._backend = backend = Metered(router, settings.assumed_output, guests.spent)
+        posts: dict[str, _Handler] = {
+            **{path: Endpoint(dialect, backend, settings, self.metrics) for path, dialect in DIALECTS.items()},
+            **{path: Counting(form, backend.offers, settings) for path, form in FORMS.items()},
+        }
+        self._usual: dict[tuple[str, str], ASGIApp] = {
+            ("POST", path): _Endpoint(path, handler) for path, handler in posts.items()
+        }
+        """By method and path, for what need not be searched for."""
         self._router = Router(
             [
-                *(
-                    _route(path, "POST", endpoint.Endpoint(dialect, backend, settings, self.metrics))
-                    for path, dialect in DIALECTS.items()
-                ),
-                *(_route(path, "POST", Counting(form, backend.offers, settings)) for path, form in FORMS.items()),
+                *(_route(path, "POST", handler) for path, handler in posts.items()),
                 *(_route("/v1/responses/{id:path}", method, _no_response) for method in ("GET", "POST", "DELETE")),
                 _route("/v1/models", "GET", self._models),
                 _route("/v1/models/{id:path}", "GET", self._model),
@@ -97,7 +101,9 @@ class Gateway:
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         try:
             with self._door.visit(exchange):
-                await self._router(exchange.scope, receive, send)
+                scope = exchange.scope
+                app = self._usual.get((scope["method"], scope["path"]), self._router)
+                await app(scope, receive, send)
         except Gone:
             logger.debug("the caller left")
         except HTTPException as error:
@@ -158,8 +164,8 @@ class _Endpoint:
 
 
 def _route(path: str, method: str, handler: _Handler) -> Route:
-    endpoint: ASGIApp = _Endpoint(path, handler)
-    return Route(path, endpoint, methods=[method])
+    app: ASGIApp = _Endpoint(path, handler)
+    return Route(path, app, methods=[method])
 
 
 async def _no_response(_exchange: Exchange) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import hmac
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,8 @@ from lloom.core.token import digest
 OPEN_PATH: Final = "/health"
 """Whoever balances load has no key; without one it tells no more than whether the node is well."""
 
+_FROM_EXECUTOR: Final = FROM_EXECUTOR.encode()
+_NO_PLACE: Final[AbstractContextManager[None]] = contextlib.nullcontext()
 _LOCAL_HOSTS: Final = frozenset({b"127.0.0.1", b"[::1]", b"localhost"})
 
 
@@ -70,27 +73,20 @@ class Door:
         # A page that leads its own name to this machine has no key; a proxy in front of it hands on the name it is called by.
         self._names_checked = is_local(host) and not self._visits
 
-    @contextlib.contextmanager
-    def visit(self, exchange: Exchange) -> Iterator[None]:
-        """While it lasts, VISIT says who came, and its place is taken. CallerFault (401, 403, 415, 429, 508): who may not."""
+    def visit(self, exchange: Exchange) -> AbstractContextManager[None]:
+        """VISIT says from now on who came; while it lasts, its place is taken.
+
+        CallerFault (401, 403, 415, 508): who may not come; 429, when it begins: who may not now.
+        """
         self._check(exchange)
         visit = self._who(exchange)
         VISIT.set(visit)
         allowance = visit.allowance
-        if allowance is None or exchange.scope["method"] != "POST":
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        exchange.also = lambda: [(name.encode(), value.encode()) for name, value in allowance.headers(loop.time())]
-        allowance.enter(loop.time())
-        try:
-            yield
-        finally:
-            allowance.leave()
+        return _NO_PLACE if allowance is None or exchange.scope["method"] != "POST" else _place(exchange, allowance)
 
     def _check(self, exchange: Exchange) -> None:
         """Keeps out circles, and web pages that the user's browser happens to show: the gateway spends in the user's name."""
-        if exchange.header(FROM_EXECUTOR.encode()) is not None:
+        if exchange.header(_FROM_EXECUTOR) is not None:
             raise CallerFault(
                 "An executor has this gateway as its backend, so the request would go round in a circle. Name the model's own "
                 "server in its base_url.",
@@ -105,8 +101,7 @@ class Door:
                 status=403,
                 code="wrong_host",
             )
-        kind = (exchange.header(b"content-type") or b"").split(b";")[0].strip().lower()
-        if exchange.scope["method"] == "POST" and exchange.header(b"origin") and kind != b"application/json":
+        if exchange.scope["method"] == "POST" and exchange.header(b"origin") and not _is_json(exchange):
             raise CallerFault(
                 "A request from a web page must have the content type application/json.",
                 status=415,
@@ -129,6 +124,17 @@ class Door:
         return found[0]
 
 
+@contextlib.contextmanager
+def _place(exchange: Exchange, allowance: Allowance) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    exchange.also = lambda: [(name.encode(), value.encode()) for name, value in allowance.headers(loop.time())]
+    allowance.enter(loop.time())
+    try:
+        yield
+    finally:
+        allowance.leave()
+
+
 def is_local(host: str) -> bool:
     """Whether a gateway that listens on `host` is reached from this machine only."""
     return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -140,6 +146,11 @@ def _shown(exchange: Exchange) -> bytes | None:
     if scheme.lower() == b"bearer" and key.strip():
         return key.strip()
     return exchange.header(b"x-api-key") or None
+
+
+def _is_json(exchange: Exchange) -> bool:
+    kind = (exchange.header(b"content-type") or b"").split(b";")[0]
+    return kind.strip().lower() == b"application/json"
 
 
 def _unknown(message: str) -> CallerFault:

@@ -68,13 +68,13 @@ class Endpoint:
         request, session = asked.request, exchange.header(_SESSION)
         if session:
             request = replace(request, affinity=affinity.named(session))
-        async with self._replaying.once(exchange, VISIT.get().name, body) as new:
-            if new:
-                work = (
-                    self._stream(exchange, asked, request) if request.stream else self._plain(exchange, asked, request)
-                )
-                with self._metrics.running():
-                    await exchange.unless_gone(work)
+
+        async def answer() -> None:
+            way = self._stream if request.stream else self._plain
+            with self._metrics.running():
+                await exchange.unless_gone(way(exchange, asked, request))
+
+        await self._replaying.once(exchange, VISIT.get().name, body, answer)
 
     async def _plain(self, exchange: Exchange, asked: Asked, request: ApiRequest) -> None:
         began = asyncio.get_running_loop().time()

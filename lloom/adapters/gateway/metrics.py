@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -29,11 +28,16 @@ class Metrics:
         self._running = Gauge("lloom_requests_running", "Requests to models that are being answered", registry=registry)
         tokens = Counter("lloom_tokens", "Tokens of completed answers", ["direction"], registry=registry)
         self._input, self._output = tokens.labels("input"), tokens.labels("output")
+        self._kept: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        """The time series of a path and a status: looking them up takes longer than adding to them."""
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """An exchange is over; `path` must be a route's, not a caller's: each makes a time series."""
-        self._requests.labels(path, str(status)).inc()
-        self._seconds.labels(path).observe(seconds)
+        kept = self._kept.get((path, status))
+        if kept is None:
+            kept = self._kept[path, status] = self._requests.labels(path, str(status)), self._seconds.labels(path)
+        kept[0].inc()
+        kept[1].observe(seconds)
 
     def first_token(self, seconds: float) -> None:
         """The first content came after `seconds`."""
@@ -44,11 +48,9 @@ class Metrics:
         self._input.inc(done.input_tokens)
         self._output.inc(done.output_tokens)
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """A request to a model is being answered."""
-        with self._running.track_inprogress():
-            yield
+    def running(self) -> AbstractContextManager[None]:
+        """While it lasts, a request to a model is being answered."""
+        return self._running.track_inprogress()
 
     def text(self) -> bytes:
         """All of it, in the format of Prometheus."""

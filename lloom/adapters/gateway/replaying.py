@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lloom.adapters.gateway.exchange import Exchange, Sent
@@ -27,12 +26,11 @@ class Replaying:
     def __init__(self, settings: GatewaySettings) -> None:
         self._replays: Replays[Sent] = Replays(settings.replay_bytes, settings.replay_seconds)
 
-    @contextlib.asynccontextmanager
-    async def once(self, exchange: Exchange, whose: str, body: bytes) -> AsyncIterator[bool]:
-        """Whether the answer is to be made: else it has just been given again. CallerFault (400, 409) as `Replays.begin`."""
+    async def once(self, exchange: Exchange, whose: str, body: bytes, answer: Callable[[], Awaitable[None]]) -> None:
+        """Gives the answer again, or makes it by `answer`. CallerFault (400, 409) as `Replays.begin`."""
         name = exchange.header(HEADER)
         if name is None:
-            yield True
+            await answer()
             return
         if not _KEY.fullmatch(name):
             raise CallerFault("An Idempotency-Key has 1 to 255 visible characters.", code="invalid_idempotency_key")
@@ -41,11 +39,10 @@ class Replaying:
         found = self._replays.begin(key, hashlib.sha256(body).digest(), clock())
         if found is not None:
             await exchange.repeat(found)
-            yield False
             return
         sent = exchange.recorded(self._replays.largest)
         try:
-            yield True
+            await answer()
         except BaseException:
             self._replays.forget(key)
             raise
