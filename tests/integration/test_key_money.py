@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from market_support import END, PRICE, TOKEN_COST, WORD, Buyer, Sale, Seller, buying, listening, well
+from msgspec.structs import replace
 
 from lloom.adapters.routing.answer import Answer
 from lloom.adapters.routing.pockets import Pockets

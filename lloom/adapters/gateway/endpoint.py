@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from lloom.adapters.gateway.door import VISIT
 from lloom.adapters.gateway.exchange import Exchange

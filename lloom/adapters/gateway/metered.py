@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from lloom.adapters.gateway.door import VISIT
 from lloom.adapters.gateway.endpoint import Answer, Router

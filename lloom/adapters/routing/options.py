@@ -6,11 +6,11 @@ import asyncio
 import difflib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from random import Random
 from typing import Final, get_args
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.waiting import Able, Models, Waiting

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Operation = Literal["chat", "completions", "embeddings"]
 """What a model is asked to do: the three of OpenAI's endpoints that all others can be said in."""
 
 
-@dataclass(frozen=True, slots=True)
-class ApiRequest:
+class ApiRequest(Struct, frozen=True):
     """What routing knows of one request, whichever endpoint it came in by.
 
     `text_bytes` counts the UTF-8 bytes of the prompt's text, of the longest one where there are several; `features` are what an

@@ -204,7 +204,7 @@ def test_only_offers_with_the_features_are_asked() -> None:
 
 def test_only_offers_for_the_operation_are_asked() -> None:
     able = candidate(2, operations=("chat", "embeddings"))
-    wants = replace(request(), operation="embeddings")
+    wants = msgspec.structs.replace(request(), operation="embeddings")
     chosen, rng = selection(), Random(0)
     assert {ask(chosen, [A, able], wants, (), 0.0, rng) for _ in range(20)} == {able}
     nobody = ask(chosen, [A, B], wants, (), 0.0, rng)
@@ -232,7 +232,7 @@ def test_a_limit_that_only_had_to_be_named_keeps_nobody_out() -> None:
     only = candidate(1, max_output=256)
     asked = request(max_tokens=32_000)
     assert isinstance(ask(selection(), [only], asked, (), 0.0, Random(0)), Nobody)
-    assert ask(selection(), [only], replace(asked, at_most=True), (), 0.0, Random(0)) is only
+    assert ask(selection(), [only], msgspec.structs.replace(asked, at_most=True), (), 0.0, Random(0)) is only
 
 
 def test_what_is_too_long_for_one_goes_to_the_other() -> None:
