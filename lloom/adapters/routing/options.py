@@ -92,7 +92,7 @@ class Options:
         if self._gratis:
             return False
         self._gratis = [
-            replace(each, candidates=free)
+            Offered(each.plan, each.model, free)
             for each in self.offered
             if (free := [candidate for candidate in each.candidates if candidate.payment is None])
         ]
