@@ -791,6 +791,8 @@ class TwoSessions(RuleBasedStateMachine):
         return number % 2 != (side == "dialler")
 
     def drain(self) -> None:
+        for side in self.sides:  # what arrived before may be all that is left
+            self.consume(side, 1)
         while any(self.flying.values()) or any(session.waiting for session in self.sides.values()):
             for side in self.sides:
                 self.deliver(side, 1 << 20)
