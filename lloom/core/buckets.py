@@ -17,8 +17,9 @@ class Bucket:
 
     def holds(self, now: float) -> bool:
         """True if one more event may happen at `now`."""
-        self._left = min(self._rate, self._left + max(0.0, now - self._then) * self._rate)
-        self._then = max(self._then, now)
+        if now > self._then:
+            self._left = min(self._rate, self._left + (now - self._then) * self._rate)
+            self._then = now
         return self._left >= 1
 
     def take(self) -> None:
