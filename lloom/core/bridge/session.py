@@ -29,9 +29,28 @@ from typing import Any, Final
 from lloom.core.bridge import events
 from lloom.core.bridge.credit import Credit, SharedWindow
 from lloom.core.bridge.events import Event
-from lloom.core.bridge.frames import HEADER, MAX_DATA, Decoder, Frame, Kind, header, violation
+from lloom.core.bridge.frames import (
+    CANCEL,
+    CONTROL,
+    DATA,
+    END,
+    GOAWAY,
+    HEADER,
+    HELLO,
+    MAX_DATA,
+    OPEN,
+    PING,
+    PONG,
+    RESET,
+    WELCOME,
+    WINDOW,
+    Decoder,
+    Frame,
+    Kind,
+    violation,
+)
 from lloom.core.bridge.liveness import Due, Liveness
-from lloom.core.bridge.states import BEGIN, CONNECTION, GREETINGS, Half, Part, Phase, Side
+from lloom.core.bridge.states import ACTIVE, BEGIN, CLOSED, CONNECTION, GONE, GREETINGS, LEAVING, OPENER, Phase, Side
 from lloom.core.bridge.streams import Streams, StreamState
 from lloom.core.buckets import Bucket
 from lloom.core.errors import LocalProtocolError, PeerFault
@@ -65,16 +84,13 @@ SMALL: Final = 64
 _NOTHING: Final = Limits(0, 0, 0, MIN_CONTROL)
 """What a peer takes that has not told its limits."""
 
-_decoders: Final[Mapping[Kind, Any]] = {
-    Kind.HELLO: decoder(Hello),
-    Kind.WELCOME: decoder(Welcome),
-    Kind.OPEN: decoder(Call),  # type: ignore[arg-type]
-    Kind.END: decoder(Done),
-    Kind.CANCEL: decoder(Cancel),
-    Kind.RESET: decoder(Refusal),
-    Kind.GOAWAY: decoder(Refusal),
-    Kind.CONTROL: decoder(Control),  # type: ignore[arg-type]
-}
+_hello = decoder(Hello)
+_welcome = decoder(Welcome)
+_call: Any = decoder(Call)  # type: ignore[arg-type]
+_done = decoder(Done)
+_cancel = decoder(Cancel)
+_refusal = decoder(Refusal)
+_control: Any = decoder(Control)  # type: ignore[arg-type]
 
 
 class Session:
@@ -92,8 +108,8 @@ class Session:
         """Bytes that `take` will give."""
         self.left = False
         """Whether we said GOAWAY before the end."""
-        self._side, self._ours = side, BEGIN[side]
-        self._peer, self._theirs = side.other, BEGIN[side.other]
+        self._side, self._peer = side, side.other
+        self._move(BEGIN[side], BEGIN[side.other])
         self._decoder = Decoder(MIN_CONTROL)
         self._out: list[bytes] = []
         self._window = SharedWindow(settings.connection_window)
@@ -102,16 +118,6 @@ class Session:
         self._now = now
         self._unanswered = 0
         self._meet(_NOTHING)
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more can be said or heard."""
-        return self._ours is Phase.CLOSED or self._theirs is Phase.CLOSED
-
-    @property
-    def leaving(self) -> bool:
-        """Whether one of the two said GOAWAY."""
-        return self._ours is Phase.LEAVING or self._theirs is Phase.LEAVING
 
     @property
     def finished(self) -> bool:
@@ -126,7 +132,7 @@ class Session:
     @property
     def may_open(self) -> bool:
         """Whether `open` is possible: nobody leaves, and the peer has a place free."""
-        return self._ours is self._theirs is Phase.ACTIVE and self._streams.free
+        return self._active and self._streams.free
 
     @property
     def wake(self) -> float:
@@ -137,19 +143,19 @@ class Session:
 
     def hello(self, hello: Hello) -> None:
         """Greets the acceptor."""
-        self._say(Kind.HELLO, encode(hello))
+        self._say(HELLO, encode(hello))
 
     def welcome(self) -> None:
         """Lets the dialler in: its HELLO was verified."""
-        self._say(Kind.WELCOME, encode(Welcome(VERSION, self.limits)))
+        self._say(WELCOME, encode(Welcome(VERSION, self.limits)))
         self._start()
 
     def open(self, call: Call) -> int:
         """The number of a new stream for `call`."""
         if not self.may_open:
             raise LocalProtocolError("no stream may be opened now")
-        stream = self._streams.new(Part.OPENER)
-        self._say(Kind.OPEN, encode(call), stream)
+        stream = self._streams.new(OPENER)
+        self._say(OPEN, encode(call), stream)
         self._streams.add(stream)
         return stream.number
 
@@ -162,22 +168,22 @@ class Session:
         stream, size = self._streams.find(number), len(data)
         if not 0 < size <= min(MAX_DATA, stream.credit.left, self._credit.left):
             raise LocalProtocolError(f"{size} bytes of DATA where 1 to {self.room(number)} are allowed")
-        self._say(Kind.DATA, data, stream)
+        self._say(DATA, data, stream)
         stream.sent += size
         stream.credit.left -= size
         self._credit.left -= size
 
     def end(self, number: int, done: Done) -> None:
         """All is said on this stream. The answerer's END is the end of it for both."""
-        self._say_last(Kind.END, number, done)
+        self._say_last(END, number, done)
 
     def cancel(self, number: int) -> None:
         """We, who opened the stream, want no more of it; the answerer hears how many bytes came."""
-        self._say_last(Kind.CANCEL, number, Cancel(self._streams.find(number).received))
+        self._say_last(CANCEL, number, Cancel(self._streams.find(number).received))
 
     def reset(self, number: int, refusal: Refusal) -> None:
         """The stream cannot go on."""
-        self._say_last(Kind.RESET, number, refusal)
+        self._say_last(RESET, number, refusal)
 
     def consume(self, number: int, amount: int) -> None:
         """`amount` bytes of DATA of this stream, open or not by now, are no longer held: room for more."""
@@ -190,20 +196,20 @@ class Session:
 
     def control(self, message: Control) -> None:
         """A message about the connection as a whole. It needs no credit and is at most as long as the peer's `control_bytes`."""
-        self._say(Kind.CONTROL, encode(message))
+        self._say(CONTROL, encode(message))
 
     def leave(self, refusal: Refusal, now: float) -> None:
         """Opens and takes no more streams; the open ones have `drain_seconds` left. Idempotent."""
-        if not self.closed and self._ours is not Phase.LEAVING:
-            self._say(Kind.GOAWAY, encode(refusal))
+        if not self.closed and self._ours is not LEAVING:
+            self._say(GOAWAY, encode(refusal))
             self._liveness.drain(now)
             self.left = True
 
     def close(self, refusal: Refusal) -> None:
         """Ends the connection at once and tells the peer why. Idempotent."""
         if not self.closed:
-            self._say(Kind.GOAWAY, encode(refusal))
-        self._ours = Phase.CLOSED
+            self._say(GOAWAY, encode(refusal))
+        self._move(CLOSED, self._theirs)
         self._liveness.stop()
 
     def take(self) -> bytes:
@@ -218,29 +224,30 @@ class Session:
         match self._liveness.check(now, self.streams > 0):
             case Due.PING:
                 self._unanswered += 1
-                self._say(Kind.PING)
+                self._say(PING)
             case Due.IDLE:
                 self.leave(IDLE, now)
             case Due.OVERDUE:
-                return self._give_up(SLOW_DRAIN if self._ours is Phase.LEAVING else SLOW_HANDSHAKE)
+                return self._give_up(SLOW_DRAIN if self._ours is LEAVING else SLOW_HANDSHAKE)
             case Due.DEAD:
                 return self._give_up(DEAD)
         return None
 
     def _say(self, kind: Kind, payload: bytes = b"", stream: StreamState | None = None) -> None:
         """The one way out."""
-        phase = CONNECTION[self._side][self._ours].get(kind)
+        phase, size = self._sayable.get(kind), len(payload)
         if phase is None:
             raise LocalProtocolError(f"{kind.name} from a {self._side} that is {self._ours}")
-        if kind is not Kind.DATA and len(payload) > self._peer_limits.control_bytes:
-            raise LocalProtocolError(f"a {kind.name} of {len(payload)} bytes is more than the peer takes")
+        if size > self._peer_limits.control_bytes and kind is not DATA:
+            raise LocalProtocolError(f"a {kind.name} of {size} bytes is more than the peer takes")
         number = 0
         if stream is not None:
             stream.say(kind)
             number = stream.number
-        self._ours, self._theirs = phase, GREETINGS.get(kind, self._theirs)
-        self._out += (header(kind, number, len(payload)), payload)
-        self.waiting += HEADER.size + len(payload)
+        if phase is not self._ours:
+            self._move(phase, GREETINGS.get(kind, self._theirs))
+        self._out += (HEADER.pack(size, kind, number), payload)
+        self.waiting += HEADER.size + size
 
     def _say_last(self, kind: Kind, number: int, message: Message) -> None:
         stream = self._streams.find(number)
@@ -249,7 +256,7 @@ class Session:
 
     def _grant(self, amount: int, stream: StreamState | None = None) -> None:
         if amount:
-            self._say(Kind.WINDOW, amount.to_bytes(4, "big"), stream)
+            self._say(WINDOW, amount.to_bytes(4, "big"), stream)
 
     def _give_up(self, refusal: Refusal) -> Refusal:
         self.close(refusal)
@@ -274,13 +281,14 @@ class Session:
 
     def _hear(self, frame: Frame) -> Event | None:
         """The one way in."""
-        kind, number, payload = frame
+        kind, number, payload = frame.kind, frame.stream, frame.payload
         if len(payload) < SMALL:
             self._count_small()
-        phase = CONNECTION[self._peer][self._theirs].get(kind)
+        phase = self._hearable.get(kind)
         if phase is None:
             raise violation(f"{kind.name} from a {self._peer} that is {self._theirs}")
-        self._ours, self._theirs = GREETINGS.get(kind, self._ours), phase
+        if phase is not self._theirs:
+            self._move(GREETINGS.get(kind, self._ours), phase)
         if number:
             return self._hear_on_stream(kind, number, payload)
         act = _ON_CONNECTION.get(kind)
@@ -301,17 +309,17 @@ class Session:
         stream = self._streams.hear(kind, number)
         if stream is None:
             return None
-        left = stream.ours is Half.GONE
+        left = stream.ours is GONE
         event = act(self, stream, payload)
         return None if left else event
 
     def _on_hello(self, payload: bytes) -> Event:
-        hello: Hello = _decode(Kind.HELLO, payload)
+        hello = decode(payload, _hello)
         self._meet(hello.limits)
         return events.Greeted(hello)
 
     def _on_welcome(self, payload: bytes) -> Event:
-        welcome: Welcome = _decode(Kind.WELCOME, payload)
+        welcome = decode(payload, _welcome)
         if welcome.version != VERSION:
             raise PeerFault(
                 f"the acceptor speaks version {welcome.version} of the protocol, not {VERSION}", code="bad_version"
@@ -321,11 +329,11 @@ class Session:
         return events.Welcomed(welcome)
 
     def _on_control(self, payload: bytes) -> Event:
-        return events.Told(_decode(Kind.CONTROL, payload))
+        return events.Told(decode(payload, _control))
 
     def _on_ping(self, payload: bytes) -> None:
         _expect(payload, 0)
-        self._say(Kind.PONG)
+        self._say(PONG)
 
     def _on_pong(self, payload: bytes) -> None:
         _expect(payload, 0)
@@ -334,15 +342,15 @@ class Session:
         self._unanswered -= 1
 
     def _on_goaway(self, payload: bytes) -> Event:
-        return events.Leaving(_decode(Kind.GOAWAY, payload))
+        return events.Leaving(decode(payload, _refusal))
 
     def _on_window(self, payload: bytes) -> Event:
         self._credit.grant(_amount(payload))
         return events.Granted(0)
 
     def _on_open(self, stream: StreamState, payload: bytes) -> Event | None:
-        call: Call = _decode(Kind.OPEN, payload)
-        if self._ours is Phase.LEAVING:
+        call: Call = decode(payload, _call)
+        if self._ours is LEAVING:
             self.reset(stream.number, CLOSING)
             return None
         return events.Opened(stream.number, call)
@@ -353,26 +361,26 @@ class Session:
             raise violation("empty DATA")
         self._window.take(size)
         stream.window.take(size)
-        if stream.ours is Half.GONE:
+        if stream.ours is GONE:
             self._grant(self._window.give_back(size))
             return None
         stream.received += size
         return events.Received(stream.number, payload)
 
     def _on_end(self, stream: StreamState, payload: bytes) -> Event:
-        done: Done = _decode(Kind.END, payload)
+        done = decode(payload, _done)
         self._settle(stream)
         return events.Ended(stream.number, done)
 
     def _on_cancel(self, stream: StreamState, payload: bytes) -> Event:
-        cancel: Cancel = _decode(Kind.CANCEL, payload)
+        cancel = decode(payload, _cancel)
         if cancel.received > stream.sent:
             raise violation(f"a CANCEL after {cancel.received} bytes, where {stream.sent} were sent")
         self._settle(stream)
         return events.Cancelled(stream.number, cancel)
 
     def _on_reset(self, stream: StreamState, payload: bytes) -> Event:
-        refusal: Refusal = _decode(Kind.RESET, payload)
+        refusal = decode(payload, _refusal)
         self._settle(stream)
         return events.Broken(stream.number, refusal)
 
@@ -381,6 +389,16 @@ class Session:
         return events.Granted(stream.number)
 
     # What follows
+
+    def _move(self, ours: Phase, theirs: Phase) -> None:
+        """How far both sides are by now, and what holds until that changes."""
+        self._ours, self._theirs = ours, theirs
+        self._sayable, self._hearable = CONNECTION[self._side][ours], CONNECTION[self._peer][theirs]
+        self._active = ours is theirs is ACTIVE
+        self.leaving = LEAVING in (ours, theirs)
+        """Whether one of the two said GOAWAY."""
+        self.closed = CLOSED in (ours, theirs)
+        """Whether nothing more can be said or heard."""
 
     def _meet(self, limits: Limits) -> None:
         """From now on we keep within the peer's limits."""
@@ -396,13 +414,9 @@ class Session:
     def _settle(self, stream: StreamState) -> None:
         """After a last frame: an opener that was answered early cancels, and what both have left is closed."""
         if stream.answered_early:
-            self._say(Kind.CANCEL, encode(Cancel(stream.received)), stream)
+            self._say(CANCEL, encode(Cancel(stream.received)), stream)
         if stream.closed:
             self._streams.remove(stream)
-
-
-def _decode(kind: Kind, payload: bytes) -> Any:
-    return decode(payload, _decoders[kind])
 
 
 def _expect(payload: bytes, size: int) -> None:
@@ -417,20 +431,20 @@ def _amount(payload: bytes) -> int:
 
 # What a frame does once the tables allow it. WINDOW stands in both: a stream's credit, or the connection's.
 _ON_CONNECTION: Final[Mapping[Kind, Callable[[Session, bytes], Event | None]]] = {
-    Kind.HELLO: Session._on_hello,
-    Kind.WELCOME: Session._on_welcome,
-    Kind.CONTROL: Session._on_control,
-    Kind.PING: Session._on_ping,
-    Kind.PONG: Session._on_pong,
-    Kind.GOAWAY: Session._on_goaway,
-    Kind.WINDOW: Session._on_window,
+    HELLO: Session._on_hello,
+    WELCOME: Session._on_welcome,
+    CONTROL: Session._on_control,
+    PING: Session._on_ping,
+    PONG: Session._on_pong,
+    GOAWAY: Session._on_goaway,
+    WINDOW: Session._on_window,
 }
 
 _ON_STREAM: Final[Mapping[Kind, Callable[[Session, StreamState, bytes], Event | None]]] = {
-    Kind.OPEN: Session._on_open,
-    Kind.DATA: Session._on_data,
-    Kind.END: Session._on_end,
-    Kind.CANCEL: Session._on_cancel,
-    Kind.RESET: Session._on_reset,
-    Kind.WINDOW: Session._on_stream_window,
+    OPEN: Session._on_open,
+    DATA: Session._on_data,
+    END: Session._on_end,
+    CANCEL: Session._on_cancel,
+    RESET: Session._on_reset,
+    WINDOW: Session._on_stream_window,
 }

@@ -9,7 +9,21 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from lloom.core.bridge.frames import Kind
+from lloom.core.bridge.frames import (
+    CANCEL,
+    CONTROL,
+    DATA,
+    END,
+    GOAWAY,
+    HELLO,
+    OPEN,
+    PING,
+    PONG,
+    RESET,
+    WELCOME,
+    WINDOW,
+    Kind,
+)
 
 
 class Side(StrEnum):
@@ -38,7 +52,10 @@ class Part(StrEnum):
     @property
     def other(self) -> Part:
         """Who is at the other end."""
-        return Part.ANSWERER if self is Part.OPENER else Part.OPENER
+        return ANSWERER if self is OPENER else OPENER
+
+
+OPENER, ANSWERER = Part
 
 
 class Phase(StrEnum):
@@ -51,6 +68,9 @@ class Phase(StrEnum):
     CLOSED = "closed"
 
 
+GREETING, WAITING, ACTIVE, LEAVING, CLOSED = Phase
+
+
 class Half(StrEnum):
     """How far one side of a stream is."""
 
@@ -60,62 +80,54 @@ class Half(StrEnum):
     GONE = "gone"
 
 
+IDLE, TALKING, LISTENING, GONE = Half
+
+
 Moves = Mapping[Kind, Phase]
 Turns = Mapping[Kind, Half]
 
-_ALWAYS: Final = (Kind.DATA, Kind.END, Kind.CANCEL, Kind.RESET, Kind.WINDOW, Kind.PING, Kind.PONG, Kind.CONTROL)
-_ACTIVE: Final[Moves] = {**dict.fromkeys(_ALWAYS, Phase.ACTIVE), Kind.OPEN: Phase.ACTIVE, Kind.GOAWAY: Phase.LEAVING}
-_LEAVING: Final[Moves] = {**dict.fromkeys(_ALWAYS, Phase.LEAVING), Kind.GOAWAY: Phase.LEAVING}
+_ALWAYS: Final = (DATA, END, CANCEL, RESET, WINDOW, PING, PONG, CONTROL)
+_ACTIVE: Final[Moves] = {**dict.fromkeys(_ALWAYS, ACTIVE), OPEN: ACTIVE, GOAWAY: LEAVING}
+_LEAVING: Final[Moves] = {**dict.fromkeys(_ALWAYS, LEAVING), GOAWAY: LEAVING}
 
 # What a side may send in a phase, and the phase that this takes it to.
 CONNECTION: Final[Mapping[Side, Mapping[Phase, Moves]]] = {
     Side.DIALLER: {
-        Phase.GREETING: {Kind.HELLO: Phase.WAITING, Kind.GOAWAY: Phase.CLOSED},
-        Phase.WAITING: {Kind.GOAWAY: Phase.CLOSED},
-        Phase.ACTIVE: _ACTIVE,
-        Phase.LEAVING: _LEAVING,
-        Phase.CLOSED: {},
+        GREETING: {HELLO: WAITING, GOAWAY: CLOSED},
+        WAITING: {GOAWAY: CLOSED},
+        ACTIVE: _ACTIVE,
+        LEAVING: _LEAVING,
+        CLOSED: {},
     },
     Side.ACCEPTOR: {
-        Phase.WAITING: {Kind.GOAWAY: Phase.CLOSED},
-        Phase.GREETING: {Kind.WELCOME: Phase.ACTIVE, Kind.GOAWAY: Phase.CLOSED},
-        Phase.ACTIVE: _ACTIVE,
-        Phase.LEAVING: _LEAVING,
-        Phase.CLOSED: {},
+        WAITING: {GOAWAY: CLOSED},
+        GREETING: {WELCOME: ACTIVE, GOAWAY: CLOSED},
+        ACTIVE: _ACTIVE,
+        LEAVING: _LEAVING,
+        CLOSED: {},
     },
 }
 
-BEGIN: Final = {Side.DIALLER: Phase.GREETING, Side.ACCEPTOR: Phase.WAITING}
+BEGIN: Final = {Side.DIALLER: GREETING, Side.ACCEPTOR: WAITING}
 
 # A greeting moves the side that hears it, too.
-GREETINGS: Final[Moves] = {Kind.HELLO: Phase.GREETING, Kind.WELCOME: Phase.ACTIVE}
+GREETINGS: Final[Moves] = {HELLO: GREETING, WELCOME: ACTIVE}
 
 # The same for one stream. A part that is not TALKING has sent its last DATA.
 STREAM: Final[Mapping[Part, Mapping[Half, Turns]]] = {
-    Part.OPENER: {
-        Half.IDLE: {Kind.OPEN: Half.TALKING},
-        Half.TALKING: {
-            Kind.DATA: Half.TALKING,
-            Kind.WINDOW: Half.TALKING,
-            Kind.END: Half.LISTENING,
-            Kind.CANCEL: Half.GONE,
-            Kind.RESET: Half.GONE,
-        },
-        Half.LISTENING: {Kind.WINDOW: Half.LISTENING, Kind.CANCEL: Half.GONE, Kind.RESET: Half.GONE},
-        Half.GONE: {},
+    OPENER: {
+        IDLE: {OPEN: TALKING},
+        TALKING: {DATA: TALKING, WINDOW: TALKING, END: LISTENING, CANCEL: GONE, RESET: GONE},
+        LISTENING: {WINDOW: LISTENING, CANCEL: GONE, RESET: GONE},
+        GONE: {},
     },
-    Part.ANSWERER: {
-        Half.TALKING: {
-            Kind.DATA: Half.TALKING,
-            Kind.WINDOW: Half.TALKING,
-            Kind.END: Half.GONE,
-            Kind.RESET: Half.GONE,
-        },
-        Half.GONE: {},
+    ANSWERER: {
+        TALKING: {DATA: TALKING, WINDOW: TALKING, END: GONE, RESET: GONE},
+        GONE: {},
     },
 }
 
-START: Final = {Part.OPENER: Half.IDLE, Part.ANSWERER: Half.TALKING}
+START: Final = {OPENER: IDLE, ANSWERER: TALKING}
 
 # What the opener may have sent before it heard the answerer's last frame.
-LATE: Final = frozenset({Kind.WINDOW, Kind.CANCEL, Kind.RESET})
+LATE: Final = frozenset({WINDOW, CANCEL, RESET})

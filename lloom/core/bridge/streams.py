@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lloom.core.bridge.credit import Credit, Window
-from lloom.core.bridge.frames import MAX_STREAM, Kind, violation
-from lloom.core.bridge.states import LATE, START, STREAM, Half, Part, Side
+from lloom.core.bridge.frames import MAX_STREAM, OPEN, WINDOW, Kind, violation
+from lloom.core.bridge.states import ANSWERER, GONE, LATE, OPENER, START, STREAM, TALKING, Part, Side
 from lloom.core.errors import LocalProtocolError
 from lloom.core.messages import Limits
 
@@ -18,7 +18,8 @@ class StreamState:
         self.number = number
         self.part = part
         self.our_turns, self.ours = STREAM[part], START[part]
-        self.their_turns, self.theirs = STREAM[part.other], START[part.other]
+        other = part.other
+        self.their_turns, self.theirs = STREAM[other], START[other]
         self.credit = credit
         self.window = window
         self.sent = 0
@@ -27,18 +28,18 @@ class StreamState:
     @property
     def closed(self) -> bool:
         """Whether both have sent their last frame."""
-        opener, answerer = (self.ours, self.theirs) if self.part is Part.OPENER else (self.theirs, self.ours)
-        return answerer is Half.GONE and opener is not Half.TALKING
+        opener, answerer = (self.ours, self.theirs) if self.part is OPENER else (self.theirs, self.ours)
+        return answerer is GONE and opener is not TALKING
 
     @property
     def answered_early(self) -> bool:
         """Whether the answer is over while we, who opened the stream, are still talking."""
-        return self.part is Part.OPENER and self.theirs is Half.GONE and self.ours is Half.TALKING
+        return self.part is OPENER and self.theirs is GONE and self.ours is TALKING
 
     @property
     def wants_more(self) -> bool:
         """Whether credit for this stream still means anything."""
-        return self.theirs is Half.TALKING and Kind.WINDOW in self.our_turns[self.ours]
+        return self.theirs is TALKING and WINDOW in self.our_turns[self.ours]
 
     def say(self, kind: Kind) -> None:
         """We send a frame; LocalProtocolError if it is not our turn."""
@@ -66,8 +67,8 @@ class Streams:
         self._theirs = theirs
         self._peer = side.other
         self._streams: dict[int, StreamState] = {}
-        self._next = {Part.OPENER: side.first, Part.ANSWERER: side.other.first}
-        self._open = {Part.OPENER: 0, Part.ANSWERER: 0}
+        self._next = {OPENER: side.first, ANSWERER: side.other.first}
+        self._open = {OPENER: 0, ANSWERER: 0}
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -75,7 +76,7 @@ class Streams:
     @property
     def free(self) -> bool:
         """Whether we may open another one."""
-        return self._open[Part.OPENER] < self._theirs.streams and self._next[Part.OPENER] <= MAX_STREAM
+        return self._open[OPENER] < self._theirs.streams and self._next[OPENER] <= MAX_STREAM
 
     def get(self, number: int) -> StreamState | None:
         """The open stream of that number."""
@@ -90,10 +91,10 @@ class Streams:
 
     def hear(self, kind: Kind, number: int) -> StreamState | None:
         """The stream that the peer's frame is about, moved by it. None: it is closed, the frame merely late. Else PeerFault."""
-        stream = self._accept(number) if kind is Kind.OPEN else self._streams.get(number)
+        stream = self._accept(number) if kind is OPEN else self._streams.get(number)
         if stream is not None:
             stream.hear(kind)
-        elif kind not in LATE or number % 2 != self._peer.first % 2 or number >= self._next[Part.ANSWERER]:
+        elif kind not in LATE or number % 2 != self._peer.first % 2 or number >= self._next[ANSWERER]:
             raise violation(f"{kind.name} on stream {number}, which is not open")
         return stream
 
@@ -113,10 +114,10 @@ class Streams:
         self._open[stream.part] -= 1
 
     def _accept(self, number: int) -> StreamState:
-        if number != self._next[Part.ANSWERER]:
-            raise violation(f"OPEN of stream {number} where {self._next[Part.ANSWERER]} is next")
-        if self._open[Part.ANSWERER] >= self._ours.streams:
+        if number != self._next[ANSWERER]:
+            raise violation(f"OPEN of stream {number} where {self._next[ANSWERER]} is next")
+        if self._open[ANSWERER] >= self._ours.streams:
             raise violation(f"more than {self._ours.streams} streams")
-        stream = self.new(Part.ANSWERER)
+        stream = self.new(ANSWERER)
         self.add(stream)
         return stream
