@@ -14,7 +14,7 @@ from lloom.core.bridge.certificate import check
 from lloom.core.bridge.frames import Frame, Kind, encode
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import Identity, NodeId
-from lloom.core.messages import Done, OfferCall, Receipts, Refusal, SignedReceipt, decode, decoder
+from lloom.core.messages import Cancel, Done, OfferCall, Receipts, Refusal, SignedReceipt, decode, decoder
 from lloom.core.messages import encode as pack
 from lloom.core.offer import Endpoint
 from tests.integration.bridge_support import (
@@ -557,6 +557,25 @@ async def test_a_node_that_stops_does_not_wait_for_ever() -> None:
         await server.listener.close()
         with pytest.raises(RetryElsewhere):
             await stream.receive()
+
+
+@on_both_loops
+async def test_a_node_that_stops_hangs_up_on_the_last_word_of_its_peer_even_if_it_has_no_answer_to_it() -> None:
+    async def answer(stream: Stream) -> None:
+        await stream.finish()
+
+    async with executor(answer, drain_seconds=60) as server:
+        peer = await Stranger.knock(server)
+        peer.greet(server.identity.address)
+        await peer.hear()
+        peer.say(Kind.OPEN, 1, pack(CALL))
+        assert [frame.kind for frame in await peer.hear()] == [Kind.END]
+        stopping = asyncio.create_task(server.listener.close())
+        assert [frame.kind for frame in await peer.hear()] == [Kind.GOAWAY]
+        peer.say(Kind.CANCEL, 1, pack(Cancel(0)))
+        assert await peer.hear_all() == []
+        await stopping
+        peer.writer.close()
 
 
 @on_both_loops

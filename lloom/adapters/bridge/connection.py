@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from loguru import logger
@@ -109,8 +109,8 @@ class Connection:
         self._streams.pop(number, None)
 
     def flush_soon(self) -> None:
-        """Writes what there is to say, once everybody who speaks in this turn of the loop has spoken."""
-        if not self._flush_due:
+        """Writes what there is to say, if anything, once everybody who speaks in this turn of the loop has spoken."""
+        if not self._flush_due and (self.session.waiting or self.session.finished):
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
@@ -138,7 +138,7 @@ class Connection:
         """Plain bytes arrived."""
         try:
             for event in self.session.receive(data, self._loop.time()):
-                self._act(event)
+                _ACTS[type(event)](self, event)
         except PeerFault as fault:
             self._fail(fault)
         self.flush_soon()
@@ -160,34 +160,44 @@ class Connection:
 
     # What happens then
 
-    def _act(self, event: events.Event) -> None:
-        match event:
-            case events.Received(number, data):
-                self._streams[number].arrive(data)
-            case events.Granted(0):
-                self._wake_held()
-            case events.Granted(number):
-                self._streams[number].wake()
-            case events.Opened(number, call):
-                self._answer(Stream(self, number, call, ours=False), number)
-            case events.Ended(number, done):
-                self._streams[number].end(done)
-            case events.Cancelled(number, cancel):
-                self._streams[number].cancelled = cancel
-                self._break(self._streams[number], GIVEN_UP.error())
-            case events.Broken(number, refusal):
-                self._break(self._streams[number], refusal.error())
-            case events.Told(message):
-                self._on_control(self, message)
-            case events.Leaving(refusal):
-                # Never the caller's fault, whatever the peer says: it is about no request.
-                self._farewell = RetryElsewhere(refusal.message, status=refusal.status, code=refusal.code)
-            case events.Greeted(said):
-                self._greeted(said)
-                self._set_timer()
-            case events.Welcomed():
-                self._welcomed()
-                self._set_timer()
+    def _on_received(self, event: events.Received) -> None:
+        self._streams[event.stream].arrive(event.data)
+
+    def _on_granted(self, event: events.Granted) -> None:
+        if event.stream:
+            self._streams[event.stream].wake()
+        else:
+            self._wake_held()
+
+    def _on_opened(self, event: events.Opened) -> None:
+        self._answer(Stream(self, event.stream, event.call, ours=False), event.stream)
+
+    def _on_ended(self, event: events.Ended) -> None:
+        self._streams[event.stream].end(event.done)
+
+    def _on_cancelled(self, event: events.Cancelled) -> None:
+        stream = self._streams[event.stream]
+        stream.cancelled = event.cancel
+        self._break(stream, GIVEN_UP.error())
+
+    def _on_broken(self, event: events.Broken) -> None:
+        self._break(self._streams[event.stream], event.refusal.error())
+
+    def _on_told(self, event: events.Told) -> None:
+        self._on_control(self, event.message)
+
+    def _on_leaving(self, event: events.Leaving) -> None:
+        # Never the caller's fault, whatever the peer says: it is about no request.
+        refusal = event.refusal
+        self._farewell = RetryElsewhere(refusal.message, status=refusal.status, code=refusal.code)
+
+    def _on_greeted(self, event: events.Greeted) -> None:
+        self._greeted(event.hello)
+        self._set_timer()
+
+    def _on_welcomed(self, _event: events.Welcomed) -> None:
+        self._welcomed()
+        self._set_timer()
 
     def _greeted(self, said: Hello) -> None:
         """A dialler says who it is; PeerFault if it lies."""
@@ -209,13 +219,13 @@ class Connection:
         if self.closed.is_set() and not self._tasks:
             self._over()
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, RetryElsewhere | CallerFault):
+        if error is None:
+            stream.reset(GIVEN_UP if stream.cancelled else UNANSWERED)
+        elif isinstance(error, RetryElsewhere | CallerFault):
             stream.reset(Refusal.of(error))
-        elif error is not None:
+        else:
             logger.opt(exception=error).error("answering a call of {} failed", checksum(self.peer))
             stream.reset(INTERNAL)
-        else:
-            stream.reset(GIVEN_UP if stream.cancelled else UNANSWERED)
 
     def _break(self, stream: Stream, error: RetryElsewhere | CallerFault) -> None:
         """The stream is of no use any more; who works on it hears of it once."""
@@ -256,3 +266,18 @@ class Connection:
             self._timer.cancel()
         if self.session.wake < math.inf and not self.session.finished:
             self._timer = self._loop.call_at(self.session.wake, self._tick)
+
+
+# By type: to match classes one by one takes longer than all that most events bring about.
+_ACTS: Final[Mapping[type[events.Event], Callable[[Connection, Any], None]]] = {
+    events.Received: Connection._on_received,
+    events.Granted: Connection._on_granted,
+    events.Opened: Connection._on_opened,
+    events.Ended: Connection._on_ended,
+    events.Cancelled: Connection._on_cancelled,
+    events.Broken: Connection._on_broken,
+    events.Told: Connection._on_told,
+    events.Leaving: Connection._on_leaving,
+    events.Greeted: Connection._on_greeted,
+    events.Welcomed: Connection._on_welcomed,
+}
