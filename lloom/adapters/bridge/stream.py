@@ -12,7 +12,7 @@ from lloom.core.messages import Call, Cancel, Done, Refusal
 if TYPE_CHECKING:
     from lloom.adapters.bridge.connection import Connection
 
-ANSWERED: Final = Refusal(502, "answered", "the request is answered, or the answer has ended")
+ANSWERED: Final = RetryElsewhere("the request is answered, or the answer has ended", code="answered")
 GIVEN_UP: Final = Refusal(499, "cancelled", "the request was cancelled")
 
 
@@ -24,14 +24,14 @@ class Stream:
     """
 
     __slots__ = (
-        "_arrived",
         "_buffer",
         "_ended",
         "_error",
         "_left",
         "_number",
         "_ours",
-        "_sendable",
+        "_reader",
+        "_sender",
         "call",
         "cancelled",
         "connection",
@@ -54,8 +54,8 @@ class Stream:
         self._number = number
         self._ours = ours
         self._buffer = bytearray()  # not a list: a peer may send its credit in frames of one byte
-        self._arrived = asyncio.Event()
-        self._sendable = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
+        self._sender: asyncio.Future[None] | None = None
         self._error: RetryElsewhere | CallerFault | None = None
         self._ended = False
         self._left = False
@@ -69,9 +69,9 @@ class Stream:
                 self._send(data if len(data) <= room else data[:room])
                 data = data[room:]
             else:
-                self._sendable.clear()
                 self.connection.hold(self)
-                await self._sendable.wait()
+                self._sender = asyncio.get_running_loop().create_future()
+                await self._sender
 
     async def finish(self, done: Done = Done()) -> None:  # noqa: B008 - an immutable value
         """Everything was sent. Raises what ended the stream, if something did."""
@@ -92,8 +92,8 @@ class Stream:
             if self._ended:
                 return None
             self._check()
-            self._arrived.clear()
-            await self._arrived.wait()
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         return self._take()
 
     @property
@@ -126,15 +126,15 @@ class Stream:
         """DATA came."""
         self.received += len(data)
         self._buffer += data
-        self._arrived.set()
+        _wake(self._reader)
 
     def end(self, done: Done) -> None:
         """The peer's END came. If it ends an answer, nobody listens to the rest of our request."""
         self.done = done
         self._ended = True
-        self._arrived.set()
+        _wake(self._reader)
         if self._ours:
-            self.fail(ANSWERED.error())
+            self.fail(ANSWERED)
 
     def fail(self, error: RetryElsewhere | CallerFault) -> bool:
         """Nothing more comes, and nothing can be sent but an answerer's RESET. Whether that is news."""
@@ -144,18 +144,19 @@ class Stream:
         if self._ours:
             self._left = True
             self.connection.forget(self._number)
-        self._arrived.set()
-        self._sendable.set()
+        _wake(self._reader)
+        _wake(self._sender)
         return True
 
     def wake(self) -> None:
         """It may be possible to send now."""
-        self._sendable.set()
+        _wake(self._sender)
 
     def _leave(self, refusal: Refusal) -> None:
         self._left = True
         self.fail(refusal.error())
         self.connection.forget(self._number)
+        self.connection.flush_soon()
 
     def _check(self) -> None:
         if self._error is not None:
@@ -176,4 +177,8 @@ class Stream:
         """What nobody will read gives its credit back."""
         if self._buffer:
             self._take()
-        self.connection.flush_soon()
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from lloom.core.bridge.certificate import Certificate
 
-_READ: Final = 64 * 1024
+_READ: Final = 16 * 1024
+"""Bytes of the largest record: no read gives more."""
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:
@@ -87,11 +88,10 @@ class Tls:
             self.over = True
         return b"".join(parts)
 
-    def send(self, data: bytes) -> None:
-        """Encrypts `data`."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._ssl.write(rest) :]
+    def send(self, data: bytes | memoryview) -> None:
+        """Encrypts `data`, of at least one byte."""
+        while (sent := self._ssl.write(data)) < len(data):  # a record at a time
+            data = memoryview(data)[sent:]
 
     def end(self) -> None:
         """Says that we end here (close_notify)."""
