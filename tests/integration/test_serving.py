@@ -206,7 +206,7 @@ class Counter:
 
     @property
     def idle(self) -> bool:
-        return not (self.serving.running or self.serving._clients or self.engine.open or self.connection.streams)
+        return not (self.serving.running or self.serving._clients.open or self.engine.open or self.connection.streams)
 
 
 @asynccontextmanager
@@ -506,7 +506,7 @@ async def test_a_model_that_was_withdrawn_while_its_request_came_is_not_served()
     async with opened() as counter:
         quote = counter.quote(counter.publish())
         stream = await counter.connection.open(counter.call(quote))
-        await until(lambda: bool(counter.serving._clients))
+        await until(lambda: bool(counter.serving._clients.open))
         cast(Any, counter.serving).engines = {}
         await stream.send(BODY)
         await stream.finish()
@@ -545,7 +545,7 @@ async def test_one_client_has_no_more_than_its_share() -> None:
         stream = await connection.open(counter.call(quote, signer=other))
         await stream.send(BODY)
         await stream.finish()
-        await until(lambda: counter.serving._clients[other.address] == 1)
+        await until(lambda: counter.serving._clients.open[other.address] == 1)
         counter.engine.script = WELL
         served.cancel()
         assert await read_all(stream) == HELLO + WORLD

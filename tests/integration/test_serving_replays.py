@@ -305,7 +305,7 @@ async def test_who_sends_an_order_twice_at_once_is_served_once() -> None:
         call = order(counter)
         one = await counter.connection.open(call)
         other = await counter.connection.open(call)
-        await until(lambda: counter.serving._clients[counter.client.address] == 2)  # both wait for the body
+        await until(lambda: counter.serving._clients.open[counter.client.address] == 2)  # both wait for the body
         for stream in (one, other):
             await stream.send(BODY)
             await stream.finish()

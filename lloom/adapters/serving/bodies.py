@@ -24,7 +24,7 @@ class Bodies:
 
 
 class Body:
-    """The room that one takes, until the end of a `with`."""
+    """The room that one takes, until it leaves or at the end of a `with`."""
 
     __slots__ = ("_bodies", "size")
 
@@ -40,10 +40,14 @@ class Body:
         if self.size > self._bodies.free:
             raise busy("This executor has too many large requests in its memory.")
 
+    def leave(self) -> None:
+        """It is over. Once."""
+        self._bodies.held -= self.size
+
     def __enter__(self) -> Body:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bodies.held -= self.size
+        self.leave()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar, TypeVarTuple
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
 from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.bodies import Bodies, Body
 from lloom.adapters.serving.book import Book, Terms
-from lloom.adapters.serving.gate import Gate, Visit, busy
+from lloom.adapters.serving.crowd import Crowd
+from lloom.adapters.serving.gate import Gate, Visit
 from lloom.adapters.serving.orders import Orders
 from lloom.adapters.serving.outlet import Outlet
 from lloom.adapters.serving.run import Run
@@ -28,7 +26,7 @@ from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.messages import LaneCall, ModelCall, OfferCall, encode
 from lloom.core.offer import ModelOffer
-from lloom.core.receipt import CheckedRequest, Draft, Lane, Request, check_request, request_hash
+from lloom.core.receipt import CheckedRequest, Draft, Lane, check_request, request_hash
 from lloom.core.settings import BridgeSettings, ExecutorSettings
 
 SHORT: Final = 4096
@@ -36,6 +34,9 @@ SHORT: Final = 4096
 
 EXPECTED_OUTPUT: Final = 512
 """Tokens of an answer that are reserved of a backend's rate; most requests allow far more than they get."""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Serving:
@@ -60,7 +61,7 @@ class Serving:
         self._domain = domain
         self.engines = engines
         self._gates: dict[str, Gate] = {}
-        self._clients: Counter[bytes] = Counter()
+        self._clients = Crowd(settings.requests_per_client)
         self._bodies = Bodies(settings.bodies)
         self._orders = Orders(settings)
         self._receipt = receipt
@@ -74,24 +75,31 @@ class Serving:
     async def handle(self, stream: Stream) -> None:
         """One call, from OPEN to END; what it raises becomes a RESET."""
         match stream.call:
-            case OfferCall():
-                async with _deadline(self._latest()):
-                    await stream.send(self.book.sealed(time.time()))
-                    await stream.finish()
             case ModelCall() as call:
                 await self._chat(stream, call)
+            case OfferCall():
+                await _in_time(self._latest(), self._offer, stream)
             case LaneCall() as call:
-                with self._client_share(stream.connection.peer):
-                    async with _deadline(self._latest()):
-                        state = await self._tills.at(call.chain).desk.lane(stream.connection.peer, call)
-                        await stream.send(encode(state))
-                        await stream.finish()
+                await _in_time(self._latest(), self._lane, stream, call)
             case _:
                 raise RetryElsewhere("An executor does not answer this.", status=501, code="wrong_role")
 
     async def close(self) -> None:
         """Ends what nobody listens to any more. After the last connection."""
         await self._orders.close()
+
+    async def _offer(self, stream: Stream) -> None:
+        await stream.send(self.book.sealed(time.time()))
+        await stream.finish()
+
+    async def _lane(self, stream: Stream, call: LaneCall) -> None:
+        client = stream.connection.peer
+        self._clients.enter(client)
+        try:
+            await stream.send(encode(await self._tills.at(call.chain).desk.lane(client, call)))
+            await stream.finish()
+        finally:
+            self._clients.leave(client)
 
     async def _chat(self, stream: Stream, call: ModelCall) -> None:
         checked = self._signed(stream, call)
@@ -100,28 +108,38 @@ class Serving:
         known, until = self._orders.known(checked), self._until(checked)
         if known:
             with Body(self._bodies) as room:
-                async with _deadline(until):
-                    await self._body(stream, call, checked, room)
+                await self._body(stream, call, checked, room, until)
             await self._orders.resume(stream, checked)
             return
         terms = self._terms(call, checked)
-        with contextlib.ExitStack() as held:
-            held.enter_context(self._client_share(stream.connection.peer))
-            room = held.enter_context(Body(self._bodies))
-            async with _deadline(until):
-                body = await self._body(stream, call, checked, room)
+        client, room = stream.connection.peer, Body(self._bodies)
+        self._clients.enter(client)
 
-            async def work(outlet: Outlet) -> None:
-                async with _deadline(until):
-                    await self._answer(Run(outlet, call, checked, terms, self._window), outlet, terms, body)
+        def over() -> None:
+            room.leave()
+            self._clients.leave(client)
 
+        try:
+            body = await self._body(stream, call, checked, room, until)
             bill = self._receipt if terms.payment is None else self._tills.at(call.chain).bill_again
-            await self._orders.run(stream, checked, work, bill, held.pop_all().close)
+            running = self._orders.begin(
+                stream,
+                checked,
+                lambda outlet: _in_time(until, self._answer, outlet, call, checked, terms, body),
+                bill,
+                over,
+            )
+        except BaseException:
+            over()
+            raise
+        await self._orders.listen(running, stream)
 
-    async def _answer(self, run: Run, outlet: Outlet, terms: Terms, body: bytes) -> None:
-        engine = self._engine(run.call.model)
+    async def _answer(
+        self, outlet: Outlet, call: ModelCall, checked: CheckedRequest, terms: Terms, body: bytes
+    ) -> None:
+        engine, run = self._engine(call.model), Run(outlet, call, checked, terms, self._window)
         if terms.payment is None:
-            async with await self._place(engine, run.call, run.request, terms, body) as visit:
+            async with await self._place(engine, run, terms, body) as visit:
                 await run.answer(engine, body, visit, self._receipt)
         else:
             await self._paid(run, engine, outlet, terms, body)
@@ -134,20 +152,18 @@ class Serving:
         till = self._tills.at(run.call.chain)
         tab = outlet.tab = await self._tab(till, outlet.connection, run, terms, body)
         try:
-            async with await self._place(engine, run.call, run.request, terms, body) as visit:
+            async with await self._place(engine, run, terms, body) as visit:
                 await run.answer(engine, body, visit, till.desk.bill, tab)
         finally:
             tab.close()
 
-    async def _place(
-        self, engine: Engine, call: ModelCall, request: Request, terms: Terms, body: bytes
-    ) -> AbstractAsyncContextManager[Visit]:
+    async def _place(self, engine: Engine, run: Run, terms: Terms, body: bytes) -> Visit:
         """A place at the backend, to be held, for what the request will take, about."""
         gate = self._gates.get(engine.name) or self._gates.setdefault(engine.name, Gate(engine.limits, self._settings))
         tokens = 0
         if gate.counts_tokens:
-            expected = min(request.max_output_tokens, terms.model.max_output, EXPECTED_OUTPUT)
-            tokens = await _prompt(call.operation, body, terms.model.encoding) + expected
+            expected = min(run.request.max_output_tokens, terms.model.max_output, EXPECTED_OUTPUT)
+            tokens = await _prompt(run.call.operation, body, terms.model.encoding) + expected
         return gate.place(tokens)
 
     def _engine(self, model: str) -> Engine:
@@ -186,19 +202,6 @@ class Serving:
             raise PeerFault("The quote is paid on another chain.", code="quote")
         return terms
 
-    @contextlib.contextmanager
-    def _client_share(self, client: bytes) -> Iterator[None]:
-        """Bounds what one client may have open at once."""
-        if self._clients[client] >= self._settings.requests_per_client:
-            raise busy("You have too many requests open at this executor.")
-        self._clients[client] += 1
-        try:
-            yield
-        finally:
-            self._clients[client] -= 1
-            if not self._clients[client]:
-                del self._clients[client]
-
     def _latest(self) -> float:
         return asyncio.get_running_loop().time() + self._settings.request_seconds
 
@@ -207,10 +210,10 @@ class Serving:
         left = max(0.0, checked.request.deadline - time.time())
         return min(self._latest(), asyncio.get_running_loop().time() + left)
 
-    async def _body(self, stream: Stream, call: ModelCall, checked: CheckedRequest, room: Body) -> bytes:
+    async def _body(self, stream: Stream, call: ModelCall, checked: CheckedRequest, room: Body, until: float) -> bytes:
         """The request's body, which is the one that was signed; `room` grows with it."""
         parts: list[bytes] = []
-        while (part := await stream.receive()) is not None:
+        while (part := await _next_part(stream, until)) is not None:
             room.grow(len(part))
             if room.size > self._settings.max_body:
                 raise CallerFault(
@@ -232,11 +235,15 @@ async def _prompt(operation: Operation, body: bytes, encoding: str) -> int:
     return await asyncio.to_thread(prompt.count, operation, body, encoding)
 
 
-@contextlib.asynccontextmanager
-async def _deadline(until: float) -> AsyncIterator[None]:
-    """Bounds a whole call; RetryElsewhere (504) if it takes longer. `until`: on the loop's clock."""
+async def _next_part(stream: Stream, until: float) -> bytes | None:
+    """As `Stream.receive`, but no later than `until`. Most bodies have come as a whole by now, and need no timer."""
+    return await (stream.receive() if stream.ready else _in_time(until, stream.receive))
+
+
+async def _in_time(until: float, work: Callable[[*Ts], Awaitable[T]], *given: *Ts) -> T:
+    """What `work` gives; RetryElsewhere (504) if it is not over by `until`, on the loop's clock."""
     try:
         async with asyncio.timeout_at(until):
-            yield
+            return await work(*given)
     except TimeoutError:
         raise RetryElsewhere("The answer took too long.", status=504, code="deadline") from None

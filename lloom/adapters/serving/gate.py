@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Final
 
 from lloom.core.errors import RetryElsewhere
@@ -17,15 +17,6 @@ EXHAUSTED: Final = frozenset({"backend_busy", "backend_error"})
 """Failures of a backend after which it may want to be left alone: it says for how long."""
 PAUSE_SECONDS: Final = 1.0
 """How long a backend rests that is at its limit and does not say until when."""
-
-
-class Visit:
-    """One request at a backend. `spent`: tokens that it took; None as long as nobody knows."""
-
-    __slots__ = ("spent",)
-
-    def __init__(self) -> None:
-        self.spent: int | None = None
 
 
 class Gate:
@@ -52,28 +43,14 @@ class Gate:
         """Whether `place` makes use of an estimate."""
         return self._rates.counts_tokens
 
-    @contextlib.asynccontextmanager
-    async def place(self, tokens: int = 0) -> AsyncIterator[Visit]:
-        """Holds a place for a request of about so many tokens, prompt and answer.
+    def place(self, tokens: int = 0) -> Visit:
+        """A place for a request of about so many tokens, prompt and answer."""
+        return Visit(self, tokens)
 
-        RetryElsewhere (429) if the queue is full or moves too slowly, or the backend's rates do not allow it soon. A backend that
-        says it is at its limit rests as long as it says: nobody is let in meanwhile.
+    async def enter(self, tokens: int) -> None:
+        """Returns once there is a place. RetryElsewhere (429) if the queue is full or moves too slowly, or the backend's rates do
+        not allow it soon.
         """
-        await self._enter(tokens)
-        self.running += 1
-        visit = Visit()
-        try:
-            yield visit
-        except RetryElsewhere as error:
-            self._rest(error)
-            raise
-        finally:
-            self.running -= 1
-            self._free.release()
-            if visit.spent is not None:
-                self._rates.take(visit.spent - tokens, self._clock(), requests=0)
-
-    async def _enter(self, tokens: int) -> None:
         now = self._clock()
         wait = max(self._rested - now, self._rates.wait(tokens, now), 0.0)
         if wait > self._settings.queue_seconds:
@@ -86,6 +63,18 @@ class Gate:
             await self._free.acquire()
         else:
             await self._queue(tokens, now + wait)
+        self.running += 1
+
+    def leave(self, tokens: int, spent: int | None, error: BaseException | None) -> None:
+        """A place is free again, after `error`, if any. `spent`: what was taken of the tokens that it was entered with; None:
+        nobody knows. A backend that says it is at its limit rests as long as it says: nobody is let in meanwhile.
+        """
+        if isinstance(error, RetryElsewhere):
+            self._rest(error)
+        self.running -= 1
+        self._free.release()
+        if spent is not None:
+            self._rates.take(spent - tokens, self._clock(), requests=0)
 
     async def _queue(self, tokens: int, moment: float) -> None:
         """Waits for a place, and until then; what is reserved of the rates is given back if it is not had."""
@@ -110,6 +99,28 @@ class Gate:
         wait = error.retry_after or (PAUSE_SECONDS if error.code == "backend_busy" else 0.0)
         if error.code in EXHAUSTED and wait:
             self._rested = max(self._rested, self._clock() + wait)
+
+
+class Visit:
+    """One request at a backend, from the beginning to the end of an `async with`. `spent`: tokens that it took; None as long as
+    nobody knows.
+    """
+
+    __slots__ = ("_gate", "_tokens", "spent")
+
+    def __init__(self, gate: Gate, tokens: int) -> None:
+        self.spent: int | None = None
+        self._gate = gate
+        self._tokens = tokens
+
+    async def __aenter__(self) -> Visit:
+        await self._gate.enter(self._tokens)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._gate.leave(self._tokens, self.spent, error)
 
 
 def busy(message: str, wait: float = 0.0) -> RetryElsewhere:

@@ -10,9 +10,9 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from loguru import logger
@@ -34,14 +34,18 @@ Bill = Callable[[Connection, Draft], None]
 Work = Callable[[Outlet], Coroutine[Any, Any, None]]
 
 
-class _Running:
+class Running:
     """An order that is being served. `away`: what ends it if its client does not come back."""
 
-    __slots__ = ("again", "away", "ended", "moves", "outlet", "task")
+    __slots__ = ("again", "away", "ended", "moves", "name", "outlet", "over", "stopped", "task")
 
-    def __init__(self, outlet: Outlet, again: Bill) -> None:
+    def __init__(self, name: bytes, outlet: Outlet, again: Bill, over: Callable[[], None]) -> None:
+        self.name = name
         self.outlet = outlet
         self.again = again
+        self.over = over
+        self.stopped = asyncio.Event()
+        """Set once the work has."""
         self.away: asyncio.TimerHandle | None = None
         self.ended = False
         self.moves = 0
@@ -62,7 +66,7 @@ class Orders:
         self._copies: Copies[Whole] | None = None
         if settings.replay_bytes:
             self._copies = Copies(settings.replay_bytes, settings.replay_seconds)
-        self._running: dict[bytes, _Running] = {}
+        self._running: dict[bytes, Running] = {}
         self._tidying: asyncio.TimerHandle | None = None
 
     def known(self, checked: CheckedRequest) -> bool:
@@ -82,28 +86,24 @@ class Orders:
             raise _refusal("This request was made before, and its answer is not kept any more.", "replayed")
         return True
 
-    async def run(
+    def begin(
         self, stream: Stream, checked: CheckedRequest, work: Work, again: Bill, over: Callable[[], None]
-    ) -> None:
-        """Serves an order on `stream`, as far as its client listens; errors of `work` pass through. `again` has its receipt sent
-        once more; `over` is called when the work has stopped, whoever still listens.
+    ) -> Running:
+        """Starts to serve an order on `stream`; `listen` comes next, at once. RetryElsewhere if it cannot be begun.
+
+        `again` has its receipt sent once more; `over` is called when the work has stopped, whoever still listens.
         """
-        with contextlib.ExitStack() as stack:
-            stack.callback(over)
-            if self.known(checked):
-                raise _refusal("This request is being answered.", "running", retry_after=1.0)
-            if self._once.full:
-                raise RetryElsewhere(
-                    "Too many requests were made here lately.", status=429, code="busy", retry_after=1.0
-                )
-            self._once.use(_name(checked), checked.digest, checked.request.deadline)
-            copies = self._copies
-            outlet = Outlet(stream, copies.begin() if copies is not None else None, copies)
-            running = self._running[_name(checked)] = _Running(outlet, again)
-            running.task = asyncio.create_task(work(outlet))
-            running.task.add_done_callback(lambda done: self._over(checked, running, done, over))
-            stack.pop_all()
-        await self._listen(running, stream)
+        if self.known(checked):
+            raise _refusal("This request is being answered.", "running", retry_after=1.0)
+        if self._once.full:
+            raise RetryElsewhere("Too many requests were made here lately.", status=429, code="busy", retry_after=1.0)
+        name, copies = _name(checked), self._copies
+        self._once.use(name, checked.digest, checked.request.deadline)
+        outlet = Outlet(stream, copies.begin() if copies is not None else None, copies)
+        running = self._running[name] = Running(name, outlet, again, over)
+        running.task = asyncio.create_task(work(outlet))
+        running.task.add_done_callback(partial(self._over, running))
+        return running
 
     async def resume(self, stream: Stream, checked: CheckedRequest) -> None:
         """Says on `stream` what an order that is `known` got as an answer, or gets. RetryElsewhere (409) if it is gone by now."""
@@ -120,7 +120,7 @@ class Orders:
             raise _too_often()
         running.away.cancel()
         running.away = None
-        await self._listen(running, stream, moved=True)
+        await self.listen(running, stream, moved=True)
 
     async def close(self) -> None:
         """Ends what waits for clients that are away, and forgets all answers. After the last connection."""
@@ -133,12 +133,12 @@ class Orders:
         if self._copies is not None:
             self._copies.clear()
 
-    async def _listen(self, running: _Running, stream: Stream, *, moved: bool = False) -> None:
-        """Until the work is over, or nobody listens on `stream` any more."""
+    async def listen(self, running: Running, stream: Stream, *, moved: bool = False) -> None:
+        """Until the work is over, or nobody listens on `stream` any more; errors of the work pass through."""
         try:
             if moved:
                 await running.outlet.move(stream)
-            await asyncio.wait({running.task})
+            await running.stopped.wait()
         except BaseException:
             if running.outlet.lost and not running.task.done():
                 assert self._copies is not None
@@ -146,16 +146,15 @@ class Orders:
                 running.away = asyncio.get_running_loop().call_later(self._copies.seconds, running.end)
             else:  # the end goes out when the work has really stopped
                 running.end()
-                await asyncio.wait({running.task})
+                await running.stopped.wait()
             raise
         if running.task.cancelled():
             raise _refusal("The answer to this request was given up.", "replayed")
         running.task.result()
 
-    def _over(
-        self, checked: CheckedRequest, running: _Running, done: asyncio.Task[None], over: Callable[[], None]
-    ) -> None:
-        name, outlet = _name(checked), running.outlet
+    def _over(self, running: Running, done: asyncio.Task[None]) -> None:
+        running.stopped.set()
+        name, outlet = running.name, running.outlet
         del self._running[name]
         error = None if done.cancelled() else done.exception()
         if outlet.draft is None:
@@ -171,7 +170,7 @@ class Orders:
             running.away.cancel()
             if error is not None and not isinstance(error, RetryElsewhere | CallerFault):
                 logger.opt(exception=error).error("answering a client that was away failed")
-        over()
+        running.over()
 
     async def _repeat(self, stream: Stream, name: bytes) -> None:
         assert self._copies is not None
