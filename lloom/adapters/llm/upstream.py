@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,6 +53,7 @@ class Upstream:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._urls = {operation: f"{target.base_url.rstrip('/')}/{path}" for operation, path in PATHS.items()}
         headers = {"content-type": "application/json", "accept": f"{STREAM}, {JSON}", "accept-encoding": "identity"}
         headers[FROM_EXECUTOR] = "1"
         if target.key is not None:
@@ -70,56 +71,52 @@ class Upstream:
         """Closes every connection."""
         await self._session.close()
 
-    async def stream(self, operation: Operation, body: bytes) -> AsyncGenerator[bytes, None]:
+    def stream(self, operation: Operation, body: bytes) -> AsyncGenerator[bytes, None]:
         """The answer to `body` as SSE bytes; leaving early closes the connection, which stops the generation.
 
         Raises RetryElsewhere or CallerFault by the status (`failure`), and RetryElsewhere for silence and broken connections.
         """
-        async with self._answer(operation, body, STREAM) as content:
-            tail = b""
-            while data := await content.readany():
-                yield data
-                tail = (tail + data)[-TAIL:]
-            if not _ended(tail):
-                raise cut("it has no end")
+        return self._ask(operation, body, STREAM)
 
     async def whole(self, operation: Operation, body: bytes) -> bytes:
         """The answer to `body` where it is one JSON document. Raises as `stream`."""
         answer = bytearray()
-        async with self._answer(operation, body, JSON) as content:
-            while data := await content.readany():
+        async with aclosing(self._ask(operation, body, JSON)) as pieces:
+            async for data in pieces:
                 answer += data
                 if len(answer) > MAX_WHOLE:
                     raise cut("it has no end")
         return bytes(answer)
 
-    @asynccontextmanager
-    async def _answer(self, operation: Operation, body: bytes, kind: str) -> AsyncIterator[aiohttp.StreamReader]:
-        """Where the answer comes, once it has begun and is of that kind. What breaks while it is read is explained."""
-        response = await self._post(operation, body)
-        try:
-            await _check(response, kind)
-            yield response.content
-        except TimeoutError:
-            raise stalled(self._target.idle_seconds) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise cut(type(error).__name__) from None
-        finally:
-            response.close()
-
-    async def _post(self, operation: Operation, body: bytes) -> aiohttp.ClientResponse:
-        url = f"{self._target.base_url.rstrip('/')}/{PATHS[operation]}"
+    async def _ask(self, operation: Operation, body: bytes, kind: str) -> AsyncGenerator[bytes, None]:
+        """The answer as it comes, if it is of that kind. What breaks on the way is explained."""
+        response, tail = None, b""
         try:
             # A redirect would carry prompt and key to somebody else.
-            return await self._session.post(url, data=body, allow_redirects=False)
-        except aiohttp.ConnectionTimeoutError:
-            raise unreachable(f"no connection within {self._target.connect_seconds:g} s") from None
-        except TimeoutError:
-            raise stalled(self._target.idle_seconds) from None
-        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
-            raise unreachable(type(error).__name__) from None
+            response = await self._session.post(self._urls[operation], data=body, allow_redirects=False)
+            await _check(response, kind)
+            content = response.content
+            while data := await content.readany():
+                yield data
+                tail = (tail + data)[-TAIL:]
         except (aiohttp.ClientError, OSError) as error:
-            raise cut(type(error).__name__) from None
+            raise self._explained(error) from None
+        finally:
+            if response is not None and not response.closed:
+                response.close()
+        if kind == STREAM and not _ended(tail):
+            raise cut("it has no end")
+
+    def _explained(self, error: aiohttp.ClientError | OSError) -> RetryElsewhere:
+        match error:
+            case aiohttp.ConnectionTimeoutError():
+                return unreachable(f"no connection within {self._target.connect_seconds:g} s")
+            case TimeoutError():
+                return stalled(self._target.idle_seconds)
+            case aiohttp.ClientConnectorError() | aiohttp.InvalidURL():
+                return unreachable(type(error).__name__)
+            case _:
+                return cut(type(error).__name__)
 
 
 def _ended(tail: bytes) -> bool:
