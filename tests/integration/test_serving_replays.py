@@ -17,6 +17,7 @@ from test_serving_paid import FIRST, INPUTS, WINDOW, WORD, Told, Worker, market
 from test_serving_paid import dialled as dialled_paid
 
 from lloom.adapters.bridge import Connection, Stream
+from lloom.adapters.serving import orders
 from lloom.adapters.serving.orders import REPEATS
 from lloom.adapters.serving.run import Run
 from lloom.core.copies import BESIDES
@@ -144,6 +145,23 @@ async def test_an_answer_is_forgotten_when_its_time_is_over_though_nobody_asks()
         await until(lambda: copies.size == 0)
         assert kind(await counter.refusal(call)) == (RetryElsewhere, 409, "replayed")
         assert len(counter.engine.asked) == 1
+
+
+async def test_an_answer_whose_time_is_over_is_not_given_again_before_somebody_has_tidied_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(orders, "TIDYINGS", 1e-6)
+    async with opened(**SOON) as counter:
+        call = order(counter)
+        await counter.ask(call)
+        copies = counter.serving._orders._copies
+        assert copies is not None
+        await until(lambda: len(copies) == 1)
+        [(_, _, end)] = copies._kept.values()
+        await until(lambda: asyncio.get_running_loop().time() > end)
+        assert len(copies) == 1
+        assert kind(await counter.refusal(call)) == (RetryElsewhere, 409, "replayed")
+        assert copies.size == 0
 
 
 async def test_nothing_is_left_of_any_answer_at_the_end() -> None:

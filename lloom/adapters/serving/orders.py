@@ -29,6 +29,8 @@ MAX_ORDERS: Final = 200_000
 """Orders whose deadline is not over: 300 a second for ten minutes. About 60 MB, if somebody means ill."""
 REPEATS: Final = 8
 """How often one order may be asked for again: its answer costs us traffic each time."""
+TIDYINGS: Final = 8
+"""How often kept answers are looked through in the time that each is kept: nobody gets one that is over, but its bytes stay."""
 
 Bill = Callable[[Connection, Draft], None]
 Work = Callable[[Outlet], Coroutine[Any, Any, None]]
@@ -82,7 +84,7 @@ class Orders:
         running = self._running.get(name)
         if running is not None and running.away is None:
             raise _refusal("This request is being answered.", "running", retry_after=1.0)
-        if running is None and (self._copies is None or self._copies.find(name) is None):
+        if running is None and not self._kept(name):
             raise _refusal("This request was made before, and its answer is not kept any more.", "replayed")
         return True
 
@@ -184,16 +186,24 @@ class Orders:
         await stream.finish(whole.done)
         whole.bill(stream.connection, whole.draft)
 
+    def _kept(self, name: bytes) -> bool:
+        """Whether there is an answer that is over, but not its time."""
+        if self._copies is None:
+            return False
+        self._copies.expire(asyncio.get_running_loop().time())
+        return self._copies.find(name) is not None
+
     def _tidy_later(self) -> None:
         if self._tidying is None:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Forgets what was kept for long enough, and looks again when the next one was."""
+        """Forgets what was kept for long enough, and looks again when more was: at once for all of a while, not for each."""
         assert self._copies is not None
         loop = asyncio.get_running_loop()
         until = self._copies.expire(loop.time())
-        self._tidying = None if until is None else loop.call_at(until, self._tidy)
+        again = loop.time() + self._copies.seconds / TIDYINGS
+        self._tidying = None if until is None else loop.call_at(max(until, again), self._tidy)
 
 
 def _name(checked: CheckedRequest) -> bytes:
