@@ -545,6 +545,7 @@ async def test_who_is_away_when_the_executor_stops_is_billed_and_nothing_interru
         first = asyncio.create_task(worker.serving.close())
         await until(counting.is_set)
         second = asyncio.create_task(worker.serving.close())
+        running.expire()  # its deadline
         await asyncio.sleep(0)
         go.set()
         await asyncio.gather(first, second)

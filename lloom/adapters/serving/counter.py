@@ -14,7 +14,7 @@ from lloom.adapters.serving.bodies import Bodies, Body
 from lloom.adapters.serving.book import Book, Terms
 from lloom.adapters.serving.crowd import Crowd
 from lloom.adapters.serving.gate import Gate, Visit
-from lloom.adapters.serving.orders import Orders
+from lloom.adapters.serving.orders import Orders, overdue
 from lloom.adapters.serving.outlet import Outlet
 from lloom.adapters.serving.run import Run
 from lloom.adapters.serving.tab import Price, Tab
@@ -56,6 +56,7 @@ class Serving:
         self.served = 0
         self.audit: Audit | None = None
         """Looks at what backends count; None: nobody does."""
+        self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._window = bridge.stream_window
         self._domain = domain
@@ -123,11 +124,7 @@ class Serving:
             body = await self._body(stream, call, checked, room, until)
             bill = self._receipt if terms.payment is None else self._tills.at(call.chain).bill_again
             running = self._orders.begin(
-                stream,
-                checked,
-                lambda outlet: _in_time(until, self._answer, outlet, call, checked, terms, body),
-                bill,
-                over,
+                stream, checked, until, lambda outlet: self._answer(outlet, call, checked, terms, body), bill, over
             )
         except BaseException:
             over()
@@ -203,12 +200,12 @@ class Serving:
         return terms
 
     def _latest(self) -> float:
-        return asyncio.get_running_loop().time() + self._settings.request_seconds
+        return self._loop.time() + self._settings.request_seconds
 
     def _until(self, checked: CheckedRequest) -> float:
         """When the request has to be over, on the loop's clock."""
         left = max(0.0, checked.request.deadline - time.time())
-        return min(self._latest(), asyncio.get_running_loop().time() + left)
+        return self._loop.time() + min(left, self._settings.request_seconds)
 
     async def _body(self, stream: Stream, call: ModelCall, checked: CheckedRequest, room: Body, until: float) -> bytes:
         """The request's body, which is the one that was signed; `room` grows with it."""
@@ -246,4 +243,4 @@ async def _in_time(until: float, work: Callable[[*Ts], Awaitable[T]], *given: *T
         async with asyncio.timeout_at(until):
             return await work(*given)
     except TimeoutError:
-        raise RetryElsewhere("The answer took too long.", status=504, code="deadline") from None
+        raise overdue() from None

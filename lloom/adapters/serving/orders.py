@@ -37,9 +37,9 @@ Work = Callable[[Outlet], Coroutine[Any, Any, None]]
 
 
 class Running:
-    """An order that is being served. `away`: what ends it if its client does not come back."""
+    """An order that is being served. `away`: what ends it if its client does not come back; `due`: if it takes too long."""
 
-    __slots__ = ("again", "away", "ended", "moves", "name", "outlet", "over", "stopped", "task")
+    __slots__ = ("again", "away", "due", "ended", "late", "moves", "name", "outlet", "over", "stopped", "task")
 
     def __init__(self, name: bytes, outlet: Outlet, again: Bill, over: Callable[[], None]) -> None:
         self.name = name
@@ -49,8 +49,9 @@ class Running:
         self.stopped = asyncio.Event()
         """Set once the work has."""
         self.away: asyncio.TimerHandle | None = None
-        self.ended = False
+        self.ended = self.late = False
         self.moves = 0
+        self.due: asyncio.TimerHandle
         self.task: asyncio.Task[None]
 
     def end(self) -> None:
@@ -59,11 +60,17 @@ class Running:
             self.ended = True
             self.task.cancel()
 
+    def expire(self) -> None:
+        """Its time is over."""
+        self.late = not self.ended
+        self.end()
+
 
 class Orders:
-    """`close` it at the end."""
+    """Made within a running event loop; `close` it at the end."""
 
     def __init__(self, settings: ExecutorSettings) -> None:
+        self._loop = asyncio.get_running_loop()
         self._once = Once(MAX_ORDERS)
         self._copies: Copies[Whole] | None = None
         if settings.replay_bytes:
@@ -89,11 +96,12 @@ class Orders:
         return True
 
     def begin(
-        self, stream: Stream, checked: CheckedRequest, work: Work, again: Bill, over: Callable[[], None]
+        self, stream: Stream, checked: CheckedRequest, until: float, work: Work, again: Bill, over: Callable[[], None]
     ) -> Running:
         """Starts to serve an order on `stream`; `listen` comes next, at once. RetryElsewhere if it cannot be begun.
 
-        `again` has its receipt sent once more; `over` is called when the work has stopped, whoever still listens.
+        It ends by `until`, on the loop's clock. `again` has its receipt sent once more; `over` is called when the work has
+        stopped, whoever still listens.
         """
         if self.known(checked):
             raise _refusal("This request is being answered.", "running", retry_after=1.0)
@@ -103,7 +111,8 @@ class Orders:
         self._once.use(name, checked.digest, checked.request.deadline)
         outlet = Outlet(stream, copies.begin() if copies is not None else None, copies)
         running = self._running[name] = Running(name, outlet, again, over)
-        running.task = asyncio.create_task(work(outlet))
+        running.task = self._loop.create_task(work(outlet))
+        running.due = self._loop.call_at(until, running.expire)
         running.task.add_done_callback(partial(self._over, running))
         return running
 
@@ -145,16 +154,17 @@ class Orders:
             if running.outlet.lost and not running.task.done():
                 assert self._copies is not None
                 running.outlet.leave()
-                running.away = asyncio.get_running_loop().call_later(self._copies.seconds, running.end)
+                running.away = self._loop.call_later(self._copies.seconds, running.end)
             else:  # the end goes out when the work has really stopped
                 running.end()
                 await running.stopped.wait()
             raise
         if running.task.cancelled():
-            raise _refusal("The answer to this request was given up.", "replayed")
+            raise overdue() if running.late else _refusal("The answer to this request was given up.", "replayed")
         running.task.result()
 
     def _over(self, running: Running, done: asyncio.Task[None]) -> None:
+        running.due.cancel()
         running.stopped.set()
         name, outlet = running.name, running.outlet
         del self._running[name]
@@ -166,7 +176,7 @@ class Orders:
                 self._copies.drop(outlet.copy)
             else:
                 whole = Whole(outlet.done, outlet.draft, running.again)
-                self._copies.keep(name, outlet.copy, whole, asyncio.get_running_loop().time())
+                self._copies.keep(name, outlet.copy, whole, self._loop.time())
                 self._tidy_later()
         if running.away is not None:
             running.away.cancel()
@@ -190,7 +200,7 @@ class Orders:
         """Whether there is an answer that is over, but not its time."""
         if self._copies is None:
             return False
-        self._copies.expire(asyncio.get_running_loop().time())
+        self._copies.expire(self._loop.time())
         return self._copies.find(name) is not None
 
     def _tidy_later(self) -> None:
@@ -200,15 +210,20 @@ class Orders:
     def _tidy(self) -> None:
         """Forgets what was kept for long enough, and looks again when more was: at once for all of a while, not for each."""
         assert self._copies is not None
-        loop = asyncio.get_running_loop()
-        until = self._copies.expire(loop.time())
-        again = loop.time() + self._copies.seconds / TIDYINGS
-        self._tidying = None if until is None else loop.call_at(max(until, again), self._tidy)
+        now = self._loop.time()
+        until = self._copies.expire(now)
+        again = now + self._copies.seconds / TIDYINGS
+        self._tidying = None if until is None else self._loop.call_at(max(until, again), self._tidy)
 
 
 def _name(checked: CheckedRequest) -> bytes:
     """What the client calls it: nobody else can sign that."""
     return checked.request.client + checked.request.request_id
+
+
+def overdue() -> RetryElsewhere:
+    """What a client is told of a request whose deadline is over."""
+    return RetryElsewhere("The answer took too long.", status=504, code="deadline")
 
 
 def _refusal(message: str, code: str, retry_after: float | None = None) -> RetryElsewhere:

@@ -42,9 +42,8 @@ class Outlet:
         self._stream = stream
         self._copies = copies
         self._moved = False
-        self._heard = asyncio.Event()
-        """Set while the stream has all that was said."""
-        self._heard.set()
+        self._heard: asyncio.Event | None = None
+        """Set once the next stream has all that was said; None while this one has."""
 
     @property
     def connection(self) -> Connection:
@@ -67,25 +66,24 @@ class Outlet:
         """As `Stream.send`."""
         if self.copy is not None and self._copies is not None:
             self._copies.add(self.copy, data)
-        if self._heard.is_set():
+        if self._heard is None:
             try:
                 await self._stream.send(data)
             except (RetryElsewhere, CallerFault):
                 await self._broken()
-        if not self._heard.is_set():
-            await self._back()  # whoever moves it sends this as well
+        if self._heard is not None:
+            await self._back(self._heard)  # whoever moves it sends this as well
 
     async def finish(self, done: Done) -> None:
         """As `Stream.finish`."""
         self.done = done
         while True:
+            if self._heard is not None:
+                await self._back(self._heard)
             try:
-                if self._heard.is_set():
-                    await self._stream.finish(done)
-                    return
+                return await self._stream.finish(done)
             except (RetryElsewhere, CallerFault):
                 await self._broken()
-            await self._back()
 
     async def _broken(self) -> None:
         """The stream is of no use any more. Unless its client may come back, the work is about to be cancelled: who waits for a
@@ -93,17 +91,17 @@ class Outlet:
         """
         if not self.lost:
             await asyncio.Event().wait()
-        self._heard.clear()
+        self.leave()
 
-    async def _back(self) -> None:
+    async def _back(self, heard: asyncio.Event) -> None:
         """Returns once the client is back and has heard all."""
         if self.copy is None or not self.copy.complete:
             raise _lost()
-        await self._heard.wait()
+        await heard.wait()
 
     def leave(self) -> None:
         """Its stream is of no use any more."""
-        self._heard.clear()
+        self._heard = self._heard or asyncio.Event()
 
     async def move(self, stream: Stream) -> None:
         """Says all again on another stream of its client, and goes on there."""
@@ -112,7 +110,9 @@ class Outlet:
         if self.tab is not None:
             self.tab.connection = stream.connection
         await say(stream, self.copy)
-        self._heard.set()
+        if self._heard is not None:
+            self._heard.set()
+            self._heard = None
 
     def digest(self, salt: bytes, length: int) -> bytes | None:
         """The hash of the answer's first `length` bytes, as its client may have no more of them once it moved; else None."""
