@@ -72,8 +72,11 @@ class Endpoint:
 
         async def answer() -> None:
             way = self._stream if request.stream else self._plain
-            with self._metrics.running():
+            self._metrics.running += 1
+            try:
                 await exchange.unless_gone(way(exchange, asked, request))
+            finally:
+                self._metrics.running -= 1
 
         await self._replaying.once(exchange, VISIT.get().name, body, answer)
 
