@@ -32,12 +32,13 @@ from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.purses import Purses
 from lloom.adapters.routing.router import Router
 from lloom.adapters.routing.witness import Witness
+from lloom.core import tokens
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, NodeId, checksum
 from lloom.core.messages import SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
-from lloom.core.payment import audit
+from lloom.core.payment import audit, counting
 from lloom.core.reputation.evidence import Kind
 from lloom.core.reputation.inspection import KEY_BYTES, Inspection
 from lloom.core.reputation.reputations import Reputations
@@ -82,6 +83,7 @@ class ClientNode(Actor):
             url = f"http://{reachable(settings.gateway.host)}:{server.port}"
             note = home.GatewayNote(url=url, node=checksum(self.place.node), pid=os.getpid(), key=guests.own)
             stack.enter_context(home.announced(settings, note))
+            await asyncio.to_thread(tokens.count, "", counting.USUAL)  # reading its table would be noticed by answers
             await patience(dht.ready, JOIN_SECONDS)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(JOIN_SECONDS):

@@ -63,6 +63,14 @@ _CALLS: Final = frozenset({"tool_calls", "function_call"})
 Message = Mapping[str, Any]
 
 
+_loaded: Final[set[str]] = set()
+
+
+def loaded(encoding: str) -> bool:
+    """Whether its table is there, so that a count takes no longer than it must."""
+    return encoding in _loaded
+
+
 def count(text: str, encoding: str) -> int:
     """Tokens of `text`; special tokens in it count as the plain text they are. ValueError for an encoding not in ENCODINGS."""
     table = _load(encoding)
@@ -100,7 +108,9 @@ def _load(encoding: str) -> Encoding:
 
     import tiktoken
 
-    return tiktoken.get_encoding(encoding)
+    table = tiktoken.get_encoding(encoding)
+    _loaded.add(encoding)
+    return table
 
 
 def _message(message: Message, encoding: str) -> int:

@@ -72,7 +72,7 @@ class Answer:
             try:
                 data = await self._attempt.read()
                 if data is None:
-                    self._end(self._attempt.done or Done())
+                    await self._end(self._attempt.done or Done())
                     return None
                 block = self._seen(data)
             except RetryElsewhere as error:
@@ -127,13 +127,13 @@ class Answer:
         """What the caller is to see of `data`: of a first part all, since its attempt records it already."""
         return data if self._splice is None else self._record.feed(self._splice.feed(data))
 
-    def _end(self, done: Done) -> None:
+    async def _end(self, done: Done) -> None:
         """PeerFault if the executor ends what has not come to an end."""
         if not self._record.finished and self._request.operation != "embeddings":
             raise PeerFault("the answer broke off before its end", code="bad_stream")
-        if self._way is None:
-            self._attempt.compare(self._request, self._record.text if self._record.whole else None)
         self.done = done if self._way is None else resumption.summed(self._way, self._used, done)
+        if self._way is None:
+            await self._attempt.compare(self._request, self._record.text if self._record.whole else None)
 
     async def _give_up(self, error: RetryElsewhere) -> None:
         """Leaves an executor. What it did wrong is remembered, if the attempt did not notice itself: it does not read answers."""

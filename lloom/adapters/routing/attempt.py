@@ -13,12 +13,14 @@ from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.routing.deliveries import Deliveries, Expected
 from lloom.adapters.routing.purse import Paid
 from lloom.adapters.routing.returning import Connect, Returning
+from lloom.core import tokens
 from lloom.core.api.request import ApiRequest
 from lloom.core.continuation.record import Record
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Done
 from lloom.core.order import Order
+from lloom.core.payment import counting
 from lloom.core.payment.audit import Report
 from lloom.core.receipt import ResponseHash
 from lloom.core.reputation.inspection import Inspection
@@ -179,14 +181,16 @@ class Attempt:
         await self.close()
         return error
 
-    def compare(self, request: ApiRequest, text: str | None) -> None:
+    async def compare(self, request: ApiRequest, text: str | None) -> None:
         """The answer came whole, and said `text` (None: more than that): is the executor's count of it ours, is it made up?"""
         now, inspection = self._loop.time(), self._keeping.inspection
         if inspection is not None and text is not None:
             inspection.look(self.executor, self._place[2], request, text, now - self._began, now)
         if self._paid is not None or self.done is None:
             return
-        found = self._keeping.audit(Report(request, self.encoding, self.done, text))
+        audit, report = self._keeping.audit, Report(request, self.encoding, self.done, text)
+        at_once = tokens.loaded(counting.known(self.encoding))
+        found = audit(report) if at_once else await asyncio.to_thread(audit, report)
         self._keeping.outcomes.counted(self._place, now, overstated=found is not None)
         if found is not None:
             logger.warning("{} reports {}", checksum(self.executor), found)

@@ -96,7 +96,6 @@ class Purse:
         """Whether the chain told what is paid in."""
         self._bank = bank
         self._client = Client(wallet.identity, wallet.domain)
-        self._encodings: set[str] = set()
         self._purchasing: Purchasing | None = None
         self._used = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -183,9 +182,8 @@ class Purse:
     async def _prompt(self, chat: ApiRequest, encoding: str, tab: Tab) -> int:
         """Tokens of the prompt; only a long one, or an encoding that is not loaded yet, makes anybody wait."""
         encoding = counting.known(encoding)
-        if encoding not in self._encodings:
+        if not tokens.loaded(encoding):
             await asyncio.to_thread(tokens.count, "", encoding)
-            self._encodings.add(encoding)
         if encoding not in tab.prompts:
             if len(chat.body) <= SHORT:
                 tab.prompts[encoding] = prompt.count(chat.operation, chat.body, encoding)

@@ -31,7 +31,7 @@ class Report:
 def problem(report: Report, settings: AccountingSettings) -> str | None:
     """What is reported beyond our own count and what a payer tolerates; None if nothing is.
 
-    It takes 2 ms at most, once the encoding's table is loaded: the first time that takes a few hundred.
+    It takes 2 ms at most, once the encoding's table is loaded (`tokens.loaded`): the first time that takes a few hundred.
     """
     request, done, encoding = report.request, report.done, known(report.encoding)
 

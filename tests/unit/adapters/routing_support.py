@@ -16,6 +16,7 @@ from lloom.adapters.routing.directory import Directory
 from lloom.adapters.routing.offers import Scope
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.router import Router
+from lloom.core import tokens
 from lloom.core.api.chat import parse
 from lloom.core.api.request import ApiRequest
 from lloom.core.eip712 import Domain
@@ -30,6 +31,8 @@ from lloom.core.routing.plans import Plans
 from lloom.core.settings import RoutingSettings
 from lloom.core.sse import event
 from tests.money_support import accounting
+
+tokens.count("", "o200k_base")  # once loaded it stays: no count is left to a thread, for which virtual time does not wait
 
 NETWORK = "test"
 DOMAIN = Domain(0, bytes(20))

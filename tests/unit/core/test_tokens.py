@@ -220,6 +220,14 @@ def test_the_pieces_of_a_text_join_to_it(text: str) -> None:
     assert len(pieces) == tokens.count(text, "o200k_base")
 
 
+def test_a_table_is_loaded_by_the_first_count_of_its_encoding() -> None:
+    check = (
+        "from lloom.core import tokens; names = sorted(tokens.ENCODINGS); assert not any(map(tokens.loaded, names)); "
+        "tokens.count('', 'p50k_base'); assert [name for name in names if tokens.loaded(name)] == ['p50k_base']"
+    )
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
 def test_importing_the_module_loads_neither_tiktoken_nor_litellm() -> None:
     check = "import sys, lloom.core.tokens; sys.exit(bool({'tiktoken', 'litellm'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from typing import Any
 
 import msgspec
 import pytest
 
 from lloom.adapters.routing.answer import Answer
+from lloom.core import tokens
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.messages import Done, Receipts, SignedReceipt
+from lloom.core.payment import audit
 from lloom.core.receipt import (
     Receipt,
     Status,
@@ -21,6 +24,7 @@ from lloom.core.receipt import (
     sign_receipt,
 )
 from lloom.core.reputation.evidence import Kind
+from lloom.core.settings import AccountingSettings
 from tests.unit.adapters.routing_support import (
     ANSWER,
     DOMAIN,
@@ -369,3 +373,20 @@ async def test_who_reports_more_tokens_than_came_is_remembered_for_that(reported
         known = net.outcomes.reputations.evidence(executor.address, asyncio.get_running_loop().time())
         assert known.wrong[Kind.COUNT] == pytest.approx(share, rel=0.01)
         assert known.right[Kind.COUNT] == pytest.approx(1 - share, rel=0.01)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+async def test_a_count_whose_table_has_to_be_read_first_holds_up_no_other_answer(
+    loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once: list[bool] = []
+    problem = audit.problem
+
+    def noted(report: audit.Report, settings: AccountingSettings) -> str | None:
+        at_once.append(threading.current_thread() is threading.main_thread())
+        return problem(report, settings)
+
+    monkeypatch.setattr(audit, "problem", noted)
+    monkeypatch.setattr(tokens, "loaded", lambda _: loaded)
+    await test_who_reports_more_tokens_than_came_is_remembered_for_that(Done(3, 2000), 1.0)
+    assert at_once == [loaded]
