@@ -51,8 +51,10 @@ class Fold:
         head = self._head
         if not head.id:
             head.id, head.created, head.model = chunk.id, chunk.created, chunk.model
-        head.system_fingerprint = chunk.system_fingerprint or head.system_fingerprint
-        head.service_tier = chunk.service_tier or head.service_tier
+        if chunk.system_fingerprint:
+            head.system_fingerprint = chunk.system_fingerprint
+        if chunk.service_tier:
+            head.service_tier = chunk.service_tier
         for choice in chunk.choices or ():
             found = self._choices.get(choice.index)
             if found is None:
@@ -77,11 +79,13 @@ class _Sum:
         self.finish_reason: str | None = None
 
     def add(self, choice: Choice) -> None:
-        self.finish_reason = choice.finish_reason or self.finish_reason
+        if choice.finish_reason:
+            self.finish_reason = choice.finish_reason
         if choice.delta:
+            texts = self.texts
             for key, value in choice.delta.items():
-                if key in self.texts and isinstance(value, str):
-                    self.texts[key].append(value)
+                if key in texts and isinstance(value, str):
+                    texts[key].append(value)
                 elif value is not None:
                     self._merge(key, value)
         if choice.logprobs:

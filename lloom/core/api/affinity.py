@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final
 
-_LEAST: Final = 1024
+LEAST: Final = 1024
 """Bytes of a prompt (some 250 tokens) below which computing it anew takes no time to speak of."""
 _MOST: Final = 16 * 1024
 """Bytes that are looked at: prompts that are alike for so long are so for longer."""
@@ -27,7 +27,7 @@ def beginning(texts: Iterable[str]) -> bytes:
         left -= len(part)
         if not left:
             break
-    return _hash(b"text", b"\0".join(parts)) if _MOST - left >= _LEAST else b""
+    return _hash(b"text", b"\0".join(parts)) if _MOST - left >= LEAST else b""
 
 
 def _hash(kind: bytes, content: bytes) -> bytes:

@@ -134,6 +134,7 @@ def parse(body: bytes) -> ApiRequest:
     """The request in `body` (JSON); CallerFault names the field that is wrong."""
     asked = decode(body, _decoder)
     _check(asked)
+    text_bytes = sum(len(text.encode()) for text in talk.texts(asked.messages))
     return ApiRequest(
         operation="chat",
         body=body,
@@ -142,18 +143,19 @@ def parse(body: bytes) -> ApiRequest:
         include_usage=asked.include_usage,
         choices=asked.n or 1,
         max_output=asked.max_completion_tokens or asked.max_tokens,
-        text_bytes=sum(len(text.encode()) for text in talk.texts(asked.messages)),
+        text_bytes=text_bytes,
         features=frozenset(_features(asked)),
-        affinity=_affinity(asked),
+        affinity=_affinity(asked, text_bytes),
     )
 
 
-def _affinity(asked: _Body) -> bytes:
+def _affinity(asked: _Body, text_bytes: int) -> bytes:
     """By the caller's key; else by all up to the first thing that a user says, which later turns repeat; else by who asks."""
     if asked.prompt_cache_key:
         return affinity.named(asked.prompt_cache_key)
+    beginning = text_bytes >= affinity.LEAST and affinity.beginning(talk.texts(talk.opening(asked.messages)))
     who = asked.safety_identifier or asked.user
-    return affinity.beginning(talk.texts(talk.opening(asked.messages))) or (affinity.named(who) if who else b"")
+    return beginning or (affinity.named(who) if who else b"")
 
 
 def _check(asked: _Body) -> None:
@@ -169,8 +171,7 @@ def _check(asked: _Body) -> None:
         raise contradiction("top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.")
     if asked.parallel_tool_calls is not None and not asked.tools:
         raise contradiction("parallel_tool_calls", "'parallel_tool_calls' is only allowed when 'tools' are specified.")
-    limits = {asked.max_tokens, asked.max_completion_tokens} - {None}
-    if len(limits) > 1:
+    if None not in (asked.max_tokens, asked.max_completion_tokens) and asked.max_tokens != asked.max_completion_tokens:
         raise contradiction("max_tokens", "'max_tokens' and 'max_completion_tokens' differ; send one of them.")
     if "audio" in (asked.modalities or ()) and asked.audio is None:
         raise missing("audio")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from lloom.core.api.reading import contradiction, missing
+from lloom.core.errors import CallerFault
 
 _Name = Annotated[str, Meta(max_length=64)]
 _Url = Annotated[str, Meta(pattern=r"^(?i:https?://[^\s]|data:[^\s])", description="an http, https or data URL")]
@@ -154,18 +155,20 @@ def check(messages: Sequence[Message]) -> None:
     """
     open_calls: set[str] = set()
     for number, message in enumerate(messages):
-        where = f"messages[{number}]"
         if isinstance(message, _Tool):
             if message.tool_call_id not in open_calls:
                 text = "a message of role 'tool' must answer a tool call of the preceding 'assistant' message."
-                raise contradiction(f"{where}.tool_call_id" if open_calls else f"{where}.role", text)
+                raise contradiction(f"messages[{number}].{'tool_call_id' if open_calls else 'role'}", text)
             open_calls.discard(message.tool_call_id)
             continue
-        _check_answered(open_calls, where)
-        _check_content(message, where)
+        if open_calls:
+            raise _unanswered(open_calls, f"messages[{number}]")
+        if not isinstance(message.content, str):
+            _check_content(message, f"messages[{number}]")
         if isinstance(message, _Assistant):
             open_calls = {call.id for call in message.tool_calls or ()}
-    _check_answered(open_calls, "messages")
+    if open_calls:
+        raise _unanswered(open_calls, "messages")
 
 
 def opening(messages: Sequence[Message]) -> Sequence[Message]:
@@ -192,13 +195,10 @@ def features(messages: Sequence[Message]) -> Iterator[str]:
             yield from (_FEATURES[type(part)] for part in parts if type(part) in _FEATURES)
 
 
-def _check_answered(open_calls: set[str], where: str) -> None:
-    if open_calls:
-        ids = ", ".join(sorted(call[:64] for call in open_calls)[:8])
-        text = (
-            f"an assistant message with 'tool_calls' must be followed by tool messages that answer each of them: {ids}."
-        )
-        raise contradiction(where, text)
+def _unanswered(open_calls: set[str], where: str) -> CallerFault:
+    ids = ", ".join(sorted(call[:64] for call in open_calls)[:8])
+    text = f"an assistant message with 'tool_calls' must be followed by tool messages that answer each of them: {ids}."
+    return contradiction(where, text)
 
 
 def _check_content(message: Message, where: str) -> None:

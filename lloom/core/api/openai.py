@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import http
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from lloom.core.api.chat import parse
 from lloom.core.api.chunks import usage_event
@@ -36,8 +36,7 @@ class ChatCompletions(OpenAI):
         return ChatAsked(parse(body))
 
 
-@dataclass(frozen=True, slots=True)
-class ChatAsked:
+class ChatAsked(Struct, frozen=True):
     """A request for a chat completion."""
 
     request: ApiRequest
