@@ -96,12 +96,13 @@ class Offer(Struct, frozen=True, kw_only=True):
 
 
 _decoder = msgspec.msgpack.Decoder(Offer)
+_ID: Final = re.compile(r"[a-z0-9][a-z0-9._:/@+-]{0,127}")
 
 
 def canonical(model: str) -> str:
     """The network's spelling of a model id: lower case, outer blanks gone. ValueError if no id can be made of it."""
     name = model.strip().lower()
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._:/@+-]{0,127}", name):
+    if not _ID.fullmatch(name):
         raise ValueError(f"{model[:64]!r} is not a model id (letters, digits and . _ : / @ + - , at most 128)")
     return name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -90,13 +91,13 @@ class Gateway:
         assert scope["type"] == "http", "the server is started for HTTP alone"
         exchange = Exchange(scope, receive, send, _OF_ERRORS.get(scope["path"], _USUAL))
         scope["app"], scope["lloom.exchange"] = self, exchange
-        began = asyncio.get_running_loop().time()
+        began = time.monotonic()
         with logger.contextualize(request=exchange.request_id.decode()):
             try:
                 await self._answer(exchange, receive, send)
             finally:
                 route = scope.get("lloom.route", "none")
-                self.metrics.answered(route, exchange.status or _NOBODY, asyncio.get_running_loop().time() - began)
+                self.metrics.answered(route, exchange.status or _NOBODY, time.monotonic() - began)
 
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from typing import Final, Protocol
@@ -81,10 +82,10 @@ class Endpoint:
         await self._replaying.once(exchange, VISIT.get().name, body, answer)
 
     async def _plain(self, exchange: Exchange, asked: Asked, request: ApiRequest) -> None:
-        began = asyncio.get_running_loop().time()
+        began = time.monotonic()
         answer = await self._router.ask(request)
         try:
-            self._metrics.first_token(asyncio.get_running_loop().time() - began)
+            self._metrics.first_token(time.monotonic() - began)
             whole = await answer.folded(asked.whole)
         finally:
             await answer.close()
@@ -93,11 +94,11 @@ class Endpoint:
         await exchange.reply(200, whole, _headers(answer))
 
     async def _stream(self, exchange: Exchange, asked: Asked, request: ApiRequest) -> None:
-        began = asyncio.get_running_loop().time()
+        began = time.monotonic()
         stream = asked.stream()
         exchange.failed = stream.failed
         async with self._first_content(exchange, request) as answer:
-            self._metrics.first_token(asyncio.get_running_loop().time() - began)
+            self._metrics.first_token(time.monotonic() - began)
             if not exchange.status:
                 await exchange.begin(_headers(answer))
             try:
@@ -143,9 +144,9 @@ class Endpoint:
             task.cancel()
 
     async def _fill(self, exchange: Exchange) -> None:
-        loop, pause = asyncio.get_running_loop(), self._settings.keep_alive_seconds
+        pause = self._settings.keep_alive_seconds
         while True:
-            silent = loop.time() - exchange.written_at
+            silent = time.monotonic() - exchange.written_at
             if silent >= pause:
                 await exchange.aside(self._dialect.waiting)
                 silent = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -72,7 +73,7 @@ class Exchange:
         self.status = 0
         """Of the answer; 0 until it has begun."""
         self.written_at = 0.0
-        """On the loop's clock."""
+        """By `time.monotonic`."""
         self.request_id = self._request_id()
         self.also: Callable[[], Headers] = list
         """Headers that the answer bears besides, as they are when it begins."""
@@ -107,11 +108,11 @@ class Exchange:
 
     async def unless_gone(self, work: Awaitable[None]) -> None:
         """Awaits `work`, and cancels it when the caller leaves (then Gone). The body must have been read."""
-        task, left = asyncio.current_task(), False
+        # Only our own server tells; within another one, callers are taken to stay.
+        lost: asyncio.Future[None] = self.scope.get(LOST) or asyncio.get_running_loop().create_future()
+        task, left = asyncio.current_task(lost.get_loop()), False
         assert task is not None
         before = task.cancelling()
-        # Only our own server tells; within another one, callers are taken to stay.
-        lost = self.scope.get(LOST) or asyncio.get_running_loop().create_future()
 
         def leave(_: asyncio.Future[None]) -> None:
             nonlocal left
@@ -158,7 +159,7 @@ class Exchange:
         await self._pass(data, more=True)
         self._writing = False
         self._boundary = data.endswith((b"\n\n", b"\r\n\r\n"))
-        self.written_at = asyncio.get_running_loop().time()
+        self.written_at = time.monotonic()
 
     async def aside(self, event: bytes) -> None:
         """An event that clients skip, if this is a place for one."""
