@@ -66,8 +66,10 @@ class Stream:
             self._check()
             room = self.connection.room(self._number)
             if room:
-                self._send(data if len(data) <= room else data[:room])
-                data = data[room:]
+                piece, data = data[:room], data[room:]
+                self.connection.session.send(self._number, piece)
+                self.sent += len(piece)
+                self.connection.flush_soon()
             else:
                 self.connection.hold(self)
                 self._sender = asyncio.get_running_loop().create_future()
@@ -161,11 +163,6 @@ class Stream:
     def _check(self) -> None:
         if self._error is not None:
             raise copy(self._error)
-
-    def _send(self, data: bytes) -> None:
-        self.connection.session.send(self._number, data)
-        self.sent += len(data)
-        self.connection.flush_soon()
 
     def _take(self) -> bytes:
         data, self._buffer = bytes(self._buffer), bytearray()
