@@ -71,7 +71,8 @@ class Tally:
 
     def _weight(self, now: float) -> float:
         """What an observation of `now` weighs among the sums."""
-        self._at = max(self._at, now)
+        if now > self._at:
+            self._at = now
         if now - self._since > self._memory:  # weights must not grow without end
             self._count_from(now)
         return float(0.5 ** ((self._since - now) / self._memory))

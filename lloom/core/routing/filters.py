@@ -114,9 +114,9 @@ def nobody_fits(misfits: Mapping[NodeId, Misfit], request: ApiRequest) -> Nobody
 def _unfit(terms: ModelOffer, request: ApiRequest) -> Misfit | None:
     if request.operation not in terms.operations:
         return Misfit("operation", f"without {request.operation}")
-    lacking = sorted(request.features - set(terms.features))
+    lacking = request.features.difference(terms.features)
     if lacking:
-        return Misfit("features", f"without {', '.join(lacking)}")
+        return Misfit("features", f"without {', '.join(sorted(lacking))}")
     if request.text_bytes // _BYTES_PER_TOKEN >= terms.context:
         return Misfit("context", f"with a context of {terms.context} tokens", terms.context)
     if request.max_output is not None and request.max_output > terms.max_output and not request.at_most:

@@ -167,15 +167,15 @@ class Outcomes:
         if record is None:
             pace = self.reputations.pace(place[0], place[2])
             return Standing(State.CLOSED, 0.0, self.load(place), 0.0, 0.0, held, *pace)
-        fade, success = faded(now - record.at, self._memory), record.success
+        state, success, fade = record.breaker.state(now), record.success, faded(now - record.at, self._memory)
         first_token, rate = record.wait.value, record.rate.value
         if first_token is None or rate is None:
             before = self.reputations.pace(place[0], place[2])
             first_token = before[0] if first_token is None else first_token
             rate = before[1] if rate is None else rate
         return Standing(
-            record.breaker.state(now),
-            record.breaker.rests(now),
+            state,
+            0.0 if state is State.CLOSED else record.breaker.rests(now),
             self.load(place),
             success.above * fade,
             (success.below - success.above) * fade,

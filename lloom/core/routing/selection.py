@@ -44,12 +44,16 @@ class Selection:
             return fit
         failed = {executor for executor, _, _ in tried}
         left = self.entrants([each for each in fit if each.place not in tried], now)
-        stand = [(each, self.readiness(each, failed)) for each in left]
-        best = min((tier for _, tier in stand if isinstance(tier, Tier)), default=None)
-        if best is not None:
-            first = [each for each, tier in stand if tier is best]
-            return self._among(first, len(fit), request, first_try=not tried, now=now, rng=rng)
-        later = [(each, wait) for each, wait in stand if isinstance(wait, Later)]
+        ready: dict[Tier, list[Entrant]] = {}
+        later: list[tuple[Entrant, Later]] = []
+        for each in left:
+            stand = self.readiness(each, failed)
+            if isinstance(stand, Later):
+                later.append((each, stand))
+            else:
+                ready.setdefault(stand, []).append(each)
+        if ready:
+            return self._among(ready[min(ready)], len(fit), request, first_try=not tried, now=now, rng=rng)
         resort = _last_resort(later)
         return self._choice(resort, len(fit), request) if resort else self._nobody_now(fit, later, now)
 
