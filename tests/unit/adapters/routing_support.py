@@ -32,7 +32,8 @@ from lloom.core.settings import RoutingSettings
 from lloom.core.sse import event
 from tests.money_support import accounting
 
-tokens.count("", "o200k_base")  # once loaded it stays: no count is left to a thread, for which virtual time does not wait
+# Once loaded it stays: no count is left to a thread, for which virtual time does not wait.
+tokens.count("", "o200k_base")
 
 NETWORK = "test"
 DOMAIN = Domain(0, bytes(20))
