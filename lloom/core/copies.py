@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class Copies(Generic[T]):
         """Bytes that are kept."""
         self.seconds = seconds
         self._limit = limit
-        self._kept: OrderedDict[bytes, tuple[Copy, T, float]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Copy, T, float]] = OrderedDict()
         """In the order in which they end."""
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class Copies(Generic[T]):
             copy.data += data
             self._grow(copy, len(data))
 
-    def keep(self, name: bytes, copy: Copy, what: T, now: float) -> None:
+    def keep(self, name: Hashable, copy: Copy, what: T, now: float) -> None:
         """It is over, and kept as long as it is complete; `what` else there is of it."""
         if copy.complete:
             self._kept[name] = copy, what, now + self.seconds
@@ -64,7 +65,7 @@ class Copies(Generic[T]):
             self.size -= len(copy.data) + BESIDES
             copy.data = bytearray()
 
-    def find(self, name: bytes) -> tuple[Copy, T] | None:
+    def find(self, name: Hashable) -> tuple[Copy, T] | None:
         """An answer that is over, and what else there is of it."""
         found = self._kept.get(name)
         return None if found is None else found[:2]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from lloom.adapters.gateway import Guests
 from lloom.core.allowance import Allowance
+from lloom.core.copies import BESIDES
 from lloom.core.errors import RetryElsewhere
 from lloom.core.settings import GatewayKey
 from lloom.core.token import digest
 from tests.integration.gateway_support import (
     FIRST,
+    REST,
     Running,
     ScriptedAnswer,
     ScriptedRouter,
     ask,
+    chunk,
     running,
 )
 
@@ -100,6 +103,32 @@ async def _until_free(gateway: Running, body: bytes) -> Any:
         while (reply := await gateway.post(body, KEY)).status == 409:
             pass
     return reply
+
+
+class Crowd(asyncio.Event):
+    """Set when so many wait for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._left = number
+
+    async def wait(self) -> Literal[True]:
+        self._left -= 1
+        if not self._left:
+            self.set()
+        return await super().wait()
+
+
+async def test_an_answer_for_which_others_that_are_being_made_leave_no_room_is_not_kept() -> None:
+    first, names = FIRST + chunk({"content": 4000 * "x"}), [f"idempotency-key: {number}" for number in range(9)]
+    async with running(ScriptedRouter(lambda _: ScriptedAnswer(first))) as gateway:
+        size = len((await gateway.ask(stream=True)).body)
+    crowd = Crowd(len(names))
+    script = ScriptedRouter(lambda _: ScriptedAnswer(first, [crowd, *REST]))
+    async with running(script, replay_bytes=8 * (BESIDES + size)) as gateway:
+        await asyncio.gather(*(gateway.ask(name, stream=True) for name in names))
+        again = [await gateway.ask(name, stream=True) for name in names]
+        assert sum("idempotent-replayed" in reply.headers for reply in again) == 8
 
 
 async def test_an_answer_too_large_to_keep_is_made_again() -> None:

@@ -28,26 +28,6 @@ class Gone(Exception):
     """Raised when the caller closed the connection: there is nobody to answer."""
 
 
-class Sent:
-    """An answer as it was sent, as long as it has at most `limit` bytes; without the headers that only its own exchange bears."""
-
-    __slots__ = ("_limit", "body", "headers", "status")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.status = 0
-        self.headers: Headers = []
-        self.body: bytearray | None = bytearray()
-        """None: it was too long."""
-
-    def add(self, data: bytes) -> None:
-        """More of the body."""
-        if self.body is not None and len(self.body) + len(data) <= self._limit:
-            self.body += data
-        else:
-            self.body = None
-
-
 class Exchange:
     """A request and the answer to it, which is either one `reply`, or `begin`, `write` …, `end`; errors in `dialect`."""
 
@@ -57,9 +37,10 @@ class Exchange:
         "_headers",
         "_receive",
         "_send",
-        "_sent",
         "_writing",
         "also",
+        "answer_headers",
+        "copied",
         "failed",
         "request_id",
         "scope",
@@ -72,6 +53,10 @@ class Exchange:
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self.status = 0
         """Of the answer; 0 until it has begun."""
+        self.answer_headers: Headers = []
+        """Without those that only this exchange bears."""
+        self.copied: Callable[[bytes], None] = lambda _: None
+        """Hears of all that is sent of the answer's body."""
         self.written_at = 0.0
         """By `time.monotonic`."""
         self.request_id = self._request_id()
@@ -82,7 +67,6 @@ class Exchange:
         self._dialect = dialect
         self._receive = receive
         self._send = send
-        self._sent: Sent | None = None
         self._boundary = True
         self._writing = False
 
@@ -132,15 +116,10 @@ class Exchange:
         finally:
             lost.remove_done_callback(leave)
 
-    def recorded(self, limit: int) -> Sent:
-        """Filled from now on with what is sent, up to `limit` bytes."""
-        self._sent = Sent(limit)
-        return self._sent
-
-    async def repeat(self, sent: Sent) -> None:
-        """The answer that was `recorded` at another exchange; a header says so."""
-        await self._start(sent.status, [*sent.headers, (b"idempotent-replayed", b"true")])
-        await self._pass(bytes(sent.body or b""))
+    async def repeat(self, status: int, headers: Headers, body: bytes) -> None:
+        """The answer of another exchange; a header says so."""
+        await self._start(status, [*headers, (b"idempotent-replayed", b"true")])
+        await self._pass(body)
 
     async def reply(self, status: int, body: bytes, headers: Headers, kind: tuple[bytes, bytes] = _JSON) -> None:
         """The whole answer at once."""
@@ -180,15 +159,12 @@ class Exchange:
             await self.end(self.failed(failure))
 
     async def _start(self, status: int, headers: Headers) -> None:
-        self.status = status
-        if self._sent is not None:
-            self._sent.status, self._sent.headers = status, headers
+        self.status, self.answer_headers = status, headers
         named = [*headers, *self.also(), (self._dialect.id_header, self.request_id)]
         await self._send({"type": "http.response.start", "status": status, "headers": named})
 
     async def _pass(self, body: bytes, *, more: bool = False) -> None:
-        if self._sent is not None:
-            self._sent.add(body)
+        self.copied(body)
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _next(self, seconds: float) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
-from lloom.adapters.gateway.exchange import Exchange, Sent
+from lloom.adapters.gateway.exchange import Exchange
+from lloom.core.api.dialect import Headers
 from lloom.core.errors import CallerFault
 from lloom.core.replays import Replays
 from lloom.core.settings import GatewaySettings
@@ -16,15 +18,13 @@ from lloom.core.settings import GatewaySettings
 HEADER: Final = b"idempotency-key"
 _KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 _OK: Final = 200
-_BESIDES: Final = 1024
-"""Bytes that are kept beside a body, about: its headers, the key."""
 
 
 class Replaying:
     """Keeps whole answers, plain and streamed, in memory."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self._replays: Replays[Sent] = Replays(settings.replay_bytes, settings.replay_seconds)
+        self._replays: Replays[Headers] = Replays(settings.replay_bytes, settings.replay_seconds)
 
     async def once(self, exchange: Exchange, whose: str, body: bytes, answer: Callable[[], Awaitable[None]]) -> None:
         """Gives the answer again, or makes it by `answer`. CallerFault (400, 409) as `Replays.begin`."""
@@ -38,15 +38,17 @@ class Replaying:
         clock = asyncio.get_running_loop().time
         found = self._replays.begin(key, hashlib.sha256(body).digest(), clock())
         if found is not None:
-            await exchange.repeat(found)
+            copy, headers = found
+            await exchange.repeat(_OK, headers, bytes(copy.data))
             return
-        sent = exchange.recorded(self._replays.largest)
+        copy = self._replays.copies.begin()
+        exchange.copied = partial(self._replays.copies.add, copy)
         try:
             await answer()
         except BaseException:
-            self._replays.forget(key)
+            self._replays.forget(key, copy)
             raise
-        if sent.status == _OK and sent.body is not None:
-            self._replays.keep(key, sent, len(sent.body) + _BESIDES, clock())
+        if exchange.status == _OK:
+            self._replays.keep(key, copy, exchange.answer_headers, clock())
         else:
-            self._replays.forget(key)
+            self._replays.forget(key, copy)
