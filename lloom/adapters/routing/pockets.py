@@ -44,10 +44,13 @@ class Pockets:
         self._pockets = {pocket.name: pocket for pocket in pockets}
         self._spent = spent
 
+    def __contains__(self, caller: str) -> bool:
+        """Whether there is a key called `caller`."""
+        return caller in self._pockets
+
     def lack(self, caller: str, coin: Coin, amount: int) -> Lack | None:
-        """Why the key called `caller` cannot spend `amount` now; None if it can, or there is no such key."""
-        pocket = self._pockets.get(caller)
-        return None if pocket is None else pocket.lack(coin, amount, time.time())
+        """Why the key called `caller` cannot spend `amount` now; None if it can."""
+        return self._pockets[caller].lack(coin, amount, time.time())
 
     def hold(self, caller: str, coin: Coin, most: int) -> Bill | None:
         """The bill of an order that may cost `most`, for the key called `caller`; None if it is for none.

@@ -111,6 +111,8 @@ class Purse:
 
     def misfit(self, candidate: Candidate, chat: ApiRequest) -> Misfit | None:
         """What the key of `chat` lacks for a token at `candidate`. What it needs in all is known once the prompt is counted."""
+        if chat.caller not in self._pockets:
+            return None
         least = receipt.cost(candidate.quote, 1, 0, int(chat.operation != "embeddings"))
         lack = self._pockets.lack(chat.caller, self._coin, least)
         if lack is None:

@@ -6,7 +6,7 @@ from lloom.adapters.routing import pockets as module
 from lloom.adapters.routing.pockets import NOBODYS, Pockets
 from lloom.core.allowance import DAY
 from lloom.core.errors import RetryElsewhere
-from lloom.core.pocket import Coin, Pocket
+from lloom.core.pocket import Coin, Lack, Pocket
 from lloom.core.settings import GatewayKey
 from tests.unit.actors.actor_support import FakeTime
 
@@ -56,6 +56,19 @@ def test_a_bill_holds_no_more_than_it_may_come_to(clock: FakeTime) -> None:
     assert pockets.hold("alice", COIN, 40) is not None
 
 
+def test_what_a_key_lacks_is_told_by_the_clock(clock: FakeTime) -> None:
+    pockets, _ = subject()
+    bill = pockets.hold("alice", COIN, 60)
+    assert bill is not None
+    bill.settle(60)
+    assert pockets.lack("alice", COIN, 40) is None
+    assert pockets.lack("alice", COIN, 41) == Lack("money_per_day", 100, DAY / 2)
+    clock.pass_(DAY / 2)
+    assert pockets.lack("alice", COIN, 41) is None
+
+
 def test_who_has_no_key_has_no_bill() -> None:
+    pockets, _ = subject()
+    assert ["alice" in each for each in (pockets, NOBODYS)] == [True, False]
     assert subject()[0].hold("", COIN, 1 << 100) is None
     assert NOBODYS.hold("alice", COIN, 1 << 100) is None
