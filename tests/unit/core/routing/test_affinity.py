@@ -122,6 +122,14 @@ def test_short_prompts_have_no_key_unless_their_caller_says_who_they_belong_to()
     assert request(user="a", messages=[{"role": "user", "content": LONG}]).affinity == keys.beginning([LONG])
 
 
+def test_a_prompt_has_a_beginning_from_its_1024th_byte_on() -> None:
+    def affinity(*texts: str) -> bytes:
+        return request(messages=[{"role": "user", "content": text} for text in texts]).affinity
+
+    assert affinity("é" * 512) == keys.beginning(["é" * 512]) != b""
+    assert affinity("é" * 511 + "e") == affinity("hello", "é" * 512) == b""
+
+
 def test_what_is_long_is_looked_at_only_so_far() -> None:
     assert keys.beginning(["x" * 20_000]) == keys.beginning(["x" * 30_000])
     assert keys.beginning(["x" * 2000, "y"]) != keys.beginning(["x" * 2000 + "y"])
