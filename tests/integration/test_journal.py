@@ -19,7 +19,7 @@ from lloom.adapters.journal import receipts
 from lloom.adapters.journal.file import Journal
 from lloom.core.errors import ConfigError, PeerFault, RetryElsewhere
 from lloom.core.messages import SignedReceipt
-from lloom.core.receipt import Draft
+from lloom.core.receipt import Draft, read_receipt
 
 WRITE_FOR_EVER = """
 import sys
@@ -120,17 +120,15 @@ def test_a_receipt_that_cannot_be_signed_leaves_no_gap(journal: Journal) -> None
 def test_kept_receipts_are_stored_once_for_each_request_and_executor(journal: Journal, path: Path) -> None:
     first, second = issue(journal, draft(1), draft(2))
     twin = SignedReceipt(first.receipt, bytes(65))
-    items = [(EXECUTOR.address, first), (EXECUTOR.address, second), (EXECUTOR.address, twin), (CLIENT, first)]
-    for _ in range(2):
-        assert journal.commit([lambda db: receipts.keep(db, items)]) == [None]
+    kept = [(EXECUTOR.address, first), (EXECUTOR.address, second), (CLIENT, first)]
+    items = [*kept[:2], (EXECUTOR.address, twin), kept[2]]
+    (fresh, known) = journal.commit([lambda db: receipts.keep(db, items)] * 2)
+    assert [each.request_digest for each in fresh] == [read_receipt(each.receipt).request_digest for _, each in kept]
+    assert known == []
     with sqlite3.connect(path) as db:
         rows = db.execute("SELECT executor, receipt, signature FROM kept ORDER BY rowid").fetchall()
     db.close()
-    assert rows == [
-        (EXECUTOR.address, first.receipt, first.signature),
-        (EXECUTOR.address, second.receipt, second.signature),
-        (CLIENT, first.receipt, first.signature),
-    ]
+    assert rows == [(executor, each.receipt, each.signature) for executor, each in kept]
 
 
 def test_what_is_no_receipt_is_not_kept(journal: Journal) -> None:

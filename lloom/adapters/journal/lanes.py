@@ -148,7 +148,17 @@ def issue(
     A request that another Worker served as well, or this one in another life, has its receipt already: what was delivered twice
     is owed all the same, and noted once.
     """
-    return [_issue(db, holder, draft, sign) for draft in drafts]
+    roll, charges = receipts.Roll(db, sign), _Charges(db, holder)
+    signed = []
+    for draft in drafts:
+        found = receipts.issued(db, draft.request_digest)
+        if found is None:
+            charges.add(draft, receivable.charged)
+        elif not _is_of(found, draft) and _first(db, holder, draft):
+            charges.add(draft, receivable.doubled)
+        signed.append(found or roll.enter(draft))
+    charges.save()
+    return signed
 
 
 def enlist(db: sqlite3.Connection, holder: Holder) -> None:
@@ -192,32 +202,38 @@ def paid(
 def since(db: sqlite3.Connection, lane: Lane, seq: int, limit: int) -> tuple[int, int, list[SignedReceipt]]:
     """Number and total of the last receipt of a lane, and those after number `seq`, the first `limit` of them."""
     key = lane_key(lane)
-    last = "SELECT seq, charged FROM issued WHERE lane = ? ORDER BY seq DESC LIMIT 1"
-    found, charged = db.execute(last, (key,)).fetchone() or (0, b"")
+    found, charged = receipts.last(db, key)
     rows = db.execute(
         "SELECT receipt, signature FROM issued WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?", (key, seq, limit)
     )
-    return found, number(charged), [SignedReceipt(*row) for row in rows]
+    return found, charged, [SignedReceipt(*row) for row in rows]
 
 
-def _issue(
-    db: sqlite3.Connection, holder: Holder, draft: Draft, sign: Callable[[Receipt], SignedReceipt]
-) -> SignedReceipt:
-    found = receipts.issued(db, draft.request_digest)
-    if found is not None and (_is_of(found, draft) or not _first(db, holder, draft)):
-        return found
-    before = load(db, draft.lane)
-    state = before or Receivable(lane=draft.lane)
-    if found is None:
-        (found,) = receipts.issue(db, [draft], sign)
-        after = receivable.charged(state, holder, draft.cost)
-    else:
-        after = receivable.doubled(state, holder, draft.cost)
-    save(db, before, after)
-    if state.charged <= state.confirmed < after.charged:  # due since then, or since its voucher came (`keep`)
-        since = draft.finished_at // MILLISECONDS
-        db.execute("UPDATE lane SET since = ? WHERE lane = ?", (since, lane_key(draft.lane)))
-    return found
+class _Charges:
+    """What a batch of a Worker's receipts changes of their lanes: each is read once, and written once."""
+
+    def __init__(self, db: sqlite3.Connection, holder: Holder) -> None:
+        self._db = db
+        self._holder = holder
+        self._before: dict[Lane, Receivable | None] = {}
+        self._after: dict[Lane, Receivable] = {}
+        self._since: dict[Lane, int] = {}
+
+    def add(self, draft: Draft, change: Callable[[Receivable, Holder, int], Receivable]) -> None:
+        lane = draft.lane
+        if lane not in self._after:
+            self._before[lane] = before = load(self._db, lane)
+            self._after[lane] = before or Receivable(lane=lane)
+        state = self._after[lane]
+        after = self._after[lane] = change(state, self._holder, draft.cost)
+        if state.charged <= state.confirmed < after.charged:  # due since then, or since its voucher came (`keep`)
+            self._since[lane] = draft.finished_at // MILLISECONDS
+
+    def save(self) -> None:
+        for lane, after in self._after.items():
+            save(self._db, self._before[lane], after)
+        due = [(since, lane_key(lane)) for lane, since in self._since.items()]
+        self._db.executemany("UPDATE lane SET since = ? WHERE lane = ?", due)
 
 
 def _is_of(signed: SignedReceipt, draft: Draft) -> bool:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from lloom.adapters.journal import receipts
 from lloom.adapters.journal.words import amount, number
-from lloom.core.identity import NodeId
 from lloom.core.messages import Usage
 from lloom.core.payment.payable import Judged, Standing, plus
 from lloom.core.payment.promises import Ask, Raised, Totals, allow
-from lloom.core.receipt import Receipt, Status, read_receipt
+from lloom.core.receipt import Receipt, Status
 from lloom.core.settings import AccountingSettings
 
 TABLES: Final = """
@@ -107,8 +107,7 @@ def adopt(db: sqlite3.Connection, executor: bytes, token: bytes, standing: Stand
                 now,
             ),
         )
-        for usage in standing.usages:
-            _use(db, int(cursor.lastrowid or 0), usage)
+        _save_usages(db, int(cursor.lastrowid or 0), standing.usages)
         _owe(db, token, standing.ceiling)
     found = lane(db, executor, token)
     assert found is not None
@@ -145,23 +144,16 @@ def totals(db: sqlite3.Connection, token: bytes, now: int, key: int | None = Non
 
 def keep(db: sqlite3.Connection, token: bytes, items: Iterable[Judged], now: int) -> None:
     """Stores receipts and what became of them, each once, however often it is told. PeerFault if one is malformed."""
+    by_lane: dict[tuple[bytes, int], list[Judged]] = defaultdict(list)
     for item in items:
-        if item.problem:
-            _dispute(db, token, item, now)
-        else:
-            _accept(db, token, item)
-        db.execute(
-            "UPDATE payable SET left_out = ?, seq = max(seq, ?), charged = max(charged, ?)"
-            " WHERE executor = ? AND token = ? AND number = ?",
-            (
-                msgspec.msgpack.encode(item.left_out),
-                item.seq,
-                amount(item.charged),
-                item.executor,
-                token,
-                item.number,
-            ),
-        )
+        by_lane[item.executor, item.number].append(item)
+    for (executor, lane_number), judged in by_lane.items():
+        _dispute(db, token, (item for item in judged if item.problem), now)
+        accepted = receipts.keep(db, ((executor, item.signed) for item in judged if not item.problem))
+        key = _key(db, executor, token, lane_number)
+        if key is not None:  # else the file was lost: the executor's account is taken over when it is asked next
+            _move(db, key, judged, sum(receipt.cost for receipt in accepted))
+            _use(db, key, accepted)
 
 
 def claimed(db: sqlite3.Connection, executor: bytes, token: bytes, lane_number: int, paid: int) -> None:
@@ -177,26 +169,39 @@ def claimed(db: sqlite3.Connection, executor: bytes, token: bytes, lane_number: 
     _owe(db, token, max(0, ceiling - paid) - max(0, ceiling - before))
 
 
-def _accept(db: sqlite3.Connection, token: bytes, item: Judged) -> None:
-    receipt = read_receipt(item.signed.receipt)
-    known = db.execute("SELECT 1 FROM kept WHERE request = ? AND executor = ?", (receipt.request_digest, item.executor))
-    if known.fetchone() is not None:
-        return
-    receipts.keep(db, [(NodeId(item.executor), item.signed)])
-    key = _key(db, item.executor, token, item.number)
-    if key is None:  # the file was lost meanwhile: the executor's own account is taken over when it is asked next
-        return
+def _move(db: sqlite3.Connection, key: int, judged: Sequence[Judged], owed: int) -> None:
+    """Notes how far a lane's receipts have come, and that so much more is owed."""
     (before,) = db.execute("SELECT accepted FROM payable WHERE id = ?", (key,)).fetchone()
-    db.execute("UPDATE payable SET accepted = ? WHERE id = ?", (amount(number(before) + receipt.cost), key))
-    if receipt.status != Status.FAILED:
-        _use(db, key, plus(_used(db, key, receipt), receipt))
-
-
-def _dispute(db: sqlite3.Connection, token: bytes, item: Judged, now: int) -> None:
     db.execute(
+        "UPDATE payable SET accepted = ?, left_out = ?, seq = max(seq, ?), charged = max(charged, ?) WHERE id = ?",
+        (
+            amount(number(before) + owed),
+            msgspec.msgpack.encode(judged[-1].left_out),
+            max(item.seq for item in judged),
+            amount(max(item.charged for item in judged)),
+            key,
+        ),
+    )
+
+
+def _use(db: sqlite3.Connection, key: int, accepted: Iterable[Receipt]) -> None:
+    """Adds what was asked for with these."""
+    usages: dict[bytes, Usage] = {}
+    for receipt in accepted:
+        if receipt.status != Status.FAILED:
+            before = usages.get(receipt.model) or _used(db, key, receipt.model)
+            usages[receipt.model] = plus(before, receipt)
+    _save_usages(db, key, usages.values())
+
+
+def _dispute(db: sqlite3.Connection, token: bytes, items: Iterable[Judged], now: int) -> None:
+    db.executemany(
         "INSERT OR IGNORE INTO disputed (executor, token, number, receipt, signature, problem, at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (item.executor, token, item.number, item.signed.receipt, item.signed.signature, item.problem, now),
+        [
+            (item.executor, token, item.number, item.signed.receipt, item.signed.signature, item.problem, now)
+            for item in items
+        ],
     )
 
 
@@ -207,17 +212,17 @@ def _key(db: sqlite3.Connection, executor: bytes, token: bytes, lane_number: int
     return None if row is None else int(row[0])
 
 
-def _used(db: sqlite3.Connection, key: int, receipt: Receipt) -> Usage | None:
+def _used(db: sqlite3.Connection, key: int, model: bytes) -> Usage | None:
     row = db.execute(
-        "SELECT model, input, output, requests FROM accepted_usage WHERE lane = ? AND model = ?", (key, receipt.model)
+        "SELECT model, input, output, requests FROM accepted_usage WHERE lane = ? AND model = ?", (key, model)
     ).fetchone()
     return None if row is None else Usage(*row)
 
 
-def _use(db: sqlite3.Connection, key: int, usage: Usage) -> None:
-    db.execute(
+def _save_usages(db: sqlite3.Connection, key: int, usages: Iterable[Usage]) -> None:
+    db.executemany(
         "INSERT OR REPLACE INTO accepted_usage (lane, model, input, output, requests) VALUES (?, ?, ?, ?, ?)",
-        (key, usage.model, usage.input_tokens, usage.output_tokens, usage.requests),
+        [(key, usage.model, usage.input_tokens, usage.output_tokens, usage.requests) for usage in usages],
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from lloom.adapters.journal.words import amount, lane_key, number
-from lloom.core.identity import NodeId
 from lloom.core.messages import SignedReceipt
 from lloom.core.receipt import Draft, Receipt, read_receipt
 
@@ -31,11 +30,47 @@ CREATE TABLE kept (
 """
 
 
+class Roll:
+    """Numbers receipts on their lanes. It is good within one work only: where a lane stands is read once."""
+
+    def __init__(self, db: sqlite3.Connection, sign: Callable[[Receipt], SignedReceipt]) -> None:
+        self._db = db
+        self._sign = sign
+        self._last: dict[bytes, tuple[int, int]] = {}
+
+    def enter(self, draft: Draft) -> SignedReceipt:
+        """The receipt of a request that has none: the next one of its lane."""
+        lane = lane_key(draft.lane)
+        seq, charged = self._last.get(lane) or last(self._db, lane)
+        receipt = draft.numbered(seq + 1, charged)
+        signed = self._sign(receipt)
+        self._db.execute(
+            "INSERT INTO issued (request, lane, seq, charged, receipt, signature) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                draft.request_digest,
+                lane,
+                receipt.lane_seq,
+                amount(receipt.lane_charged),
+                signed.receipt,
+                signed.signature,
+            ),
+        )
+        self._last[lane] = receipt.lane_seq, receipt.lane_charged
+        return signed
+
+
 def issue(
     db: sqlite3.Connection, drafts: Iterable[Draft], sign: Callable[[Receipt], SignedReceipt]
 ) -> list[SignedReceipt]:
     """The receipts of `drafts` in their order, numbered on their lanes; a request that has one already gets that very one."""
-    return [issued(db, draft.request_digest) or _number(db, draft, sign) for draft in drafts]
+    roll = Roll(db, sign)
+    return [issued(db, draft.request_digest) or roll.enter(draft) for draft in drafts]
+
+
+def last(db: sqlite3.Connection, lane: bytes) -> tuple[int, int]:
+    """Number and total of the last receipt of the lane with this key; zeros if it has none."""
+    row = db.execute("SELECT seq, charged FROM issued WHERE lane = ? ORDER BY seq DESC LIMIT 1", (lane,)).fetchone()
+    return (row[0], number(row[1])) if row else (0, 0)
 
 
 def issued(db: sqlite3.Connection, request: bytes) -> SignedReceipt | None:
@@ -44,29 +79,13 @@ def issued(db: sqlite3.Connection, request: bytes) -> SignedReceipt | None:
     return SignedReceipt(*row) if row else None
 
 
-def keep(db: sqlite3.Connection, items: Iterable[tuple[NodeId, SignedReceipt]]) -> None:
-    """Stores receipts by their executor and request; the first one counts. PeerFault if one is malformed."""
-    db.executemany(
-        "INSERT OR IGNORE INTO kept (executor, request, receipt, signature) VALUES (?, ?, ?, ?)",
-        [(who, read_receipt(item.receipt).request_digest, item.receipt, item.signature) for who, item in items],
-    )
-
-
-def _number(db: sqlite3.Connection, draft: Draft, sign: Callable[[Receipt], SignedReceipt]) -> SignedReceipt:
-    lane = lane_key(draft.lane)
-    last = "SELECT seq, charged FROM issued WHERE lane = ? ORDER BY seq DESC LIMIT 1"
-    seq, charged = db.execute(last, (lane,)).fetchone() or (0, b"")
-    receipt = draft.numbered(seq + 1, number(charged))
-    signed = sign(receipt)
-    db.execute(
-        "INSERT INTO issued (request, lane, seq, charged, receipt, signature) VALUES (?, ?, ?, ?, ?, ?)",
-        (
-            draft.request_digest,
-            lane,
-            receipt.lane_seq,
-            amount(receipt.lane_charged),
-            signed.receipt,
-            signed.signature,
-        ),
-    )
-    return signed
+def keep(db: sqlite3.Connection, items: Iterable[tuple[bytes, SignedReceipt]]) -> list[Receipt]:
+    """Stores receipts by their executor and request, the first one of each; returns those. PeerFault if one is malformed."""
+    store = "INSERT OR IGNORE INTO kept (executor, request, receipt, signature) VALUES (?, ?, ?, ?)"
+    stored = []
+    for executor, signed in items:
+        receipt = read_receipt(signed.receipt)
+        row = (executor, receipt.request_digest, signed.receipt, signed.signature)
+        if db.execute(store, row).rowcount:
+            stored.append(receipt)
+    return stored
