@@ -34,7 +34,9 @@ class Outbox(Generic[T]):
         self._items: deque[T] = deque()
         self._some = asyncio.Event()
         """Whether there is anything to do."""
-        self._closing = asyncio.Event()
+        self._enough = asyncio.Event()
+        """Whether nothing is to wait for company."""
+        self._closing = False
         self._in_hand = 0
         self._work = asyncio.create_task(self._run(), name=what)
 
@@ -44,14 +46,14 @@ class Outbox(Generic[T]):
             logger.error("{}: dropped one, for {} wait already", self._what, len(self._items))
             return
         self._items.append(item)
-        self._some.set()
+        self._signal()
 
     async def close(self) -> None:
         """Waits until everything is delivered, at most CLOSE_SECONDS."""
-        self._closing.set()
-        self._some.set()
+        self._closing = True
+        self._signal()
         try:
-            _, late = await asyncio.wait({self._work}, timeout=CLOSE_SECONDS)
+            _, late = await asyncio.wait((self._work,), timeout=CLOSE_SECONDS)
             if late:
                 left = len(self._items) + self._in_hand
                 logger.error("{}: {} were not delivered before the end", self._what, left)
@@ -60,24 +62,30 @@ class Outbox(Generic[T]):
             await asyncio.gather(self._work, return_exceptions=True)
 
     async def _run(self) -> None:
-        while await self._any():
-            batch = [self._items.popleft() for _ in range(min(self._settings.batch, len(self._items)))]
+        while batch := await self._gather():
             self._in_hand = len(batch)
             await self._insist(batch)
             self._in_hand = 0
 
-    async def _any(self) -> bool:
-        """Waits for something, and for what comes soon after it. False at the end."""
-        if not self._items:
-            self._some.clear()
-            if self._closing.is_set():
-                return False
-            await self._some.wait()
+    async def _gather(self) -> list[T]:
+        """The next items; none, if nothing comes any more."""
+        await self._some.wait()
         # A call of another actor costs both processes milliseconds, whether it carries one item or a hundred.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.report_seconds):
-                await self._closing.wait()
-        return bool(self._items)
+                await self._enough.wait()
+        batch = [self._items.popleft() for _ in range(min(self._settings.batch, len(self._items)))]
+        self._some.clear()
+        self._enough.clear()
+        self._signal()
+        return batch
+
+    def _signal(self) -> None:
+        """Sets the events as the items that wait are."""
+        if self._items or self._closing:
+            self._some.set()
+        if len(self._items) >= self._settings.batch or self._closing:
+            self._enough.set()
 
     async def _insist(self, batch: list[T]) -> None:
         while True:

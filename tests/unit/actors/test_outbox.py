@@ -30,8 +30,8 @@ def errors() -> Iterator[list[str]]:
     logger.remove(sink)
 
 
-def settings(batch: int, backlog: int) -> AccountingSettings:
-    return accounting(batch=batch, backlog=backlog, batch_seconds=1e-9, report_seconds=1e-9, ready_seconds=1)
+def settings(batch: int, backlog: int, report_seconds: float = 1e-9) -> AccountingSettings:
+    return accounting(batch=batch, backlog=backlog, batch_seconds=1e-9, report_seconds=report_seconds, ready_seconds=1)
 
 
 class Fellow:
@@ -67,6 +67,16 @@ async def test_nothing_waits_for_company() -> None:
     box.put(1)
     await until(lambda: fellow.got == [[1]])
     await box.close()
+
+
+async def test_what_fills_a_batch_waits_for_no_more() -> None:
+    fellow = Fellow()
+    box = Outbox("things", fellow.deliver, settings(batch=3, backlog=100, report_seconds=3600))
+    for number in range(8):
+        box.put(number)
+    await until(lambda: fellow.got == [[0, 1, 2], [3, 4, 5]])
+    await box.close()
+    assert fellow.got == [[0, 1, 2], [3, 4, 5], [6, 7]]
 
 
 async def test_while_the_fellow_is_away_the_same_batch_is_tried_again() -> None:
