@@ -99,7 +99,7 @@ class Attempt:
         self._returning = Returning(connect, order.call, chat.body) if connect is not None else None
         self._expected = self._keeping.deliveries.expect(order, paid)
         self._hash = ResponseHash(order.call.salt, 0)
-        self.record = Record(chat.choices)
+        self.record = Record(chat.choices, chat.operation)
         try:
             async with asyncio.timeout_at(min(limit, self.deadline)):
                 self._stream = await connection.open(order.call)
@@ -165,7 +165,8 @@ class Attempt:
             self._stream.cancel()
         if self._expected is not None:
             lost = self._stream is not None and self._stream.connection.session.closed
-            self._keeping.deliveries.arrived(self._expected, self._hash, lost=lost)
+            said = self.record.text if self.done is not None and self.record.whole else None
+            self._keeping.deliveries.arrived(self._expected, self._hash, lost=lost, said=said)
 
     @property
     def broken(self) -> bool:

@@ -76,11 +76,16 @@ class Deliveries:
             self._open.popitem(last=False)
         return expected
 
-    def arrived(self, expected: Expected, response: ResponseHash, *, lost: bool = False) -> None:
-        """The answer is over, whatever way; `response` covers every byte of it that arrived. `lost`: the connection broke."""
+    def arrived(
+        self, expected: Expected, response: ResponseHash, *, lost: bool = False, said: str | None = None
+    ) -> None:
+        """The answer is over, whatever way; `response` covers every byte of it that arrived. `lost`: the connection broke.
+
+        `said`: all that it says, if somebody has it already.
+        """
         expected.arrived, expected.lost = response, lost
         if expected.paid is not None:
-            expected.paid.over(response.length, lost, lambda: self._settle_early(expected))
+            expected.paid.over(response.length, lost, lambda: self._settle_early(expected), said)
         else:
             self._settle_early(expected)
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from lloom.adapters.routing.pockets import Bill
+from lloom.core import tokens
 from lloom.core.order import Order
-from lloom.core.payment.counting import Tally, accepted, known
+from lloom.core.payment.counting import LONG, Tally, accepted, known
 from lloom.core.receipt import Receipt, Status, cost
 from lloom.core.routing.outcomes import Place
 from lloom.core.settings import AccountingSettings
@@ -82,10 +83,15 @@ class Purchase:
         inputs = min(self._tab.prompts.get(self._encoding, 0), request.max_input_tokens)
         return min(cost(quote, inputs, 0, min(self._counted, request.max_output_tokens)), request.max_cost)
 
-    def over(self, now: float, counted: Callable[[], None]) -> None:
-        """Nothing more arrives; `counted` is called once it is known how much it was: at once, or soon."""
+    def over(self, now: float, counted: Callable[[], None], said: str | None = None) -> None:
+        """Nothing more arrives; `counted` is called once it is known how much it was: at once, or soon. `said`: all that the
+        answer says, if somebody has that already: then its events are not read again.
+        """
         self.ended_at, self.look = now, lambda _seen: b""
-        if self.tally.fed <= LONG_BYTES:
+        if said is not None and len(said) <= LONG:
+            self._know(tokens.count(said, self._encoding))
+            counted()
+        elif self.tally.fed <= LONG_BYTES:
             self._know(self.tally.total())
             counted()
         else:

@@ -58,8 +58,10 @@ class Paid:
         """The executor fails, and has said nothing."""
         self.purchase.void = True
 
-    def over(self, arrived: int, lost: bool, counted: Callable[[], None]) -> None:
-        """The answer has ended after `arrived` bytes; `counted` is called when its receipt can be judged."""
+    def over(self, arrived: int, lost: bool, counted: Callable[[], None], said: str | None = None) -> None:
+        """The answer has ended after `arrived` bytes; `counted` is called when its receipt can be judged. `said`: all of it, if
+        somebody has that already.
+        """
         self.purchase.lost = lost
         if not arrived or self.purchase.void:  # who delivered nothing charges nothing
             self.lane.give_up(self.purchase)
@@ -69,7 +71,7 @@ class Paid:
             self.lanes.touch(self.lane)  # from now on its receipt is missing
             counted()
 
-        self.purchase.over(asyncio.get_running_loop().time(), known)
+        self.purchase.over(asyncio.get_running_loop().time(), known, said)
 
     def settle(self, signed: SignedReceipt, problem: str | None) -> None:
         """The receipt of an answer that is counted; `problem`: how it contradicts the order."""

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from lloom.core.api.request import Operation
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.sse import DONE, END, Splitter, events, payload, payloads
 
@@ -60,9 +61,21 @@ _head = msgspec.json.Decoder(Head)
 class Record:
     """Fed with all that comes, it gives back what can be passed on, and remembers it. `choices`: as many as were asked for."""
 
-    __slots__ = ("_choices", "_ended", "_events", "_problem", "_text", "begun", "head", "plain", "reasoned", "thinking")
+    __slots__ = (
+        "_bare",
+        "_choices",
+        "_ended",
+        "_events",
+        "_problem",
+        "_text",
+        "begun",
+        "head",
+        "plain",
+        "reasoned",
+        "thinking",
+    )
 
-    def __init__(self, choices: int = 1) -> None:
+    def __init__(self, choices: int = 1, operation: Operation = "chat") -> None:
         self.head = Head()
         self.begun = False
         """Whether there is content: text, reasoning, a refusal, part of a tool call, or a vector."""
@@ -70,6 +83,7 @@ class Record:
         """Whether all of it is one text (after reasoning, perhaps), short enough to be kept."""
         self.reasoned = self.thinking = False
         """Whether it has reasoned at all; whether it does so now."""
+        self._bare = operation == "completions"
         self._choices = choices
         self._ended: dict[int, bool] = {}
         """By the index of each choice, whether it has said why it ends."""
@@ -142,9 +156,9 @@ class Record:
             self.begun = True
 
     def _add(self, choice: _Choice) -> None:
-        text, delta = choice.text, choice.delta
-        if delta is not None:
-            text = text or delta.content
+        text, delta = choice.text if self._bare else None, choice.delta
+        if delta is not None and not self._bare:
+            text = delta.content
             if delta.reasoning_content or delta.reasoning:
                 self.begun = self.reasoned = self.thinking = True
             if delta.refusal or _said(delta.tool_calls) or _said(delta.function_call):

@@ -356,6 +356,13 @@ async def test_a_long_answer_is_counted_in_a_thread_and_not_kept() -> None:
     assert bought.problem(structs.replace(made, output_tokens=most + 2)) is not None
 
 
+async def test_what_somebody_has_read_is_not_read_again() -> None:
+    bought, counted = Subject().purchase(), []
+    bought.tally.feed(0, b"no event at all")
+    bought.over(1.0, lambda: counted.append(bought.worth()), " hello hello hello")
+    assert counted == [3_000]
+
+
 def test_for_what_has_no_tokens_no_window_is_paid_ahead() -> None:
     asked = Embeddings().read(b'{"model":"m","input":"a"}', "").request
     order = Client(CLIENT, DOMAIN).order(asked, TERMS, Nonce(bytes(32), bytes(16)), 100, Paying(DOMAIN, 0, 10, 0))

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lloom.core import metering
+from lloom.core.api.request import Operation
 from lloom.core.continuation.record import MAX_TEXT, Head, Record
 from lloom.core.errors import PeerFault, RetryElsewhere
-from lloom.core.sse import event
+from lloom.core.sse import END, event
 
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, index: int = 0, **more: Any) -> bytes:
@@ -17,8 +19,8 @@ def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, index:
     return event(msgspec.json.encode({"id": "c1", "created": 7, "model": "m", "choices": [choice], **more}))
 
 
-def seen(*chunks: bytes, choices: int = 1) -> Record:
-    record = Record(choices)
+def seen(*chunks: bytes, choices: int = 1, operation: Operation = "chat") -> Record:
+    record = Record(choices, operation)
     for each in chunks:
         record.feed(each)
     return record
@@ -36,6 +38,35 @@ def test_however_it_is_cut_the_same_events_pass_and_the_same_text_is_kept(
         assert not block or block.endswith(b"\n\n")
         passed += block
     assert (passed, record.text) == (whole, "".join(words))
+
+
+TEXT = st.none() | st.text(max_size=5)
+CHOICE = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": st.integers(0, 1),
+        "text": TEXT,
+        "finish_reason": st.sampled_from([None, "stop"]),
+        "delta": st.fixed_dictionaries(
+            {},
+            optional={
+                "content": TEXT,
+                "reasoning": TEXT,
+                "refusal": TEXT,
+                "tool_calls": st.sampled_from([None, [], [{"index": 0, "id": "a", "function": {"name": "f"}}]]),
+            },
+        ),
+    },
+)
+
+
+@given(st.sampled_from(["chat", "completions"]), st.lists(st.lists(CHOICE, max_size=2), max_size=5))
+def test_what_is_whole_is_what_is_paid_for(operation: Operation, chunks: list[list[dict[str, Any]]]) -> None:
+    record, events = Record(2, operation), [event(msgspec.json.encode({"choices": choices})) for choices in chunks]
+    record.feed(b"".join(events))
+    record.check()
+    if record.whole:
+        assert record.text == metering.text(operation, [each.removesuffix(END) for each in events])
 
 
 def test_the_first_chunk_names_the_answer() -> None:
@@ -72,7 +103,7 @@ def test_a_role_or_nothing_is_no_beginning(delta: dict[str, Any]) -> None:
 
 def test_a_vector_or_a_completions_text_is_a_beginning() -> None:
     assert seen(event(b'{"index":0,"embedding":"AAAA"}')).begun
-    assert seen(event(b'{"choices":[{"index":0,"text":"a"}]}')).begun
+    assert seen(event(b'{"choices":[{"index":0,"text":"a"}]}'), operation="completions").begun
     assert not seen(event(b'{"choices":[{"index":0,"text":""}],"embedding":null}')).begun
 
 
@@ -113,7 +144,9 @@ def test_reasoning_is_told_from_the_answer() -> None:
 
 
 def test_completions_have_a_text_of_their_own() -> None:
-    assert seen(event(b'{"choices":[{"index":0,"text":"a"}]}')).text == "a"
+    bare = event(b'{"choices":[{"index":0,"text":"a"}]}')
+    assert seen(bare, operation="completions").text == "a"
+    assert not seen(bare).begun
 
 
 @pytest.mark.parametrize(
