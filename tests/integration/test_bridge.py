@@ -109,6 +109,29 @@ async def test_what_was_counted_comes_with_the_end() -> None:
 
 
 @on_both_loops
+async def test_who_waits_no_longer_than_to_a_time_gets_what_is_there_and_what_comes_after_it() -> None:
+    go = asyncio.Event()
+
+    async def late(stream: Stream) -> None:
+        await stream.send(b"at once")
+        await go.wait()
+        await stream.send(b"later")
+        await stream.finish()
+
+    async with executor(late) as server, client(server) as connection:
+        now = asyncio.get_running_loop().time()
+        stream = await connection.open(CALL)
+        await until(lambda: stream.received > 0)
+        assert await stream.receive(now) == b"at once"
+        with pytest.raises(TimeoutError):
+            await stream.receive(now)
+        with pytest.raises(TimeoutError):
+            await stream.send(bytes(2 * settings().stream_window), now)
+        go.set()
+        assert await stream.receive(now + 60) == b"later"
+
+
+@on_both_loops
 async def test_a_slow_reader_blocks_neither_another_stream_nor_a_control_message() -> None:
     async def answer(stream: Stream) -> None:
         if await stream.receive() == b"pour":

@@ -19,7 +19,7 @@ GIVEN_UP: Final = Refusal(499, "cancelled", "the request was cancelled")
 class Stream:
     """Use it from one task that sends and one that receives, which may be the same.
 
-    `send` and `receive` wait as long as the connection lives; pings bound that. Who wants less time uses `asyncio.timeout`.
+    `send` and `receive` wait as long as the connection lives; pings bound that. Who wants less time says `until` when.
     An opener reads to the end or cancels: unread bytes hold credit that the connection's other streams share.
     """
 
@@ -60,8 +60,11 @@ class Stream:
         self._ended = False
         self._left = False
 
-    async def send(self, data: bytes) -> None:
-        """Sends `data`, waiting for credit and for a peer that reads slowly. Raises what ended the stream, if something did."""
+    async def send(self, data: bytes, until: float | None = None) -> None:
+        """Sends `data`, waiting for credit and for a peer that reads slowly. Raises what ended the stream, if something did.
+
+        `until`: on the loop's clock; TimeoutError if it waits then.
+        """
         while data:
             self._check()
             room = self.connection.room(self._number)
@@ -73,7 +76,7 @@ class Stream:
             else:
                 self.connection.hold(self)
                 self._sender = asyncio.get_running_loop().create_future()
-                await self._sender
+                await _woken(self._sender, until)
 
     async def finish(self, done: Done = Done()) -> None:  # noqa: B008 - an immutable value
         """Everything was sent. Raises what ended the stream, if something did."""
@@ -84,24 +87,20 @@ class Stream:
             self.connection.forget(self._number)
         self.connection.flush()
 
-    async def receive(self) -> bytes | None:
+    async def receive(self, until: float | None = None) -> bytes | None:
         """The bytes that arrived since the last call, at least one; None after the peer's END.
 
         What ended the stream is raised once all that came before it was read: the error of the peer's RESET, PeerFault, or
-        RetryElsewhere if the connection was lost.
+        RetryElsewhere if the connection was lost. TimeoutError if nothing has come by `until` (on the loop's clock): what has is
+        given later, too.
         """
         while not self._buffer:
             if self._ended:
                 return None
             self._check()
             self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
+            await _woken(self._reader, until)
         return self._take()
-
-    @property
-    def ready(self) -> bool:
-        """Whether `receive` has something to give without waiting."""
-        return bool(self._buffer) or self._ended
 
     @property
     def unread(self) -> bytes:
@@ -179,3 +178,18 @@ class Stream:
 def _wake(waiting: asyncio.Future[None] | None) -> None:
     if waiting is not None and not waiting.done():
         waiting.set_result(None)
+
+
+async def _woken(waiting: asyncio.Future[None], until: float | None) -> None:
+    if until is None:
+        return await waiting
+    timer = waiting.get_loop().call_at(until, _give_up, waiting)
+    try:
+        await waiting
+    finally:
+        timer.cancel()
+
+
+def _give_up(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_exception(TimeoutError())

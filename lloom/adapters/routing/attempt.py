@@ -94,20 +94,19 @@ class Attempt:
         `connect`: how the same Worker is reached again if the connection breaks; None: then it is over.
         """
         self._began = self._loop.time()
-        limit = self._began + self._keeping.settings.first_token_seconds
+        until = min(self._began + self._keeping.settings.first_token_seconds, self.deadline)
         self._paid = paid
         self._returning = Returning(connect, order.call, chat.body) if connect is not None else None
         self._expected = self._keeping.deliveries.expect(order, paid)
         self._hash = ResponseHash(order.call.salt, 0)
         self.record = Record(chat.choices, chat.operation)
         try:
-            async with asyncio.timeout_at(min(limit, self.deadline)):
-                self._stream = await connection.open(order.call)
-                if paid is not None:
-                    paid.purchase.look = self._unread
-                await self._stream.send(chat.body)
-                await self._stream.finish()
-                await self._head(self._stream)
+            self._stream = await connection.open(order.call)
+            if paid is not None:
+                paid.purchase.look = self._unread
+            await self._stream.send(chat.body, until)
+            await self._stream.finish()
+            await self._head(self._stream, until)
         except TimeoutError as error:
             raise await self.failed(_late(self.executor, "sent nothing in time", "first_token_timeout")) from error
         except (RetryElsewhere, CallerFault) as error:
@@ -196,7 +195,7 @@ class Attempt:
         if found is not None:
             logger.warning("{} reports {}", checksum(self.executor), found)
 
-    async def _head(self, stream: Stream) -> None:
+    async def _head(self, stream: Stream, until: float) -> None:
         """Reads up to the first content: until then another executor may still answer, also where one sends nonsense."""
         record, head = self.record, bytearray()
         while not record.begun:
@@ -204,9 +203,9 @@ class Attempt:
             if self._hash.length > _MAX_HEAD:
                 raise PeerFault("the executor sends everything but content", code="bad_stream")
             try:
-                data = await stream.receive()
+                data = await stream.receive(until)
             except RetryElsewhere as error:
-                stream, data = await self._again(stream, error)
+                stream, data = await self._again(stream, error, until)
             if data is None:
                 if not record.finished:
                     raise PeerFault("the executor ended without an answer", code="empty_answer")
@@ -219,19 +218,15 @@ class Attempt:
     async def _received(self, stream: Stream) -> bytes | None:
         """As `Stream.receive`, in time. What is there already may be late: its caller was not here to take it."""
         asked = self._loop.time()
-        if stream.ready and asked < self.deadline:
-            self._pace.waited(asked, asked)
-            return await stream.receive()
-        limit = asked + self._keeping.settings.between_tokens_seconds
-        async with asyncio.timeout_at(min(limit, self.deadline)):
-            try:
-                data = await stream.receive()
-            except RetryElsewhere as error:
-                _, data = await self._again(stream, error)
+        until = min(asked + self._keeping.settings.between_tokens_seconds, self.deadline)
+        try:
+            data = await stream.receive(until)
+        except RetryElsewhere as error:
+            _, data = await self._again(stream, error, until)
         self._pace.waited(asked, self._loop.time())
         return data
 
-    async def _again(self, stream: Stream, error: RetryElsewhere) -> tuple[Stream, bytes]:
+    async def _again(self, stream: Stream, error: RetryElsewhere, until: float) -> tuple[Stream, bytes]:
         """As `Returning.resume`, where the connection of `stream` broke; raises `error` if the rest cannot be had.
 
         Where nothing was heard, others are as good.
@@ -239,7 +234,8 @@ class Attempt:
         if self._returning is None or not stream.connection.session.closed or not self._hash.length:
             raise error
         try:
-            self._stream, rest = await self._returning.resume(self._hash)
+            async with asyncio.timeout_at(until):
+                self._stream, rest = await self._returning.resume(self._hash)
         except (RetryElsewhere, CallerFault) as problem:
             logger.info("{} cannot be asked for the rest of its answer: {}", checksum(self.executor), problem)
             raise error from problem

@@ -233,8 +233,11 @@ async def _prompt(operation: Operation, body: bytes, encoding: str) -> int:
 
 
 async def _next_part(stream: Stream, until: float) -> bytes | None:
-    """As `Stream.receive`, but no later than `until`. Most bodies have come as a whole by now, and need no timer."""
-    return await (stream.receive() if stream.ready else _in_time(until, stream.receive))
+    """As `Stream.receive`; RetryElsewhere (504) if nothing is there at `until`."""
+    try:
+        return await stream.receive(until)
+    except TimeoutError:
+        raise overdue() from None
 
 
 async def _in_time(until: float, work: Callable[[*Ts], Awaitable[T]], *given: *Ts) -> T:

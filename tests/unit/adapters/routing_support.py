@@ -86,8 +86,6 @@ ANSWER: list[Any] = [ROLE, HEL, LO + END, DONE]
 class FakeStream:
     """Plays `script`: bytes arrive, exceptions are raised, Done ends, HANG waits for ever."""
 
-    ready = False
-
     def __init__(self, connection: FakeConnection, call: Any, script: list[Any]) -> None:
         self.connection = connection
         self.call = call
@@ -98,17 +96,18 @@ class FakeStream:
         self.finished = False
         self._script = list(script)
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes, until: float) -> None:
         self.body += data
 
     async def finish(self) -> None:
         self.finished = True
 
-    async def receive(self) -> bytes | None:
+    async def receive(self, until: float | None = None) -> bytes | None:
         part = self._script.pop(0)
         if part is HANG:
             self.connection.executor.hung.set()
-            await asyncio.Event().wait()
+            async with asyncio.timeout_at(until):
+                await asyncio.Event().wait()
         if isinstance(part, Exception):
             raise part
         if isinstance(part, Done):

@@ -197,6 +197,18 @@ async def test_a_stall_within_an_answer_ends_it() -> None:
         assert executor.chats[0].cancelled
 
 
+async def test_the_rest_of_a_broken_answer_may_take_no_longer_than_any_other_part() -> None:
+    executor = FakeExecutor(1, script=[HEL, RetryElsewhere("lost", code="connection_lost")])
+    async with Net(executor, between_tokens_seconds=0.01) as net:
+        answer = await net.router.ask(request())
+        executor.connections[0].break_off()
+        executor.reach = asyncio.Event()
+        with pytest.raises(RetryElsewhere) as caught:
+            await read(answer)
+        assert caught.value.code == "stalled"
+        executor.reach.set()
+
+
 async def test_a_slow_reader_is_no_stall() -> None:
     executor = FakeExecutor(1)
     async with Net(executor, between_tokens_seconds=0.01) as net:
