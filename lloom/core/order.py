@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
+
 from lloom.core.api.request import ApiRequest
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
@@ -17,16 +19,14 @@ _MOST: Final = (1 << 32) - 1
 """Tokens that a request can name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Nonce:
+class Nonce(Struct, frozen=True):
     """Fresh random bytes: 32 that name the request, 16 that salt its hashes."""
 
     request_id: bytes
     salt: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """A signed request, ready to be sent, and what a receipt of it is checked against."""
 
     call: ModelCall
@@ -37,8 +37,7 @@ class Order:
     """What the request is signed in, and its receipt has to be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Paying:
+class Paying(Struct, frozen=True):
     """How a request is paid: the chain and contract, the lane, the most input tokens, and what it has cost elsewhere already."""
 
     domain: Domain

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -123,7 +122,7 @@ def receive(
 
 
 def _of_the_executor(order: Order) -> Order:
-    return replace(order, quote=msgspec.structs.replace(order.quote, executor=EXECUTOR.address))
+    return msgspec.structs.replace(order, quote=msgspec.structs.replace(order.quote, executor=EXECUTOR.address))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
-import msgspec
 from loguru import logger
+from msgspec import structs
 
 from lloom.adapters.bridge import Connection
 from lloom.adapters.payment.payables import Purchasing
@@ -147,7 +147,7 @@ class Purse:
             raise
         self.lanes.touch(lane)
         if voucher is not None:
-            order = replace(order, call=msgspec.structs.replace(order.call, voucher=voucher))
+            order = structs.replace(order, call=structs.replace(order.call, voucher=voucher))
         return order, Paid(self.lanes, lane, purchase)
 
     def need(self, connection: Connection, number: int, cumulative: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from lloom.core import prompt, tokens
 from lloom.core.api.request import ApiRequest
@@ -16,10 +17,11 @@ from lloom.core.settings import AccountingSettings
 
 SPARSE: Final = 8
 """Bytes of a text that are hardly ever a single token: a report of no more needs no second look."""
+_BACKEND: Final = Basis.BACKEND
+"""Named once: each time costs 0.15 µs in Python 3.11."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """What an executor says of an answer that came whole, and what came. `text`: None where the model wrote more than that."""
 
     request: ApiRequest
@@ -56,8 +58,8 @@ def problem(report: Report, settings: AccountingSettings) -> str | None:
 def _overstated(
     what: str, reported: int, size: int, count: Callable[[], int], settings: AccountingSettings
 ) -> str | None:
-    if reported <= accepted(size // SPARSE, Basis.BACKEND, settings):
+    if reported <= accepted(size // SPARSE, _BACKEND, settings):
         return None
     counted = count()
-    most = accepted(counted, Basis.BACKEND, settings)
+    most = accepted(counted, _BACKEND, settings)
     return None if reported <= most else f"{reported} {what} tokens where {counted} are counted, and {most} accepted"
