@@ -355,4 +355,7 @@ def _contradiction(receipt: Receipt, delivery: Delivery) -> str | None:
         (receipt.started_at <= receipt.finished_at, "an end before its beginning"),
         (receipt.lane_seq > 0 and receipt.lane_charged >= receipt.cost, "an impossible place on its lane"),
     )
-    return next((problem for holds, problem in rules if not holds), None)
+    for holds, problem in rules:
+        if not holds:
+            return problem
+    return None
