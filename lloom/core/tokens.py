@@ -115,10 +115,10 @@ def _load(encoding: str) -> Encoding:
 
 
 def _message(message: Message, encoding: str) -> int:
-    return MESSAGE + sum(
-        NAME * (key == "name") + (_called(key, value, encoding) if key in _CALLS else _content(value, encoding))
-        for key, value in message.items()
-    )
+    found = MESSAGE
+    for key, value in message.items():
+        found += _called(key, value, encoding) if key in _CALLS else _content(value, encoding)
+    return found + NAME if "name" in message else found
 
 
 def _content(value: Any, encoding: str) -> int:
@@ -171,6 +171,8 @@ def _calls(calls: Any, encoding: str) -> int:
 
 
 def _tools(tools: Iterable[Any], encoding: str) -> int:
+    if not tools:
+        return 0
     held = _mappings([tool.get("function") or tool.get("custom") for tool in _mappings(tools)])
     return sum(_function(each, encoding) for each in held) + FUNCTIONS_END if held else 0
 

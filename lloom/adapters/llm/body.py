@@ -53,6 +53,9 @@ _messages = msgspec.json.Decoder(list[Raw])
 _message = msgspec.json.Decoder(_Message)
 _whole = msgspec.json.Decoder(int | None)
 _prompts: msgspec.json.Decoder[Prompts] = msgspec.json.Decoder(Prompts)
+_TRUE: Final = Raw(b"true")
+_USAGE: Final = Raw(b'{"include_usage":true}')
+_BASE64: Final = Raw(b'"base64"')
 _ABSENT: Final = frozenset({b"null", b"false", b'""'})
 
 
@@ -79,10 +82,10 @@ def address(operation: Operation, content: Fields, model: str) -> None:
     put(content, "model", model)
     if operation == "embeddings":
         drop(content, ("stream", "stream_options"))
-        put(content, "encoding_format", "base64")
+        content["encoding_format"] = _BASE64
     else:
-        put(content, "stream", True)
-        put(content, "stream_options", {"include_usage": True})
+        content["stream"] = _TRUE
+        content["stream_options"] = _USAGE
 
 
 def keep(content: Fields, names: Collection[str]) -> None:
