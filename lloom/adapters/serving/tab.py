@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from lloom.adapters.bridge import Connection
 from lloom.core.errors import RetryElsewhere
@@ -28,8 +29,7 @@ class Unpaid(RetryElsewhere):
         super().__init__(message, status=402, code="payment_required")
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(Struct, frozen=True):
     """What a request costs: by its quote, with `inputs` tokens in its prompt, and at most `ceiling`."""
 
     quote: Quote
