@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -74,21 +73,24 @@ class Place(Office, frozen=True):
 
         try:
             async with asyncio.timeout(seconds):
-                handle = await asyncio.to_thread(_handle, fellow, self.namespace)
+                handle = _handles.get((fellow, self.namespace)) or await self._find(fellow)
                 return await getattr(handle, method).remote(*arguments)
         except (ValueError, TimeoutError, ray.exceptions.RayError) as error:
             if isinstance(error, ray.exceptions.RayTaskError):
                 raise
-            _handle.cache_clear()  # the node may have put another actor in its place
+            _handles.pop((fellow, self.namespace), None)  # the node may have put another actor in its place
             raise FellowAway(f"{fellow} does not answer", status=503, code="restarting", retry_after=2.0) from error
 
+    async def _find(self, fellow: str) -> Any:
+        """Asks the cluster, in a thread since that blocks."""
+        import ray
 
-@lru_cache(maxsize=16)
-def _handle(name: str, namespace: str) -> Any:
-    """A fellow actor. It asks the cluster, so it blocks; the handle outlives restarts of the actor."""
-    import ray
+        found = _handles[fellow, self.namespace] = await asyncio.to_thread(ray.get_actor, fellow, self.namespace)
+        return found
 
-    return ray.get_actor(name, namespace)
+
+_handles: Final[dict[tuple[str, str], Any]] = {}
+"""Fellow actors of this process, by name and namespace: a handle outlives restarts of the actor."""
 
 
 def worker_name(number: int) -> str:
