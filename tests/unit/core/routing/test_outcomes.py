@@ -7,7 +7,7 @@ from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
 from lloom.core.reputation.evidence import Kind
 from lloom.core.routing.breaker import State
-from lloom.core.routing.outcomes import Failure, Outcomes
+from lloom.core.routing.outcomes import TRIAL, Failure, Outcomes
 
 HERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 1), "m")
 THERE = (NodeId(b"\x01" * 20), Endpoint("127.0.0.1", 2), "m")
@@ -86,6 +86,31 @@ def test_the_time_to_the_first_token_follows_the_newest() -> None:
     assert book.standing(HERE, 0.0).first_token == 2.0
     book.answered(HERE, 9.0, 100_000.0)
     assert book.standing(HERE, 100_000.0).first_token == 9.0
+
+
+def test_what_was_never_seen_of_a_worker_is_taken_from_its_executors_others() -> None:
+    book, other = outcomes(), (HERE[0], Endpoint("127.0.0.1", 3), "m")
+    book.answered(HERE, 1.0, 0.0)
+    book.streamed(HERE, 11, 2.0, 0.0)
+    unseen = book.standing(other, 0.0)
+    assert (unseen.first_token, unseen.rate) == (1.0, 5.0)
+    book.answered(other, 3.0, 0.0)
+    assert (book.standing(other, 0.0).first_token, book.standing(other, 0.0).rate) == (3.0, 5.0)
+    third = (HERE[0], Endpoint("127.0.0.1", 4), "m")
+    book.streamed(third, 21, 2.0, 0.0)
+    assert (book.standing(third, 0.0).first_token, book.standing(third, 0.0).rate) == (2.0, 10.0)
+
+
+def test_who_is_known_says_nothing_of_newcomers() -> None:
+    book = outcomes()
+    for _ in range(int(TRIAL)):
+        book.succeeded(HERE, 0.0)
+    told = book.newcomers(0.0)
+    for _ in range(20):
+        book.failed(HERE, 0.0, how=Failure.SILENT, retry_after=None)
+    assert book.newcomers(0.0) == told
+    book.failed(THERE, 0.0, how=Failure.SILENT, retry_after=None)
+    assert book.newcomers(0.0) < told
 
 
 @given(st.lists(st.booleans(), max_size=50))
