@@ -10,8 +10,11 @@ class Once:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._done: dict[bytes, tuple[bytes, float]] = {}
-        self._ends: list[tuple[float, bytes]] = []
+        self._done: dict[bytes, tuple[bytes, int]] = {}
+        self._ending: dict[int, list[bytes]] = {}
+        """Names by their ends, those that were forgotten included; `_ends` has each end once."""
+        self._ends: list[int] = []
+        self._kept = 0
 
     def __len__(self) -> int:
         return len(self._done)
@@ -19,7 +22,7 @@ class Once:
     @property
     def full(self) -> bool:
         """Whether nothing more can be done for now."""
-        return len(self._ends) >= self._limit
+        return self._kept >= self._limit
 
     def used(self, name: bytes, now: float) -> bytes | None:
         """What `name` was used for, if anybody could still use it at `now`."""
@@ -27,11 +30,16 @@ class Once:
         found = self._done.get(name)
         return None if found is None else found[0]
 
-    def use(self, name: bytes, what: bytes, until: float) -> None:
+    def use(self, name: bytes, what: bytes, until: int) -> None:
         """`name` stands for `what` from now on; nobody can use it after `until`. It must be unused, and there must be room."""
         assert name not in self._done
+        names = self._ending.get(until)
+        if names is None:
+            names = self._ending[until] = []
+            heappush(self._ends, until)
+        names.append(name)
         self._done[name] = what, until
-        heappush(self._ends, (until, name))
+        self._kept += 1
 
     def forget(self, name: bytes) -> None:
         """It was not done after all. That makes no room before its end: so who asks in vain, again and again, needs no more of it
@@ -39,7 +47,10 @@ class Once:
         self._done.pop(name, None)
 
     def _expire(self, now: float) -> None:
-        while self._ends and self._ends[0][0] < now:
-            until, name = heappop(self._ends)
-            if self._done.get(name, (b"", until))[1] <= until:  # else it was used anew since
-                self._done.pop(name, None)
+        while self._ends and self._ends[0] < now:
+            until = heappop(self._ends)
+            names = self._ending.pop(until)
+            self._kept -= len(names)
+            for name in names:
+                if self._done.get(name, (b"", until))[1] <= until:  # else it was used anew since
+                    self._done.pop(name, None)

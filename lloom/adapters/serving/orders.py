@@ -25,8 +25,8 @@ from lloom.core.once import Once
 from lloom.core.receipt import CheckedRequest, Draft
 from lloom.core.settings import ExecutorSettings
 
-MAX_ORDERS: Final = 200_000
-"""Orders whose deadline is not over: 300 a second for ten minutes. About 60 MB, if somebody means ill."""
+MAX_ORDERS: Final = 600_000
+"""Orders whose deadline is not over: 1,000 a second for ten minutes, as many as a Worker answers. That takes 190 MB."""
 REPEATS: Final = 8
 """How often one order may be asked for again: its answer costs us traffic each time."""
 TIDYINGS: Final = 8
