@@ -146,7 +146,9 @@ def place(home: Path) -> Place:
     """As much of an actor's place as accounting needs, with the values of conf/config.yaml."""
     limits = accounting(batch=32, report_seconds=0.05)
     tree = SimpleNamespace(home=str(home), role="executor", accounting=limits, chain={})
-    found = SimpleNamespace(name="accounting", settings=tree, identity=lambda: EXECUTOR, open_log=lambda: None)
+    found = SimpleNamespace(
+        name="accounting", settings=tree, identity=lambda: EXECUTOR, open_log=lambda: None, restarted=lambda: False
+    )
     return cast(Place, found)
 
 
