@@ -21,6 +21,7 @@ from lloom.adapters.journal.writer import Writer
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt
+from lloom.core.parcel import Issued
 from lloom.core.payment.domain import domain
 from lloom.core.receipt import Draft, sign_receipt
 from lloom.core.reputation.reputations import Row
@@ -85,14 +86,14 @@ class Accounting(Earning, Paying):
                 "The journal of receipts is not open yet.", status=503, code="accounting_away", retry_after=1
             ) from error
 
-    async def issue(self, drafts: list[Draft]) -> list[SignedReceipt]:
+    async def issue(self, drafts: list[Draft]) -> Issued:
         """The signed receipts of `drafts`, in their order, once they are on the disk. Executor's side.
 
         RetryElsewhere if the journal is away, stuck or too busy: ask again for the same.
         """
         await self._ready()
         sign = self._sign
-        return await self._writer.write(lambda db: receipts.issue(db, drafts, sign), len(drafts))
+        return Issued(await self._writer.write(lambda db: receipts.issue(db, drafts, sign), len(drafts)))
 
     async def keep(self, items: list[tuple[NodeId, SignedReceipt]]) -> None:
         """Stores checked receipts by the executor that gave them. Client's side; errors as for `issue`."""

@@ -16,6 +16,7 @@ from lloom.adapters.serving.till import Till
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.messages import LaneCall, LaneState, Receipts, SignedReceipt
+from lloom.core.parcel import Drafts
 from lloom.core.payment.domain import domain
 from lloom.core.payment.receivable import Ask, Grant, Holder
 from lloom.core.receipt import Draft
@@ -78,7 +79,7 @@ class ChainDesk:
 
     async def _issue(self, bills: list[Bill]) -> None:
         """The same draft gives the same receipt, so asking again after a crash of the ledger is safe."""
-        drafts = [draft for _, draft in bills]
+        drafts = Drafts(draft for _, draft in bills)
         signed = await self._ask("charge", self.holder, drafts)
         self.till.issued(draft.lane for draft in drafts)
         send_receipts(bills, signed)

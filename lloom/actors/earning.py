@@ -17,6 +17,7 @@ from lloom.adapters.payment.treasury import Treasury
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import LaneCall, LaneState, SignedReceipt
+from lloom.core.parcel import Issued
 from lloom.core.payment.domain import active, token_of
 from lloom.core.payment.receivable import Ask, Grant, Holder
 from lloom.core.receipt import Draft, Lane, Receipt
@@ -47,9 +48,9 @@ class Earning(Actor):
         """As `Receivables.lend`."""
         return await self._earnings().lend(holder, asks)
 
-    async def charge(self, holder: Holder, drafts: list[Draft]) -> list[SignedReceipt]:
+    async def charge(self, holder: Holder, drafts: list[Draft]) -> Issued:
         """As `Receivables.issue`."""
-        return await self._earnings().issue(holder, drafts)
+        return Issued(await self._earnings().issue(holder, drafts))
 
     async def lane(self, client: NodeId, call: LaneCall) -> LaneState:
         """As `Receivables.lane`."""

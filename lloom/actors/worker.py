@@ -33,6 +33,7 @@ from lloom.core.eip712 import Domain
 from lloom.core.identity import NodeId
 from lloom.core.messages import Hello, Limits
 from lloom.core.offer import Endpoint, ModelOffer, unseal
+from lloom.core.parcel import Drafts
 from lloom.core.payment.domain import active
 from lloom.core.payment.receivable import Ask, Holder
 from lloom.core.receipt import Lane
@@ -189,5 +190,5 @@ class Worker(Actor):
 
         The same draft gives the same receipt, so asking again after a crash of the ledger is safe.
         """
-        drafts = [draft for _, draft in bills]
+        drafts = Drafts(draft for _, draft in bills)
         send_receipts(bills, await self.place.ask("accounting", "issue", drafts, seconds=ASK_SECONDS))

@@ -1,0 +1,51 @@
+"""Drafts and receipts come out of a pickle as they went in."""
+
+from __future__ import annotations
+
+import pickle
+
+from msgspec.structs import replace
+
+from lloom.core.messages import SignedReceipt
+from lloom.core.parcel import Drafts, Issued
+from lloom.core.payment.voucher import MAX_AMOUNT
+from lloom.core.receipt import Draft, Lane, Status
+
+DRAFT = Draft(
+    lane=Lane(b"\xff" * 20, b"\x01" * 20, 2**63 - 1),
+    request_digest=b"\xfe" * 32,
+    model=bytes(32),
+    response_hash=b"\x80" * 32,
+    response_bytes=2**40,
+    input_tokens=3,
+    cached_tokens=2,
+    output_tokens=1,
+    cost=MAX_AMOUNT,
+    started_at=1_700_000_000_000,
+    finished_at=1_700_000_000_001,
+    status=Status.UNPAID,
+)
+
+
+def test_drafts_come_back_the_same_however_much_they_cost() -> None:
+    drafts = Drafts([DRAFT, replace(DRAFT, cost=0, status=Status.COMPLETE)])
+    back = pickle.loads(pickle.dumps(drafts, 5))
+    assert back == drafts
+    assert [type(draft.status) for draft in back] == [Status, Status]
+
+
+def test_receipts_come_back_the_same() -> None:
+    issued = Issued([SignedReceipt(b"\xff" * 416, b"\x80" * 65), SignedReceipt(b"", bytes(65))])
+    assert pickle.loads(pickle.dumps(issued, 5)) == issued
+
+
+def test_many_are_pickled_as_one_piece() -> None:
+    for many in (Drafts([DRAFT] * 9), Issued([SignedReceipt(b"a", bytes(65))] * 9)):
+        pickled = pickle.dumps(many, 5)
+        assert b"lloom.core.receipt" not in pickled
+        assert b"lloom.core.messages" not in pickled
+
+
+def test_none_are_as_good_as_many() -> None:
+    assert pickle.loads(pickle.dumps(Drafts(), 5)) == []
+    assert pickle.loads(pickle.dumps(Issued(), 5)) == []
