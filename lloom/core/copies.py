@@ -54,7 +54,7 @@ class Copies(Generic[T]):
             self._grow(copy, len(data))
 
     def keep(self, name: Hashable, copy: Copy, what: T, now: float) -> None:
-        """It is over, and kept as long as it is complete; `what` else there is of it."""
+        """It is over, and kept as long as it is complete; `what` else there is of it. Nothing is kept under its name yet."""
         if copy.complete:
             self._kept[name] = copy, what, now + self.seconds
 
@@ -69,6 +69,11 @@ class Copies(Generic[T]):
         """An answer that is over, and what else there is of it."""
         found = self._kept.get(name)
         return None if found is None else found[:2]
+
+    def forget(self, name: Hashable) -> None:
+        """Nobody is to have again what is kept under a name, if anything."""
+        if (found := self._kept.pop(name, None)) is not None:
+            self.drop(found[0])
 
     def expire(self, now: float) -> float | None:
         """Forgets what has been kept for long enough at `now`; when the next one has, None if there is none."""

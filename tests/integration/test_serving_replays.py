@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from test_serving import BODY, END, HELLO, USAGE_CHUNK, WORLD, Counter, ScriptedEngine, chunk, dialled, kind, opened
+from test_serving import (
+    BODY,
+    END,
+    HANG,
+    HELLO,
+    USAGE_CHUNK,
+    WORLD,
+    Counter,
+    ScriptedEngine,
+    chunk,
+    dialled,
+    kind,
+    opened,
+)
 from test_serving_paid import FIRST, INPUTS, WINDOW, WORD, Told, Worker, market
 from test_serving_paid import dialled as dialled_paid
 
@@ -162,6 +178,47 @@ async def test_an_answer_whose_time_is_over_is_not_given_again_before_somebody_h
         assert len(copies) == 1
         assert kind(await counter.refusal(call)) == (RetryElsewhere, 409, "replayed")
         assert copies.size == 0
+
+
+def passes(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """So much later, whoever asks whether an order was made before."""
+    monkeypatch.setattr(orders, "time", SimpleNamespace(time=lambda: time.time() + seconds))
+
+
+async def test_an_id_that_is_used_anew_after_its_deadline_leaves_nothing_of_the_answer_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with opened(**KEPT) as counter:
+        name = os.urandom(32)
+        await counter.ask(order(counter, request_id=name))
+        copies = counter.serving._orders._copies
+        assert copies is not None
+        await until(lambda: len(copies) == 1)
+        passes(monkeypatch, 61)
+        counter.engine.script = (HELLO, HANG)
+        call = order(counter, request_id=name, seconds=600)
+        stream = await counter.open(call)
+        await counter.engine.hung.wait()
+        stream.cancel()
+        await until(lambda: counter.idle)
+        assert (len(copies), copies.size) == (0, 0)
+        assert kind(await counter.refusal(call)) == (RetryElsewhere, 409, "replayed")
+
+
+async def test_an_id_is_not_used_anew_while_an_order_of_that_name_is_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its work may stop some time after its deadline, and clocks may be set."""
+    go, name = asyncio.Event(), os.urandom(32)
+    async with pausing(HELLO, go, END) as counter:
+        stream = await counter.open(order(counter, request_id=name))
+        await counter.engine.hung.wait()
+        passes(monkeypatch, 61)
+        other = await dialled(counter.executor, counter.client)
+        again = await sent(other, order(counter, request_id=name, seconds=600))
+        assert kind(await refusal(again)) == (RetryElsewhere, 409, "running")
+        go.set()
+        assert await read_all(stream) == HELLO
+        await until(lambda: counter.idle)
+        await other.close()
 
 
 async def test_nothing_is_left_of_any_answer_at_the_end() -> None:

@@ -83,14 +83,14 @@ class Orders:
         `reused` (its id stands for another order), `running` (its answer goes to another connection), `replayed` (it is gone).
         """
         name = _name(checked)
-        used_for = self._once.used(name, time.time())
+        used_for, running = self._once.used(name, time.time()), self._running.get(name)
+        if used_for not in (None, checked.digest):
+            raise _refusal("This id was used for another request; choose a new one for each.", "reused")
+        # Work may stop later than its deadline is over.
+        if running is not None and (used_for is None or running.away is None):
+            raise _refusal("This request is being answered.", "running", retry_after=1.0)
         if used_for is None:
             return False
-        if used_for != checked.digest:
-            raise _refusal("This id was used for another request; choose a new one for each.", "reused")
-        running = self._running.get(name)
-        if running is not None and running.away is None:
-            raise _refusal("This request is being answered.", "running", retry_after=1.0)
         if running is None and not self._kept(name):
             raise _refusal("This request was made before, and its answer is not kept any more.", "replayed")
         return True
@@ -109,6 +109,8 @@ class Orders:
             raise RetryElsewhere("Too many requests were made here lately.", status=429, code="busy", retry_after=1.0)
         name, copies = _name(checked), self._copies
         self._once.use(name, checked.digest, checked.request.deadline)
+        if copies is not None:
+            copies.forget(name)  # of an order whose deadline is over
         outlet = Outlet(stream, copies.begin() if copies is not None else None, copies)
         running = self._running[name] = Running(name, outlet, again, over)
         running.task = self._loop.create_task(work(outlet))

@@ -65,6 +65,16 @@ def test_answers_that_are_being_made_make_no_room_for_another_one() -> None:
     assert copies.begin().complete
 
 
+def test_what_is_kept_under_a_name_is_forgotten_by_it() -> None:
+    copies: Copies[str] = Copies(LIMIT, 10)
+    first, second = kept(copies, b"a", b"secret", 0), kept(copies, b"b", b"more", 1)
+    for _ in range(2):
+        copies.forget(b"a")
+        assert (copies.find(b"a"), first.data, copies.size) == (None, b"", BESIDES + len(b"more"))
+    assert copies.expire(10) == 11
+    assert second.complete
+
+
 def test_all_are_forgotten_at_the_end() -> None:
     copies: Copies[str] = Copies(LIMIT, 10)
     copy = kept(copies, b"a", b"secret", 0)
