@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -40,16 +40,15 @@ class Candidate:
     quote_hash: bytes
     payment: Payment | None = None
     """How it is paid; None: nothing is to be paid."""
+    place: Place = field(init=False, repr=False, compare=False)
+    """What outcomes are remembered under."""
+    price: int = field(init=False, repr=False, compare=False)
+    """One number to compare prices by."""
 
-    @property
-    def place(self) -> Place:
-        """What outcomes are remembered under."""
-        return self.executor, self.endpoint, self.terms.id
-
-    @property
-    def price(self) -> int:
-        """One number to compare prices by."""
-        return _INPUT_SHARE * self.terms.input_price + self.terms.output_price
+    def __post_init__(self) -> None:
+        terms = self.terms
+        object.__setattr__(self, "place", (self.executor, self.endpoint, terms.id))
+        object.__setattr__(self, "price", _INPUT_SHARE * terms.input_price + terms.output_price)
 
 
 class Entrant(Struct, frozen=True):

@@ -88,8 +88,10 @@ class Outcomes:
 
     def ended(self, place: Place) -> None:
         """It is over, whatever way."""
-        self._open[place] -= 1
-        if not self._open[place]:
+        left = self._open[place] - 1
+        if left:
+            self._open[place] = left
+        else:
             del self._open[place]
         self._on_change(place[2])
 

@@ -41,6 +41,10 @@ def readiness(entrant: Entrant, failed: Collection[NodeId], *, heedless: bool = 
     """Whether it can be asked; `failed`: the executors that failed this request; `heedless` of reputations."""
     candidate, standing = entrant.candidate, entrant.standing
     state, load, rests = standing.state, standing.load, standing.rests
+    if state is State.CLOSED and load < candidate.terms.parallel:  # as nearly always
+        if not heedless and standing.held.doubted:
+            return Tier.DOUBTED
+        return Tier.SHAKEN if candidate.executor in failed else Tier.WELL
     if state is State.BARRED:
         return Later(f"that broke the protocol, to rest for {rests:.0f} s", rests, busy=False)
     if state is State.BUSY:
@@ -51,8 +55,4 @@ def readiness(entrant: Entrant, failed: Collection[NodeId], *, heedless: bool = 
         return Later(f"at its limit of {candidate.terms.parallel} requests", None, busy=True)
     if state is State.HALF_OPEN:
         return Later("that did not answer and is being tried again", None, busy=False) if load else Tier.BACK
-    if state is State.COOLING:
-        return Tier.COOLING
-    if not heedless and standing.held.doubted:
-        return Tier.DOUBTED
-    return Tier.SHAKEN if candidate.executor in failed else Tier.WELL
+    return Tier.COOLING

@@ -30,21 +30,23 @@ class Scale(Struct, frozen=True):
 
         `hopeful`: at most (optimism in the face of uncertainty), else nobody would find out how good newcomers are.
         """
-        return each.standing.possible if hopeful else each.standing.success
+        return _success(each, hopeful=hopeful)
 
     def score(self, each: Entrant, *, hopeful: bool = False) -> float:
         """From 0 to 1: success and reputation over price, time and load, each relative to what is usual."""
-        candidate, standing = each.candidate, each.standing
-        regard = 1 - self.reputation * (1 - standing.held.regard)
         usual = (self.first_token or 0.0) + self._writing(self.rate)
         seconds = self.seconds(each)
         time = 1.0 if seconds is None or not usual else seconds / usual
-        price = candidate.price / self.price if self.price else 0.0
-        load = standing.load / candidate.terms.parallel
-        return self.success(each, hopeful=hopeful) * regard / ((1 + price) * (1 + time) * (1 + load))
+        price = each.candidate.price / self.price if self.price else 0.0
+        return _merit(each, self.reputation, hopeful=hopeful) / ((1 + price) * (1 + time))
 
     def _writing(self, rate: float | None) -> float:
         return self.length / rate if rate else 0.0
+
+
+def alone(each: Entrant, *, reputation: float, hopeful: bool) -> float:
+    """As `Scale.score` for one that is compared with itself only: its own price and time are the usual ones."""
+    return _merit(each, reputation, hopeful=hopeful) / (4 if each.candidate.price else 2)
 
 
 def scale(among: Sequence[Entrant], usual: float, wanted: int | None, *, reputation: float) -> Scale:
@@ -59,6 +61,17 @@ def scale(among: Sequence[Entrant], usual: float, wanted: int | None, *, reputat
         rate=_mean([each.standing.rate for each in among]),
         reputation=reputation,
     )
+
+
+def _success(each: Entrant, *, hopeful: bool) -> float:
+    return each.standing.possible if hopeful else each.standing.success
+
+
+def _merit(each: Entrant, reputation: float, *, hopeful: bool) -> float:
+    """What does not depend on others: success and reputation over load."""
+    standing = each.standing
+    regard = 1 - reputation * (1 - standing.held.regard)
+    return _success(each, hopeful=hopeful) * regard / (1 + standing.load / each.candidate.terms.parallel)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

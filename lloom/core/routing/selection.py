@@ -12,12 +12,12 @@ from lloom.core.identity import NodeId
 from lloom.core.reputation.score import UNKNOWN
 from lloom.core.routing.affinity import fraction
 from lloom.core.routing.candidate import Candidate, Choice, Entrant, Nobody
-from lloom.core.routing.filters import misfit, nobody_fits
+from lloom.core.routing.filters import Misfit, misfit, nobody_fits
 from lloom.core.routing.outcomes import Outcomes, Place
 from lloom.core.routing.policies import POLICIES, Contest
 from lloom.core.routing.readiness import Later, Tier, readiness
 from lloom.core.routing.rules import Rules
-from lloom.core.routing.score import Scale, scale
+from lloom.core.routing.score import Scale, alone, scale
 
 _UNKNOWN_SECONDS: Final = 1.0
 """When to ask again where nothing is known."""
@@ -43,10 +43,10 @@ class Selection:
         if isinstance(fit, Nobody):
             return fit
         failed = {executor for executor, _, _ in tried}
-        left = self.entrants([each for each in fit if each.place not in tried], now)
+        left = [each for each in fit if each.place not in tried] if tried else fit
         ready: dict[Tier, list[Entrant]] = {}
         later: list[tuple[Entrant, Later]] = []
-        for each in left:
+        for each in self.entrants(left, now):
             stand = self.readiness(each, failed)
             if isinstance(stand, Later):
                 later.append((each, stand))
@@ -55,7 +55,7 @@ class Selection:
         if ready:
             return self._among(ready[min(ready)], len(fit), request, first_try=not tried, now=now, rng=rng)
         resort = _last_resort(later)
-        return self._choice(resort, len(fit), request) if resort else self._nobody_now(fit, later, now)
+        return self._choice(resort, len(fit), exploring=False) if resort else self._nobody_now(fit, later, now)
 
     def entrants(self, candidates: Sequence[Candidate], now: float) -> list[Entrant]:
         """Each, and how it stands at `now`."""
@@ -78,11 +78,15 @@ class Selection:
             named = [each for each in candidates if each.executor in rules.pinned]
         if not named:
             return Nobody(f"None of the executors that routing.executors names offers {request.model}.")
-        misfits = [misfit(each, request, rules.limits) for each in named]
-        able = [each for each, problem in zip(named, misfits, strict=True) if problem is None]
-        if able:
-            return able
-        return nobody_fits({each.executor: why for each, why in zip(named, misfits, strict=True) if why}, request)
+        misfits: dict[NodeId, Misfit] = {}
+        able = []
+        for each in named:
+            why = misfit(each, request, rules.limits)
+            if why is None:
+                able.append(each)
+            else:
+                misfits[each.executor] = why
+        return able or nobody_fits(misfits, request)
 
     def _among(
         self, ready: list[Entrant], of: int, request: ApiRequest, *, first_try: bool, now: float, rng: Random
@@ -93,10 +97,12 @@ class Selection:
         """
         pinned = self.rules.policy == "pinned"
         exploring = first_try and not pinned and self._explores(request.affinity, now, rng)
-        known = [each for each in ready if each.standing.hope > UNKNOWN]
-        among = known if known and not exploring and not pinned else ready
+        all_count = exploring or pinned or len(ready) == 1
+        among = ready if all_count else [each for each in ready if each.standing.hope > UNKNOWN] or ready
+        if len(among) == 1:
+            return self._choice(among[0], of, exploring=exploring)
         contest = Contest(among, self.scale(among, request.max_output), self.rules, request.affinity, exploring)
-        chosen = contest.scored(among[0]) if len(among) == 1 else POLICIES[self.rules.policy](contest, rng)
+        chosen = POLICIES[self.rules.policy](contest, rng)
         return Choice(chosen.entrant.candidate, self.rules.policy, chosen.score, of, exploring)
 
     def _explores(self, key: bytes, now: float, rng: Random) -> bool:
@@ -104,12 +110,13 @@ class Selection:
 
         The share falls with what newcomers are worth: who floods the network with identities that are nobody is soon ignored.
         """
-        share = self.rules.explore * min(1.0, 2 * self.outcomes.newcomers(now)) ** 2
-        return (fraction(key) if key else rng.random()) < share
+        drawn, most = fraction(key) if key else rng.random(), self.rules.explore
+        return drawn < most and drawn < most * min(1.0, 2 * self.outcomes.newcomers(now)) ** 2
 
-    def _choice(self, chosen: Entrant, of: int, request: ApiRequest) -> Choice:
-        score = self.scale([chosen], request.max_output).score(chosen)
-        return Choice(chosen.candidate, self.rules.policy, score, of, exploring=False)
+    def _choice(self, chosen: Entrant, of: int, *, exploring: bool) -> Choice:
+        """Of the only one there is."""
+        score = alone(chosen, reputation=self.rules.reputation, hopeful=exploring)
+        return Choice(chosen.candidate, self.rules.policy, score, of, exploring)
 
     def _nobody_now(self, fit: Sequence[Candidate], later: Sequence[tuple[Entrant, Later]], now: float) -> Nobody:
         """Everybody was tried, rests, or has enough to do."""

@@ -17,6 +17,7 @@ from lloom.core.reputation.evidence import Kind
 from lloom.core.routing.candidate import Candidate, Choice, Nobody
 from lloom.core.routing.outcomes import Failure, Outcomes
 from lloom.core.routing.rules import Rules
+from lloom.core.routing.score import alone
 from lloom.core.routing.selection import Selection
 from lloom.core.settings import Policy
 
@@ -269,3 +270,18 @@ def test_the_weight_of_reputation_is_the_users() -> None:
         entrants = selection.entrants([A, B], 0.0)
         scores.append(selection.scale(entrants, None).score(entrants[0]))
     assert scores[1] == scores[0] / 2
+
+
+@pytest.mark.parametrize("dear", [0, 7])
+@pytest.mark.parametrize("seen", [0, 3])
+@pytest.mark.parametrize("exploring", [False, True])
+def test_the_only_one_has_the_score_that_it_has_compared_with_itself(dear: int, seen: int, exploring: bool) -> None:
+    chosen, only = Selection(Rules(reputation=0.5), Outcomes(100.0, 5.0)), candidate(1, output_price=dear)
+    for _ in range(seen):
+        chosen.outcomes.answered(only.place, 0.5, 0.0)
+        chosen.outcomes.streamed(only.place, 20, 1.0, 0.0)
+        chosen.outcomes.succeeded(only.place, 0.0)
+        chosen.outcomes.began(only.place)
+    entrants = chosen.entrants([only], 0.0)
+    compared = chosen.scale(entrants, None).score(entrants[0], hopeful=exploring)
+    assert alone(entrants[0], reputation=0.5, hopeful=exploring) == pytest.approx(compared)
