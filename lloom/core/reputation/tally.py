@@ -8,6 +8,8 @@ New observations weigh more, instead of all old ones less (Cormode, Shkapenyuk, 
 
 from __future__ import annotations
 
+from math import exp2
+
 from lloom.core.reputation.evidence import Evidence, Kind
 from lloom.core.routing.estimates import faded
 
@@ -75,7 +77,7 @@ class Tally:
             self._at = now
         if now - self._since > self._memory:  # weights must not grow without end
             self._count_from(now)
-        return float(0.5 ** ((self._since - now) / self._memory))
+        return exp2((now - self._since) / self._memory)
 
     def _count_from(self, since: float) -> None:
         """From now on an observation of `since`, which is no earlier than before, weighs one."""

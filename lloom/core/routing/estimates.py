@@ -12,7 +12,7 @@ _LATEST: Final = 64
 
 def faded(age: float, memory: float) -> float:
     """The weight of what is `age` seconds old, where `memory` seconds halve it."""
-    return float(0.5 ** (max(0.0, age) / memory))
+    return math.exp2(-max(0.0, age) / memory)
 
 
 def wilson(good: float, bad: float, deviations: float) -> float:
