@@ -74,10 +74,9 @@ class Directory:
         """Whether anybody is there to ask."""
         return self._dht.peers > 0
 
-    def known(self, model: str) -> Found | None:
-        """As `candidates`, where nobody has to wait for that; else None."""
-        lookup = self._looked_up(model)
-        return None if self._unknown(model, lookup) else self._found(model, lookup)
+    def known(self, model: str) -> list[Candidate]:
+        """Those of whom no request has to wait to hear; maybe nobody, though somebody will be found."""
+        return self._candidates(model, self._looked_up(model))
 
     async def candidates(self, model: str) -> Found:
         """Everybody known to offer `model` (canonical); waits only if nobody is known yet."""
@@ -135,8 +134,11 @@ class Directory:
         return None if known else lookup.search
 
     def _found(self, model: str, lookup: _Lookup) -> Found:
-        candidates = [each for executor in lookup.executors for each in self._offers.candidates(executor, model)]
-        return Found(tuple(candidates), len(lookup.executors), tuple(dict.fromkeys(lookup.problems.values())))
+        candidates, problems = self._candidates(model, lookup), dict.fromkeys(lookup.problems.values())
+        return Found(tuple(candidates), len(lookup.executors), tuple(problems))
+
+    def _candidates(self, model: str, lookup: _Lookup) -> list[Candidate]:
+        return [each for executor in lookup.executors for each in self._offers.candidates(executor, model)]
 
     async def _wait(self, search: asyncio.Task[None], usable: asyncio.Event) -> None:
         """Until the search is over, or somebody usable was found and others had their grace."""

@@ -143,9 +143,9 @@ class Finder:
 
         CallerFault (404 `model_not_found`, with similar names), or RetryElsewhere (503 `no_executor`; 504 `deadline`).
         """
-        found = None if model in self._aliases else self._directory.known(model)
-        if found is not None and found.candidates:  # as nearly always: a timer is not worth its price
-            return Options(self, [Offered(self._plans.of(model), model, found.candidates)], deadline)
+        known = [] if model in self._aliases else self._directory.known(model)
+        if known:  # as nearly always: a timer is not worth its price
+            return Options(self, [Offered(self._plans.of(model), model, known)], deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 offered = [each for name in await self.names(model) if (each := await self._offered(name)).candidates]
