@@ -35,8 +35,11 @@ class Witness:
 
     def experienced(self, executor: NodeId, answered: bool) -> None:
         """A request to `executor` was answered, or it was not there: who said so was right, who said the opposite was not."""
+        vouches = self._said.pop(executor, None)  # each statement is judged once
+        if vouches is None:
+            return
         now = asyncio.get_running_loop().time()
-        for said in self._said.pop(executor, ()):  # each statement is judged once
+        for said in vouches:
             if not said.tells:
                 continue
             validator = NodeId(said.validator)
