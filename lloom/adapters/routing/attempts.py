@@ -63,6 +63,7 @@ class Attempts:
         self._means = means
         self._all = self._options = options
         self._tab = Tab()
+        self._clock = asyncio.get_running_loop().time
         self._tried: list[Place] = []
         self._limit = 0
         self._asked_anew = False
@@ -91,8 +92,11 @@ class Attempts:
                 await self._options.anew()
                 self._asked_anew = True
                 continue
+            late = self._late(chosen.candidate.place)
             try:
-                return await self._hedged(chosen, request)
+                if late is None:
+                    return await self._try(chosen, request)
+                return await self._hedged(chosen, request, late)
             except RetryElsewhere as error:
                 failures.append(error)
         raise _failed(failures)
@@ -114,13 +118,13 @@ class Attempts:
             self._tab = Tab()
         self._options = self._all
 
-    async def _hedged(self, chosen: Choice, request: ApiRequest) -> Attempt:
-        """An attempt, and another one behind it where `routing.hedge_share` allows that and the first is late."""
-        place = chosen.candidate.place
-        hedging = self._means.plans.of(place[2]).hedging
-        late = hedging.delay(place, asyncio.get_running_loop().time())
-        if late is None:
-            return await self._try(chosen, request)
+    def _late(self, place: Place) -> float | None:
+        """After how many seconds an attempt there is late; None where `routing.hedge_share` allows no other one behind it."""
+        return self._means.plans.of(place[2]).hedging.delay(place, self._clock())
+
+    async def _hedged(self, chosen: Choice, request: ApiRequest, late: float) -> Attempt:
+        """An attempt, and perhaps another one behind it where the first is `late`."""
+        hedging = self._means.plans.of(chosen.candidate.terms.id).hedging
 
         def second() -> Trying | None:
             other = self._options.free(request, self._tried)
@@ -154,7 +158,7 @@ class Attempts:
         paid: Paid | None = None
         try:
             if candidate.payment is None:
-                order = means.client.order(request, candidate, *_ending(self.deadline))
+                order = means.client.order(request, candidate, *self._ending())
             else:
                 order, paid = await self._buy(attempt, candidate, request, connection)
             again = partial(means.pool.connection, candidate.executor, candidate.endpoint)
@@ -172,9 +176,8 @@ class Attempts:
 
     def _priced(self, candidate: Candidate, *, kept: bool) -> None:
         """A quote that still holds was taken, or refused."""
-        now = asyncio.get_running_loop().time()
         reputations = self._means.keeping.outcomes.reputations
-        reputations.note(candidate.executor, candidate.terms.id, Kind.PRICE, now, right=kept)
+        reputations.note(candidate.executor, candidate.terms.id, Kind.PRICE, self._clock(), right=kept)
 
     async def _buy(
         self, attempt: Attempt, candidate: Candidate, request: ApiRequest, connection: Connection
@@ -184,7 +187,7 @@ class Attempts:
         purse = self._means.purses.of(candidate.payment)
         assert purse is not None, "the selection lets only those through that can be paid"
         try:
-            return await purse.order(candidate, request, self._tab, connection, _ending(self.deadline))
+            return await purse.order(candidate, request, self._tab, connection, self._ending())
         except RetryElsewhere as error:
             gone = connection.session.closed or error.code == LANE_TIMEOUT
             if gone or isinstance(error, PeerFault):
@@ -196,12 +199,11 @@ class Attempts:
             await attempt.close()
             raise
 
-
-def _ending(deadline: float) -> tuple[Nonce, int]:
-    """A fresh nonce, and `deadline` (on the loop's clock) in Unix seconds."""
-    left = max(0.0, deadline - asyncio.get_running_loop().time())
-    fresh = os.urandom(48)
-    return Nonce(fresh[:32], fresh[32:]), math.ceil(time.time() + left)
+    def _ending(self) -> tuple[Nonce, int]:
+        """A fresh nonce, and the deadline in Unix seconds."""
+        left = max(0.0, self.deadline - self._clock())
+        fresh = os.urandom(48)
+        return Nonce(fresh[:32], fresh[32:]), math.ceil(time.time() + left)
 
 
 def _refused(nobody: Nobody) -> RetryElsewhere | CallerFault:
