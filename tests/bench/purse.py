@@ -90,7 +90,7 @@ def receive(
         offset += len(part)
     watch.stop("keep the answer, 120 chunks")
     watch.start()
-    purchase.over(0.0, lambda: None)
+    purchase.over(lambda: None)
     watch.stop("count the answer")
     order = _of_the_executor(purchase.order)
     outputs = purchase._counted or 0

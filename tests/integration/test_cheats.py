@@ -244,6 +244,19 @@ async def test_a_receipt_that_somebody_else_signed_counts_for_nothing(tmp_path: 
         assert (buyer.problems, buyer.lies) == ([""], [])
 
 
+async def test_what_is_no_receipt_counts_for_nothing_though_it_names_an_order(tmp_path: Path) -> None:
+    def malformed(sale: Sale) -> None:
+        honest = sale.receipt(9, 4)
+        words = honest.receipt[:96] + b"\xff" * 32 + honest.receipt[128:]
+        sale.bill(*(msgspec.structs.replace(honest, receipt=each) for each in (words, honest.receipt[:32])), honest)
+
+    seller = Seller(selling(malformed))
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        assert (buyer.problems, buyer.lies) == ([""], [])
+
+
 async def test_a_voucher_that_we_did_not_sign_promises_nothing(tmp_path: Path) -> None:
     class Forger(Seller):
         def state(self, call: LaneCall) -> LaneState:

@@ -14,7 +14,7 @@ from lloom.core.errors import PeerFault
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Control, Need, Receipts, SignedReceipt
 from lloom.core.order import Order
-from lloom.core.receipt import Delivery, ResponseHash, check_receipt, read_receipt
+from lloom.core.receipt import Delivery, ResponseHash, check_receipt, read_receipt, request_named
 
 FALSE_RECEIPT: Final = "bad_receipt"
 """`check_receipt`'s word for one that its executor did sign."""
@@ -102,7 +102,7 @@ class Deliveries:
 
     def take(self, executor: NodeId, signed: SignedReceipt) -> bool:
         """Settles the order that a receipt is of, if it is open; PeerFault if it is no receipt."""
-        expected = self._open.get(read_receipt(signed.receipt).request_digest)
+        expected = self._open.get(request_named(signed.receipt))
         if expected is None or expected.order.quote.executor != executor:
             return False
         if expected.arrived is None or not expected.countable:
@@ -120,18 +120,18 @@ class Deliveries:
         assert expected.arrived is not None
         executor, problem = NodeId(expected.order.quote.executor), None
         try:
-            check_receipt(signed, expected.delivery(expected.arrived), expected.order.domain)
+            said = check_receipt(signed, expected.delivery(expected.arrived), expected.order.domain).receipt
         except PeerFault as error:
             if expected.paid is None or error.code != FALSE_RECEIPT:
                 self._refuse(executor, expected, error)
                 return
-            problem = str(error)  # it did sign that
+            said, problem = read_receipt(signed.receipt), str(error)  # it did sign that
         self._open.pop(expected.order.digest, None)
         if expected.paid is None:
             self._on_receipt(executor, signed)
             self._on_judged(executor, expected.order.call.model, True)
         else:
-            expected.paid.settle(signed, problem)
+            expected.paid.settle(signed, said, problem)
 
     def _refuse(self, executor: NodeId, expected: Expected, error: PeerFault) -> None:
         """A receipt is not taken; one that its executor did sign, true to nothing that arrived, is the last of its order."""

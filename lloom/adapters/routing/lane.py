@@ -6,6 +6,7 @@ What may be signed the ledger says (core/payment/payable.py); nothing is signed 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterable
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -17,7 +18,7 @@ from lloom.adapters.routing.ceiling import Ceiling
 from lloom.adapters.routing.purchase import Purchase
 from lloom.adapters.routing.wallet import Wallet
 from lloom.core.errors import RetryElsewhere
-from lloom.core.identity import NodeId, checksum, keccak
+from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt, SignedVoucher
 from lloom.core.payment import voucher
 from lloom.core.payment.payable import Judged, Payable, Standing
@@ -56,19 +57,12 @@ class Lane:
 
         RetryElsewhere (402) if a limit forbids it: `prepay_limit`, `budget`, `no_funds`.
         """
-        payable, draw = self.payable, purchase.draw
-        self.ceiling.waiting += draw
-        try:
-            reach = self._reach(draw)
-            while not (covered := self._covers(connection, draw)) and reach > payable.ceiling:
-                await self.ceiling.room(reach)
-                reach = self._reach(draw)
-        finally:
-            self.ceiling.waiting -= draw
-        payable.grants[purchase.order.digest] = draw
-        self.purchases[purchase.order.digest] = purchase
+        digest, draw = purchase.order.digest, purchase.draw
+        reach = None if self._covers(connection, draw) else await self._room(connection, draw)
+        self.payable.grants[digest] = draw
+        self.purchases[digest] = purchase
         self.connection = connection
-        if covered:
+        if reach is None:
             return None
         signed = self._sign(reach)
         self._told[connection] = reach
@@ -146,7 +140,7 @@ class Lane:
 
         Whether it is accepted.
         """
-        if self.payable.numbering.knows(keccak(signed.receipt), receipt.lane_seq):
+        if self.payable.numbering.knows(_name(signed), receipt.lane_seq):
             return True
         problem = self._place_on_lane(signed, receipt)
         if problem is None and receipt.cost and not self.payable.covers(receipt):
@@ -173,6 +167,18 @@ class Lane:
         if due > self.payable.ceiling:
             await self.ceiling.room(due)
         self._send(self._sign(max(self.payable.signed, self.payable.accepted)))
+
+    async def _room(self, connection: Connection, draw: int) -> int | None:
+        """What the next voucher comes to, once the ceiling is as high; None if meanwhile another one is enough."""
+        self.ceiling.waiting += draw
+        try:
+            while (reach := self._reach(draw)) > self.payable.ceiling:
+                await self.ceiling.room(reach)
+                if self._covers(connection, draw):
+                    return None
+            return reach
+        finally:
+            self.ceiling.waiting -= draw
 
     def _reach(self, draw: int) -> int:
         reach = self.payable.reach(draw, self._wallet.settings.prepay)
@@ -211,8 +217,7 @@ class Lane:
             self._told[self.connection] = self.payable.signed
 
     def _place_on_lane(self, signed: SignedReceipt, receipt: Receipt) -> str | None:
-        name = keccak(signed.receipt)
-        return self.payable.numbering.note(name, receipt.lane_seq, receipt.cost, receipt.lane_charged)
+        return self.payable.numbering.note(_name(signed), receipt.lane_seq, receipt.cost, receipt.lane_charged)
 
     def _dispute(self, digest: bytes, receipt: Receipt, problem: str) -> None:
         logger.warning("a receipt of {} is disputed: {}", checksum(self.executor), problem)
@@ -224,3 +229,8 @@ class Lane:
         self._wallet.ledger.keep(
             Judged(self.executor, payable.number, signed, problem, numbering.seq, numbering.charged, payable.left_out)
         )
+
+
+def _name(signed: SignedReceipt) -> bytes:
+    """What only this receipt has, whoever signed it how often."""
+    return hashlib.sha256(signed.receipt).digest()

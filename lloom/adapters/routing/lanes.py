@@ -67,8 +67,9 @@ class Lanes:
     def touch(self, lane: Lane) -> None:
         """Something happened on `lane`: it is not idle."""
         lane.touched = self._loop.time()
-        self._moved.set()
-        if lane not in self._tidying and not self._closing:
+        if self._closing:
+            self._moved.set()
+        elif lane not in self._tidying:
             self._tidying[lane] = self._loop.call_later(self._wallet.settings.closing_seconds, self._tidy, lane)
 
     async def close(self) -> None:
@@ -169,7 +170,7 @@ class Lanes:
         """The lane is idle: what is missing is asked for once, then the executor gets a voucher over what was accepted."""
         if lane.payable.numbering.gap or _awaits(lane):
             await self._recover(lane)
-        for purchase in [each for each in lane.purchases.values() if each.ended_at is not None and each.counted]:
+        for purchase in [each for each in lane.purchases.values() if each.ended and each.counted]:
             lane.give_up(purchase)
         await self._closed(lane)
 
@@ -188,4 +189,4 @@ class Lanes:
 
 def _awaits(lane: Lane) -> bool:
     """Whether an answer is over whose receipt has not come."""
-    return any(purchase.ended_at is not None for purchase in lane.purchases.values())
+    return any(purchase.ended for purchase in lane.purchases.values())

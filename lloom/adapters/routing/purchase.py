@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Final
 
@@ -11,7 +11,7 @@ from lloom.adapters.routing.pockets import Bill
 from lloom.core import tokens
 from lloom.core.order import Order
 from lloom.core.payment.counting import LONG, Tally, accepted, known
-from lloom.core.receipt import Receipt, Status, cost
+from lloom.core.receipt import FAILED, Receipt, cost
 from lloom.core.routing.outcomes import Place
 from lloom.core.settings import AccountingSettings
 
@@ -25,7 +25,7 @@ class Tab:
     def __init__(self) -> None:
         self.prompts: dict[str, int] = {}
         """Tokens of the prompt by encoding: it is counted once."""
-        self.spent: Counter[tuple[int, bytes, bytes]] = Counter()
+        self.spent: defaultdict[tuple[int, bytes, bytes], int] = defaultdict(int)
 
 
 class Purchase:
@@ -37,10 +37,10 @@ class Purchase:
         self.tally = Tally(order.call.operation, encoding)
         self.window = order.quote.min_window
         """What is granted ahead of the answer."""
-        self.look: Callable[[int], bytes] = lambda _seen: b""
+        self.look: Callable[[int], bytes] = _nothing
         """What has arrived after so many bytes and was not read."""
-        self.ended_at: float | None = None
-        """On the loop's clock."""
+        self.ended = False
+        """Nothing more of the answer arrives."""
         self.lost = False
         """The connection broke: the executor may believe that it delivered more than what arrived."""
         self.void = False
@@ -71,7 +71,7 @@ class Purchase:
 
     def allowance(self) -> int:
         """What it may cost by now, with a window ahead of what has arrived."""
-        if self.ended_at is None:
+        if not self.ended:
             self.tally.feed(self.tally.fed, self.look(self.tally.fed))
         due = self._due(self.tally.so_far() if self._counted is None else self._counted)
         return max(self.draw, min(due + self.window, self.order.request.max_cost))
@@ -83,11 +83,11 @@ class Purchase:
         inputs = min(self._tab.prompts.get(self._encoding, 0), request.max_input_tokens)
         return min(cost(quote, inputs, 0, min(self._counted, request.max_output_tokens)), request.max_cost)
 
-    def over(self, now: float, counted: Callable[[], None], said: str | None = None) -> None:
+    def over(self, counted: Callable[[], None], said: str | None = None) -> None:
         """Nothing more arrives; `counted` is called once it is known how much it was: at once, or soon. `said`: all that the
         answer says, if somebody has that already: then its events are not read again.
         """
-        self.ended_at, self.look = now, lambda _seen: b""
+        self.ended, self.look = True, _nothing
         if said is not None and len(said) <= LONG:
             self._know(tokens.count(said, self._encoding))
             counted()
@@ -100,7 +100,7 @@ class Purchase:
     def problem(self, receipt: Receipt) -> str | None:
         """What in a receipt, that agrees with the order, is not what we count; None if nothing is. Only when `counted`."""
         assert self._counted is not None
-        if receipt.status == Status.FAILED:
+        if receipt.status == FAILED:
             return None
         if receipt.response_bytes == 0 and receipt.cost:
             return "a charge for an answer that never came"
@@ -152,3 +152,7 @@ class Purchase:
     async def _count(self, counted: Callable[[], None]) -> None:
         self._know(await asyncio.to_thread(self.tally.total))
         counted()
+
+
+def _nothing(_seen: int) -> bytes:
+    return b""

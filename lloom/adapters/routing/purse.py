@@ -25,6 +25,7 @@ from lloom.core.messages import SignedReceipt
 from lloom.core.order import Client, Nonce, Order, Paying
 from lloom.core.payment import counting
 from lloom.core.pocket import Coin
+from lloom.core.receipt import Receipt
 from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.filters import Misfit
 
@@ -71,11 +72,10 @@ class Paid:
             self.lanes.touch(self.lane)  # from now on its receipt is missing
             counted()
 
-        self.purchase.over(asyncio.get_running_loop().time(), known, said)
+        self.purchase.over(known, said)
 
-    def settle(self, signed: SignedReceipt, problem: str | None) -> None:
-        """The receipt of an answer that is counted; `problem`: how it contradicts the order."""
-        said = receipt.read_receipt(signed.receipt)
+    def settle(self, signed: SignedReceipt, said: Receipt, problem: str | None) -> None:
+        """The receipt of an answer that is counted, and what it says; `problem`: how it contradicts the order."""
         self.lane.settle(self.purchase, signed, said, problem or self.purchase.problem(said))
         self.lanes.touch(self.lane)
 

@@ -57,7 +57,10 @@ class Numbering:
         if charged < self.charged + cost or (seq == self.seq + 1 and charged != self.charged + cost):
             return WRONG_TOTAL
         self._remember(seq, name)
-        self._beyond[seq] = _Note(cost, charged)
+        if seq != self.seq + 1:
+            self._beyond[seq] = _Note(cost, charged)
+            return None
+        self.seq, self.charged = seq, charged
         return self._advance()
 
     def _advance(self) -> str | None:

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from lloom.core.messages import SignedReceipt, Usage
 from lloom.core.payment.numbering import Numbering
-from lloom.core.receipt import Receipt, Status
+from lloom.core.receipt import FAILED, Receipt
 from lloom.core.settings import PrepaySettings
 
 MAX_LEFT_OUT: Final = 64
@@ -61,6 +61,7 @@ class Payable:
         "_covered",
         "_left_out",
         "_said",
+        "_served",
         "accepted",
         "ceiling",
         "delivered",
@@ -84,6 +85,7 @@ class Payable:
         self._covered = standing.ceiling
         self._left_out = standing.left_out
         self._said = (self.accepted, self._left_out)
+        self._served = sum(usage.requests for usage in standing.usages)
 
     @property
     def open(self) -> int:
@@ -115,8 +117,7 @@ class Payable:
 
     def ahead(self, draw: int, prepay: PrepaySettings) -> int:
         """What is promised beyond need, for requests that cost `draw`: as many as were accepted, and one, up to the limit."""
-        accepted = sum(usage.requests for usage in self.usages.values())
-        return int(min(prepay.ahead, 1 + accepted) * draw)
+        return int(min(prepay.ahead, 1 + self._served) * draw)
 
     def reach(self, draw: int, prepay: PrepaySettings) -> int | None:
         """What a voucher comes to that covers one more request with `draw`, and some like it as far as that is allowed.
@@ -163,8 +164,9 @@ class Payable:
         """What `receipt` charges is owed."""
         self.drop(digest)
         self.accepted += receipt.cost
-        if receipt.status != Status.FAILED:
+        if receipt.status != FAILED:
             self.usages[receipt.model] = plus(self.usages.get(receipt.model), receipt)
+            self._served += 1
 
     def covers(self, receipt: Receipt) -> bool:
         """Whether an unknown request's receipt is within what may have been promised before this process began."""

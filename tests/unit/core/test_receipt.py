@@ -38,6 +38,7 @@ from lloom.core.receipt import (
     read_receipt,
     request_digest,
     request_hash,
+    request_named,
     sign_receipt,
     sign_request,
 )
@@ -172,6 +173,14 @@ def test_a_true_receipt_is_accepted_as_it_travelled() -> None:
     assert checked.receipt == RECEIVED == read_receipt(received.receipt)
     assert checked.executor == EXECUTOR.address
     assert checked.signed == received
+
+
+def test_a_receipt_names_its_request_and_what_has_not_its_size_names_none() -> None:
+    encoded = signed().receipt
+    assert request_named(encoded) == RECEIVED.request_digest
+    for other_size in (b"", encoded[:-1], encoded + b"0"):
+        with pytest.raises(PeerFault):
+            request_named(other_size)
 
 
 @pytest.mark.parametrize("field", Receipt.__struct_fields__)

@@ -161,6 +161,15 @@ async def test_a_ledger_that_is_away_is_no_answer() -> None:
     assert await subject.cover() == 52_000
 
 
+async def test_a_request_that_waited_for_a_ceiling_needs_no_voucher_if_one_covers_it_by_then() -> None:
+    subject = Subject()
+    subject.ledger.gate.clear()
+    waiting = [asyncio.create_task(subject.cover(subject.purchase(inputs))) for inputs in (10, 1)]
+    await turns()
+    subject.ledger.gate.set()
+    assert await asyncio.gather(*waiting) == [52_000, None]
+
+
 async def test_the_ceiling_is_raised_ahead_once_the_executor_has_delivered() -> None:
     subject = Subject()
     first = subject.purchase()
@@ -346,7 +355,7 @@ async def test_a_long_answer_is_counted_in_a_thread_and_not_kept() -> None:
     while bought.tally.fed <= LONG_BYTES:
         bought.tally.feed(bought.tally.fed, chunk({"content": " hello"}))
     words, counted = bought.tally.total(), asyncio.Event()
-    bought.over(1.0, counted.set)
+    bought.over(counted.set)
     assert not bought.counted
     await counted.wait()
     assert bought.tally.fed == 0
@@ -359,7 +368,7 @@ async def test_a_long_answer_is_counted_in_a_thread_and_not_kept() -> None:
 async def test_what_somebody_has_read_is_not_read_again() -> None:
     bought, counted = Subject().purchase(), []
     bought.tally.feed(0, b"no event at all")
-    bought.over(1.0, lambda: counted.append(bought.worth()), " hello hello hello")
+    bought.over(lambda: counted.append(bought.worth()), " hello hello hello")
     assert counted == [3_000]
 
 
@@ -376,6 +385,6 @@ async def test_what_became_of_each_receipt_is_told() -> None:
     for charged in (5_000, 9_000):  # the second one adds up to less than both
         purchase = subject.purchase()
         await subject.cover(purchase)
-        purchase.over(0.0, lambda: None)
+        purchase.over(lambda: None)
         subject.settle(purchase, seq=1 if charged == 5_000 else 2, charged=charged)
     assert (subject.accepted, subject.lies) == ([TERMS.place], [TERMS.place])
