@@ -47,6 +47,8 @@ class Reports:
 
     def soon(self, slice_: Slice, *, urgent: bool) -> None:
         """Reports a slice at once if somebody waits, else together with others."""
+        if slice_.in_flight:  # it is looked at again when it has landed
+            return
         self._due[slice_] = None
         self._some.set()
         if urgent:
@@ -85,8 +87,8 @@ class Reports:
 
     def _take_due(self) -> list[list[Slice]]:
         """What to ask now, in calls: those of lanes that are new may take long, and go alone."""
-        due = [each for each in self._due if not each.in_flight]
-        self._due.clear()  # those in flight are looked at again when they have landed
+        due = list(self._due)
+        self._due.clear()
         self._some.clear()
         self._urgent.clear()
         for each in due:

@@ -70,7 +70,8 @@ class Tab:
         self._slice = slice_
         self._price = price
         self._drawn = price.first
-        self._woken = asyncio.Event()
+        self._woken: asyncio.Event | None = None
+        """Set once there is news for who waits; None before anybody does."""
         self._closed = False
 
     def covers(self, outputs: int) -> bool:
@@ -100,7 +101,8 @@ class Tab:
     def gain(self, amount: int) -> None:
         """The till has drawn more for it."""
         self._drawn += amount
-        self._woken.set()
+        if self._woken is not None:
+            self._woken.set()
 
     def close(self, billed: int | None = None) -> None:
         """The request is over; `billed`: its receipt will charge so much. Idempotent: the first time counts."""
@@ -109,7 +111,7 @@ class Tab:
             self._till.settle(self, self._slice, self._drawn, billed)
 
     async def _news(self) -> None:
-        self._woken.clear()
+        self._woken = asyncio.Event()
         try:
             async with asyncio.timeout(AGAIN_SECONDS):
                 await self._woken.wait()

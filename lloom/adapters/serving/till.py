@@ -120,7 +120,8 @@ class Till:
             slice_.spent += billed
             slice_.unbilled += 1
             self._forgiven.reduce(slice_.lane.client, billed // PAID_FOR_GRACE)
-        slice_.serve()
+        if slice_.short or slice_.waiting:
+            slice_.serve()
         if slice_.waiting and not slice_.open:  # there is nothing left to wait for
             self.insist(slice_)
 

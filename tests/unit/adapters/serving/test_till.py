@@ -257,6 +257,26 @@ async def test_what_one_answer_leaves_another_that_waits_gets_at_once() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_what_one_answer_leaves_goes_to_those_that_wait_without_the_ledger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tabs, "AGAIN_SECONDS", 3600)
+    async with counter() as it:
+        first, second, third = [await it.open(voucher=3 * WINDOW) for _ in range(3)]
+        it.desk.there.clear()
+        waiting = asyncio.create_task(second.credit(2 * WINDOW))
+        await turns()
+        assert not waiting.done()
+        first.close(0)
+        await waiting
+        beginning = asyncio.create_task(it.open())
+        await turns()
+        assert not beginning.done()
+        second.close(0)
+        (await beginning).close()
+        third.close()
+
+
 async def test_a_small_request_does_not_overtake_a_large_one_that_waits() -> None:
     async with counter() as it:
         await it.open(voucher=40)
