@@ -150,9 +150,21 @@ class Draft(Struct, frozen=True, kw_only=True):
 
     def numbered(self, seq: int, charged: int) -> Receipt:
         """The receipt with number `seq` of its lane, on which `charged` was charged before."""
-        fields = msgspec.structs.asdict(self)
-        del fields["lane"]
-        return Receipt(**fields, lane_seq=seq, lane_charged=charged + self.cost)
+        return Receipt(
+            self.request_digest,
+            self.model,
+            self.response_hash,
+            self.response_bytes,
+            self.input_tokens,
+            self.cached_tokens,
+            self.output_tokens,
+            self.cost,
+            lane_seq=seq,
+            lane_charged=charged + self.cost,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            status=self.status,
+        )
 
 
 class CheckedRequest(Struct, frozen=True):

@@ -26,6 +26,8 @@ from lloom.core.sse import END
 
 _LARGE: Final = 1024
 """Bytes of an event that holds more than one token, most likely."""
+_CUT: Final = (Status.CANCELLED, Status.UNPAID)
+"""How an answer ends that is billed as far as it came."""
 
 
 class Run:
@@ -210,11 +212,12 @@ class Run:
     async def _draft(self, status: Status, body: bytes, counted: tuple[int, int], length: int) -> Draft:
         """More tokens than were ordered are not charged: no client accepts that. PeerFault if never so many bytes were sent."""
         response_hash = self._digest(length)
-        if status in (Status.CANCELLED, Status.UNPAID):
+        if status in _CUT:
             counted = await self._count(body, length, whole=status is not Status.UNPAID)
         request, quote = self._checked.request, self._terms.quote
         ordered = (request.max_input_tokens, request.max_output_tokens)
-        inputs, outputs = (0, 0) if status is Status.FAILED else map(min, counted, ordered)
+        failed = status is Status.FAILED
+        inputs, outputs = (0, 0) if failed else map(min, counted, ordered)
         return Draft(
             lane=Lane(client=request.client, token=quote.token, number=request.lane),
             request_digest=self._checked.digest,
@@ -224,7 +227,7 @@ class Run:
             input_tokens=inputs,
             cached_tokens=0,
             output_tokens=outputs,
-            cost=0 if status is Status.FAILED else cost(quote, inputs, 0, outputs),
+            cost=0 if failed else cost(quote, inputs, 0, outputs),
             started_at=self._started,
             finished_at=self._started + int(1000 * (time.monotonic() - self._clock)),  # the wall clock may be set back
             status=status,
