@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 
 from lloom.adapters.gateway import Server
+from lloom.adapters.machine.log import REQUEST
+from lloom.core.api.request import ApiRequest
 from lloom.core.errors import CallerFault, ConfigError, PeerFault, RetryElsewhere
 from lloom.core.identity import checksum
 from lloom.core.messages import FROM_EXECUTOR, Done
@@ -498,6 +500,19 @@ async def test_every_answer_has_a_request_id(gateway: Running) -> None:
     ]
     assert all(each.startswith("req_") for each in made)
     assert len(set(made)) == 2
+
+
+async def test_what_is_logged_meanwhile_bears_the_request_id(gateway: Running) -> None:
+    seen: list[str] = []
+
+    def answer(_: ApiRequest) -> ScriptedAnswer:
+        seen.append(REQUEST.get())
+        return ScriptedAnswer()
+
+    gateway.router.script = answer
+    for name in ("one", "two"):
+        await gateway.ask(f"x-request-id: {name}")
+    assert seen == ["one", "two"]
 
 
 async def test_models_tell_what_the_network_offers(gateway: Running) -> None:

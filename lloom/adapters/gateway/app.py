@@ -23,6 +23,7 @@ from lloom.adapters.gateway.health import Health
 from lloom.adapters.gateway.metered import Backend, Metered
 from lloom.adapters.gateway.metrics import Metrics
 from lloom.adapters.gateway.models import listing, page
+from lloom.adapters.machine.log import REQUEST
 from lloom.core.api.anthropic import Messages
 from lloom.core.api.completions import Completions
 from lloom.core.api.dialect import Dialect
@@ -92,12 +93,12 @@ class Gateway:
         exchange = Exchange(scope, receive, send, _OF_ERRORS.get(scope["path"], _USUAL))
         scope["app"], scope["lloom.exchange"] = self, exchange
         began = time.monotonic()
-        with logger.contextualize(request=exchange.request_id.decode()):
-            try:
-                await self._answer(exchange, receive, send)
-            finally:
-                route = scope.get("lloom.route", "none")
-                self.metrics.answered(route, exchange.status or _NOBODY, time.monotonic() - began)
+        REQUEST.set(exchange.request_id.decode())
+        try:
+            await self._answer(exchange, receive, send)
+        finally:
+            route = scope.get("lloom.route", "none")
+            self.metrics.answered(route, exchange.status or _NOBODY, time.monotonic() - began)
 
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import sys
@@ -95,6 +96,21 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert first["message"] == "über {braces}\n"
     assert second["error"] == "KeyError"
     assert "test_log.py" in second["traceback"]
+
+
+def test_the_lines_of_a_request_bear_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure(settings(), "client")
+
+    def work() -> None:
+        log.REQUEST.set("r1")
+        logger.info("asked")
+
+    contextvars.copy_context().run(work)
+    logger.info("idle")
+    assert [line.split(maxsplit=1)[1] for line in capsys.readouterr().err.splitlines()] == [
+        "INFO    client asked r1",
+        "INFO    client idle",
+    ]
 
 
 def test_an_actors_lines_go_where_its_node_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
