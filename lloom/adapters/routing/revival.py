@@ -26,6 +26,8 @@ class Revival:
 
     def look(self, candidates: Iterable[Candidate]) -> None:
         """Those of `candidates` that may be back are dialled in the background."""
+        if not self._outcomes.silent:  # as nearly always
+            return
         now = asyncio.get_running_loop().time()
         for candidate in candidates:
             if len(self._dials) >= AT_ONCE:

@@ -24,7 +24,7 @@ TRIAL: Final = 16.0
 TYPICAL_LENGTH: Final = 256.0
 """Output tokens that are expected of a model of which nothing is known."""
 
-_MAX_PLACES: Final = 4096
+MAX_PLACES: Final = 4096
 _NEWCOMERS: Final = 16
 """First requests to newcomers that tell what the next ones are worth."""
 _OLD: Final = 4.0
@@ -74,6 +74,8 @@ class Outcomes:
         """Requests that were sent to some place so far."""
         self.failures: Counter[Failure] = Counter()
         """Of these."""
+        self.silent: set[Place] = set()
+        """Places that did not answer, until they do."""
 
     def on_change(self, heard: Callable[[str], None]) -> None:
         """`heard` is told of the model for which a place may be free or well again."""
@@ -101,13 +103,16 @@ class Outcomes:
         record.wait.add(seconds, 1)
         record.waits.add(seconds, now)
         record.breaker.hear(Event.REACHED, now)
+        self.silent.discard(place)
         self.reputations.waited(place[0], place[2], seconds, now)
 
     def streamed(self, place: Place, tokens: int, seconds: float, now: float) -> None:
         """`tokens` came, the first content `seconds` before the last."""
-        length = self._lengths.setdefault(place[2], Ratio())
+        length = self._lengths.get(place[2])
+        if length is None:
+            length = self._lengths[place[2]] = Ratio()
         self._lengths.move_to_end(place[2])
-        if len(self._lengths) > _MAX_PLACES:
+        if len(self._lengths) > MAX_PLACES:
             self._lengths.popitem(last=False)
         length.fade(1 - 1 / 64)  # the latest ones; how long ago they were does not matter
         length.add(tokens, 1)
@@ -130,6 +135,8 @@ class Outcomes:
         refused = Event.REFUSED if retry_after is None else Event.PUT_OFF
         event = {Failure.REFUSED: refused, Failure.SILENT: Event.SILENT, Failure.LIED: Event.LIED}[how]
         self._tried(place, now, good=False).breaker.hear(event, now, retry_after)
+        if event is Event.SILENT:
+            self.silent.add(place)
         if event is not Event.PUT_OFF:  # to have enough to do is no shame
             self.reputations.note(place[0], place[2], Kind.ANSWER, now, right=False)
 
@@ -137,6 +144,7 @@ class Outcomes:
         """It can be reached again."""
         if place in self._records:
             self._records[place].breaker.hear(Event.REACHED, now)
+            self.silent.discard(place)
             self._on_change(place[2])
 
     # --- what is known
@@ -217,8 +225,9 @@ class Outcomes:
         if record is None:
             record = self._records[place] = _Record(now, Breaker(self._rest))
         self._records.move_to_end(place)
-        if len(self._records) > _MAX_PLACES:
-            self._records.popitem(last=False)
+        if len(self._records) > MAX_PLACES:
+            forgotten, _ = self._records.popitem(last=False)
+            self.silent.discard(forgotten)
         if now != record.at:
             fade = faded(now - record.at, self._memory)
             record.at = now

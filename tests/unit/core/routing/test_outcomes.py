@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,7 +10,7 @@ from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint
 from lloom.core.reputation.evidence import Kind
 from lloom.core.routing.breaker import State
-from lloom.core.routing.outcomes import TRIAL, Failure, Outcomes
+from lloom.core.routing.outcomes import MAX_PLACES, TRIAL, Failure, Outcomes
 
 HERE = (NodeId(bytes(20)), Endpoint("127.0.0.1", 1), "m")
 THERE = (NodeId(b"\x01" * 20), Endpoint("127.0.0.1", 2), "m")
@@ -134,3 +137,33 @@ def test_whether_tokens_were_overstated_is_evidence_about_the_executor() -> None
     known = book.reputations.evidence(HERE[0], 0.0)
     assert (known.right[Kind.COUNT], known.wrong[Kind.COUNT]) == (3.0, 1.0)
     assert book.reputations.score(THERE[0], 0.0).honesty == 1.0 > book.reputations.score(HERE[0], 0.0).honesty
+
+
+_HEARD: dict[str, Callable[..., None]] = {
+    "answered": lambda book, now: book.answered(HERE, 1.0, now),
+    "recovered": lambda book, now: book.recovered(HERE, now),
+    "succeeded": lambda book, now: book.succeeded(HERE, now),
+    **{how.name: partial(Outcomes.failed, place=HERE, how=how, retry_after=None) for how in Failure},
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(_HEARD)), st.floats(0.0, 20.0))))
+def test_whoever_may_be_back_is_among_those_that_fell_silent(events: list[tuple[str, float]]) -> None:
+    book, now = outcomes(), 0.0
+    for event, seconds in events:
+        now += seconds
+        _HEARD[event](book, now=now)
+        assert book.state(HERE, now) not in (State.OPEN, State.HALF_OPEN) or HERE in book.silent
+
+
+def test_who_answers_or_is_forgotten_is_silent_no_longer() -> None:
+    book = outcomes()
+    for heard in (lambda: book.answered(HERE, 1.0, 0.0), lambda: book.recovered(HERE, 0.0)):
+        book.failed(HERE, 0.0, Failure.SILENT, None)
+        assert book.silent == {HERE}
+        heard()
+        assert not book.silent
+    book.failed(HERE, 0.0, Failure.SILENT, None)
+    for number in range(MAX_PLACES):
+        book.succeeded((HERE[0], HERE[1], str(number)), 0.0)
+    assert not book.silent
