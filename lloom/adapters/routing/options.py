@@ -47,13 +47,10 @@ class Options:
         self.settings: RoutingSettings = offered[0].plan.settings
         self._finder = finder
         self.offered = offered
+        self._models: Models = tuple([each.model for each in offered])
         self._gratis: Sequence[Offered] = ()
         """What of `offered` comes before the rest."""
         self._deadline = deadline
-
-    @property
-    def _models(self) -> Models:
-        return tuple(each.model for each in self.offered)
 
     def __iter__(self) -> Iterator[Candidate]:
         return (candidate for each in self.offered for candidate in each.candidates)
@@ -63,18 +60,17 @@ class Options:
 
         The caller must start the attempt before it waits for anything else: only then does the choice count as load.
         """
-        loop, waiting = asyncio.get_running_loop(), self._finder.waiting
-        models = self._models
-
-        def look() -> Choice | Nobody:
-            return self._look(request, tried, loop.time())
-
-        if tried or not waiting.line(models):
-            found = look()
+        clock, waiting = asyncio.get_running_loop().time, self._finder.waiting
+        if tried or not waiting.line(self._models):
+            found = self._look(request, tried, clock())
             if isinstance(found, Choice) or not found.soon or not self.settings.queue:
                 return found
+
+        def look() -> Choice | Nobody:
+            return self._look(request, tried, clock())
+
         able = self._able(request, tried)
-        return await waiting.wait(models, request.caller, able, look, self.settings, self._deadline)
+        return await waiting.wait(self._models, request.caller, able, look, self.settings, self._deadline)
 
     def free(self, request: ApiRequest, tried: Collection[Place]) -> Choice | None:
         """Whom to ask besides, at once; None if nobody else is free, or somebody waits for one."""
