@@ -21,7 +21,8 @@ _MARKS: Final = (DONE, b"null")
 """What says nothing: the end mark, which the gateway sets itself, and llama.cpp's beginning where it has several prompts."""
 
 _NULL: Final = Raw(b"null")
-_NOTHING: Final = (b"null", b"[]", b"{}")
+_NO_LIST: Final = (b"null", b"[]")
+_NO_OBJECT: Final = (b"null", b"{}")
 
 
 class Head(Struct, frozen=True):
@@ -111,18 +112,17 @@ class Record:
 
         Marks are left out.
         """
-        block, chunks, sound = b"", [], 0
+        block, sound = b"", 0
         try:
             block = self._events.block(data)
-            chunks = payloads(block)
-            for chunk in chunks:
+            for chunk in payloads(block):
                 if chunk not in _MARKS:
                     if chunk:
                         self._note(chunk)
                     sound += 1
         except RetryElsewhere as error:
             self._problem = error
-        if sound == len(chunks):
+        if sound == block.count(END):  # who counts what passes counts these
             return block
         passed = [event + END for event in events(block) if payload(event) not in _MARKS]
         return b"".join(passed[:sound])
@@ -152,7 +152,7 @@ class Record:
                 raise PeerFault("the executor sent a choice that nobody asked for", code="bad_stream")
         for choice in choices:
             self._add(choice)
-        if _said(chunk.embedding):
+        if _said(chunk.embedding, _NO_LIST):
             self.begun = True
 
     def _add(self, choice: _Choice) -> None:
@@ -161,7 +161,7 @@ class Record:
             text = delta.content
             if delta.reasoning_content or delta.reasoning:
                 self.begun = self.reasoned = self.thinking = True
-            if delta.refusal or _said(delta.tool_calls) or _said(delta.function_call):
+            if delta.refusal or _said(delta.tool_calls, _NO_LIST) or _said(delta.function_call, _NO_OBJECT):
                 self.begun, self.plain = True, False
         if text:
             self.begun, self.thinking = True, False
@@ -181,5 +181,5 @@ class Record:
             self._text += more
 
 
-def _said(value: Raw) -> bool:
-    return value is not _NULL and bytes(value) not in _NOTHING
+def _said(value: Raw, nothing: tuple[bytes, ...]) -> bool:
+    return value is not _NULL and bytes(value) not in nothing

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lloom.core import metering
@@ -53,13 +53,16 @@ CHOICE = st.fixed_dictionaries(
                 "content": TEXT,
                 "reasoning": TEXT,
                 "refusal": TEXT,
-                "tool_calls": st.sampled_from([None, [], [{"index": 0, "id": "a", "function": {"name": "f"}}]]),
+                "tool_calls": st.sampled_from([None, [], {}, [{"index": 0, "id": "a", "function": {"name": "f"}}]]),
+                "function_call": st.sampled_from([None, [], {}, {"name": "f"}]),
             },
         ),
     },
 )
 
 
+@example("chat", [[{"delta": {"tool_calls": {}}}]])
+@example("chat", [[{"delta": {"function_call": []}}]])
 @given(st.sampled_from(["chat", "completions"]), st.lists(st.lists(CHOICE, max_size=2), max_size=5))
 def test_what_is_whole_is_what_is_paid_for(operation: Operation, chunks: list[list[dict[str, Any]]]) -> None:
     record, events = Record(2, operation), [event(msgspec.json.encode({"choices": choices})) for choices in chunks]
@@ -173,6 +176,10 @@ def test_comments_pass_and_marks_that_say_nothing_do_not() -> None:
     record = Record()
     assert record.feed(b": lloom\n\ndata: null\n\ndata: [DONE]\n\n" + chunk()) == b": lloom\n\n" + chunk()
     record.check()
+
+
+def test_events_pass_with_one_blank_line_each_however_many_came() -> None:
+    assert seen().feed(chunk() + b"\n\n" * 1000 + chunk() + b"\n" * 999) == chunk() + chunk()
 
 
 def test_an_answer_without_end_is_not_kept_without_end() -> None:
