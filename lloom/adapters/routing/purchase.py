@@ -9,6 +9,7 @@ from typing import Final
 
 from lloom.adapters.routing.pockets import Bill
 from lloom.core import tokens
+from lloom.core.metering import KEPT_BYTES
 from lloom.core.order import Order
 from lloom.core.payment.counting import LONG, Tally, accepted, known
 from lloom.core.receipt import FAILED, Receipt, cost
@@ -88,7 +89,7 @@ class Purchase:
         answer says, if somebody has that already: then its events are not read again.
         """
         self.ended, self.look = True, _nothing
-        if said is not None and len(said) <= LONG:
+        if said is not None and len(said) <= LONG and self.tally.fed <= KEPT_BYTES:  # beyond these, bytes count as well
             self._know(tokens.count(said, self._encoding))
             counted()
         elif self.tally.fed <= LONG_BYTES:

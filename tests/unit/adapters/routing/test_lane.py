@@ -17,6 +17,7 @@ from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import SignedVoucher
+from lloom.core.metering import KEPT_BYTES
 from lloom.core.order import Client, Nonce, Paying
 from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
@@ -370,6 +371,16 @@ async def test_what_somebody_has_read_is_not_read_again() -> None:
     bought.tally.feed(0, b"no event at all")
     bought.over(lambda: counted.append(bought.worth()), " hello hello hello")
     assert counted == [3_000]
+
+
+async def test_an_answer_of_more_bytes_than_an_executor_keeps_is_counted_as_it_counts() -> None:
+    bought, counted = Subject().purchase(), asyncio.Event()
+    bought.tally.feed(0, chunk({"content": " hello", "more": "x" * KEPT_BYTES}))
+    bought.tally.feed(bought.tally.fed, chunk({"content": " hello", "more": "x" * 400}))
+    count = bought.tally.total()
+    bought.over(counted.set, " hello hello")
+    await counted.wait()
+    assert (count > 100, bought.worth()) == (True, 1_000 * count)
 
 
 def test_for_what_has_no_tokens_no_window_is_paid_ahead() -> None:
