@@ -31,10 +31,10 @@ def open_purses(
 
     In a running loop.
     """
-    settings = place.settings
+    settings, time = place.settings, asyncio.get_running_loop().time
 
     def judged(where: Where, accepted: bool) -> None:
-        now = asyncio.get_running_loop().time()
+        now = time()
         outcomes.reputations.note(where[0], where[2], Kind.RECEIPT, now, right=accepted)
         if not accepted:
             outcomes.failed(where, now, Failure.LIED, None)

@@ -111,6 +111,14 @@ class Kept:
         if not self.full:
             self._bytes += data
 
+    def since(self, start: int) -> bytes:
+        """What is kept after the first `start` bytes."""
+        return bytes(self._bytes[start:])
+
+    def clear(self) -> None:
+        """Keeps nothing of it any longer."""
+        self._bytes.clear()
+
     def text(self, length: int, start: int = 0) -> str:
         """What the model wrote in the first `length` bytes after the first `start`, where an event ends; tool calls included."""
         return text(self._operation, Splitter(limit=None).feed(bytes(self._bytes[start:length])))

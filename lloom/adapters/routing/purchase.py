@@ -140,7 +140,7 @@ class Purchase:
     def _know(self, count: int) -> None:
         """The answer has `count` tokens, and is not kept longer than needed."""
         self._counted = count
-        self.tally = Tally(self.order.call.operation, self._encoding)
+        self.tally.forget()
         if self.bill is not None:
             self.bill.lower(min(self._due(count), self.order.request.max_cost))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from loguru import logger
-from msgspec import structs
+from msgspec import Struct, structs
 
 from lloom.adapters.bridge import Connection
 from lloom.adapters.payment.payables import Purchasing
@@ -41,8 +40,7 @@ class Bank(Ledger, Protocol):
     async def purchasing(self) -> Purchasing: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Paid:
+class Paid(Struct, frozen=True):
     """One paid answer, as those who receive it see it."""
 
     lanes: Lanes
@@ -91,6 +89,8 @@ class Purse:
         pockets: Pockets = NOBODYS,
     ) -> None:
         self.wallet = wallet
+        self.paid_in: Final = (wallet.domain.chain_id, wallet.domain.contract, wallet.token)
+        """Chain, contract and token."""
         self._pockets = pockets
         self._coin = Coin(f"eip155:{wallet.domain.chain_id}/{checksum(NodeId(wallet.token))}", wallet.name)
         self.lanes = Lanes(wallet, judge)
@@ -135,8 +135,7 @@ class Purse:
         count = await self._prompt(chat, candidate.terms.encoding, tab)
         most = counting.accepted(count, candidate.quote.basis, wallet.settings)
         lane = self.lanes.get(candidate.executor) or await self.lanes.open(candidate.executor, connection)
-        spent = tab.spent[wallet.domain.chain_id, wallet.domain.contract, wallet.token]
-        paying = Paying(wallet.domain, lane.payable.number, most, spent)
+        paying = Paying(wallet.domain, lane.payable.number, most, tab.spent[self.paid_in])
         order = self._client.order(chat, candidate, *ending, paying)
         purchase = Purchase(order, candidate.place, candidate.terms.encoding, tab, wallet.settings)
         purchase.bill = self._pockets.hold(chat.caller, self._coin, order.request.max_cost)

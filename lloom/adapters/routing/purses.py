@@ -20,10 +20,7 @@ class Purses:
     """Found by chain, contract and token: money for one of them is worth nothing at another."""
 
     def __init__(self, purses: Iterable[Purse] = ()) -> None:
-        self._purses: dict[_Way, Purse] = {}
-        for purse in purses:
-            domain = purse.wallet.domain
-            self._purses[domain.chain_id, domain.contract, purse.wallet.token] = purse
+        self._purses: dict[_Way, Purse] = {purse.paid_in: purse for purse in purses}
 
     def of(self, payment: Payment) -> Purse | None:
         """What pays in this way, None if nothing does."""
@@ -45,11 +42,10 @@ class Purses:
         """The `Problem` of routing: also what the key lacks that `request` comes with."""
         payment = candidate.payment
         assert payment is not None
-        problem = self.problem(payment)
-        if problem is not None:
-            return Misfit("payment", f"that {problem}")
         purse = self.of(payment)
-        return None if purse is None else purse.misfit(candidate, request)
+        if purse is None or purse.problem() is not None:
+            return Misfit("payment", f"that {self.problem(payment)}")
+        return purse.misfit(candidate, request)
 
     def figures(self) -> dict[str, float]:
         """All lanes in numbers (adapters/figures)."""

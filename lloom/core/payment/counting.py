@@ -38,7 +38,7 @@ def accepted(count: int, basis: int, settings: AccountingSettings) -> int:
 class Tally:
     """The tokens of one answer as they arrive, and of the whole in the end. It keeps the answer, as far as there is room."""
 
-    __slots__ = ("_counted", "_encoding", "_fresh", "_kept", "_operation", "_splitter", "fed")
+    __slots__ = ("_counted", "_encoding", "_kept", "_operation", "_read", "_splitter", "fed")
 
     def __init__(self, operation: Operation, encoding: str) -> None:
         self.fed = 0
@@ -46,28 +46,33 @@ class Tally:
         self._encoding = known(encoding)
         self._operation: Operation = operation
         self._kept = metering.Kept(operation)
-        self._splitter = Splitter(limit=None)
-        self._fresh = bytearray()
-        self._counted = 0
+        self._splitter: Splitter | None = None  # hardly any answer is counted before its end
+        self._read = self._counted = 0
 
     def feed(self, offset: int, data: bytes) -> None:
         """`data` stands at `offset` of the answer; what was seen before counts once."""
         new = data[max(0, self.fed - offset) :]
         self.fed += len(new)
-        if new and not self._kept.full:
-            self._kept.add(new)
-            self._fresh += new
+        self._kept.add(new)
 
     def so_far(self) -> int:
         """About the tokens of what has arrived. Only what is new since the last call is read, and never much of it counted."""
-        text = metering.text(self._operation, self._splitter.feed(bytes(self._fresh)))
-        self._fresh.clear()
+        fresh = self._kept.since(self._read)
+        self._read += len(fresh)
+        self._splitter = self._splitter or Splitter(limit=None)
+        text = metering.text(self._operation, self._splitter.feed(fresh))
         self._counted += tokens.count(text, self._encoding) if len(text) <= LONG else len(text) // BYTES_PER_TOKEN
         return self._counted + self._unkept()
 
     def total(self) -> int:
         """Tokens of all that has arrived, counted as one text."""
         return tokens.count(self._kept.text(self.fed), self._encoding) + self._unkept()
+
+    def forget(self) -> None:
+        """Nobody counts it any more: nothing of the answer is kept."""
+        self.fed = self._read = self._counted = 0
+        self._splitter = None
+        self._kept.clear()
 
     def _unkept(self) -> int:
         return self._kept.unkept(self.fed) // BYTES_PER_TOKEN
