@@ -38,6 +38,7 @@ from lloom.core.identity import Identity, NodeId, checksum
 from lloom.core.messages import SignedReceipt
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
+from lloom.core.parcel import Given
 from lloom.core.payment import audit, counting
 from lloom.core.reputation.evidence import Kind
 from lloom.core.reputation.inspection import KEY_BYTES, Inspection
@@ -148,7 +149,7 @@ class ClientNode(Actor):
         )
 
     async def _keep(self, receipts: list[Receipt]) -> None:
-        await self.place.ask("accounting", "keep", receipts, seconds=ASK_SECONDS)
+        await self.place.ask("accounting", "keep", Given(receipts), seconds=ASK_SECONDS)
 
 
 def _figures(dht: Dht, pool: Pool, catalogues: Catalogues, purses: Purses) -> dict[str, float]:

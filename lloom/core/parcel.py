@@ -4,35 +4,55 @@ several times as long. It changes nothing about them.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from lloom.core.identity import NodeId
 from lloom.core.messages import SignedReceipt
+from lloom.core.payment.payable import Judged
 from lloom.core.receipt import Draft
 
+T = TypeVar("T")
 
-class Drafts(list[Draft]):
+
+class Parcel(list[T]):
+    """Base of all."""
+
+    encoder: ClassVar[msgspec.json.Encoder | msgspec.msgpack.Encoder] = msgspec.json.Encoder()
+    """JSON where there is money in it: msgpack's integers are too short."""
+    decoder: ClassVar[msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind = type(self)
+        return _opened, (kind, kind.encoder.encode(self))
+
+
+class Drafts(Parcel[Draft]):
     """What a Worker has receipts made of."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _drafts, (msgspec.json.encode(self),)  # msgpack's integers are too short for what they cost
+    decoder = msgspec.json.Decoder(list[Draft])
 
 
-class Issued(list[SignedReceipt]):
+class Issued(Parcel[SignedReceipt]):
     """Their receipts, in the same order."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _issued, (msgspec.msgpack.encode(self),)
+    encoder = msgspec.msgpack.Encoder()
+    decoder = msgspec.msgpack.Decoder(list[SignedReceipt])
 
 
-_draft_decoder: Final = msgspec.json.Decoder(list[Draft])
-_receipt_decoder: Final = msgspec.msgpack.Decoder(list[SignedReceipt])
+class Given(Parcel[tuple[NodeId, SignedReceipt]]):
+    """Receipts that a client got, and by whom."""
+
+    encoder = msgspec.msgpack.Encoder()
+    decoder = msgspec.msgpack.Decoder(list[tuple[NodeId, SignedReceipt]])
 
 
-def _drafts(data: bytes) -> Drafts:
-    return Drafts(_draft_decoder.decode(data))
+class Judgements(Parcel[Judged]):
+    """Receipts that a client pays, or does not."""
+
+    decoder = msgspec.json.Decoder(list[Judged])
 
 
-def _issued(data: bytes) -> Issued:
-    return Issued(_receipt_decoder.decode(data))
+def _opened(kind: type[Parcel[Any]], data: bytes) -> Parcel[Any]:
+    return kind(kind.decoder.decode(data))

@@ -6,8 +6,10 @@ import pickle
 
 from msgspec.structs import replace
 
+from lloom.core.identity import NodeId
 from lloom.core.messages import SignedReceipt
-from lloom.core.parcel import Drafts, Issued
+from lloom.core.parcel import Drafts, Given, Issued, Judgements
+from lloom.core.payment.payable import Judged
 from lloom.core.payment.voucher import MAX_AMOUNT
 from lloom.core.receipt import Draft, Lane, Status
 
@@ -25,6 +27,7 @@ DRAFT = Draft(
     finished_at=1_700_000_000_001,
     status=Status.UNPAID,
 )
+RECEIPT = SignedReceipt(b"\xff" * 416, b"\x80" * 65)
 
 
 def test_drafts_come_back_the_same_however_much_they_cost() -> None:
@@ -35,12 +38,17 @@ def test_drafts_come_back_the_same_however_much_they_cost() -> None:
 
 
 def test_receipts_come_back_the_same() -> None:
-    issued = Issued([SignedReceipt(b"\xff" * 416, b"\x80" * 65), SignedReceipt(b"", bytes(65))])
-    assert pickle.loads(pickle.dumps(issued, 5)) == issued
+    issued = Issued([RECEIPT, SignedReceipt(b"", bytes(65))])
+    given = Given([(NodeId(b"\xff" * 20), RECEIPT), (NodeId(bytes(20)), RECEIPT)])
+    judged = Judgements([Judged(b"\xff" * 20, 2**63 - 1, RECEIPT, "a cost", 7, MAX_AMOUNT, (1, 2))])
+    for many in (issued, given, judged):
+        back = pickle.loads(pickle.dumps(many, 5))
+        assert (type(back), back) == (type(many), many)
+        assert type(back[0]) is type(many[0])
 
 
 def test_many_are_pickled_as_one_piece() -> None:
-    for many in (Drafts([DRAFT] * 9), Issued([SignedReceipt(b"a", bytes(65))] * 9)):
+    for many in (Drafts([DRAFT] * 9), Issued([RECEIPT] * 9), Given([(NodeId(bytes(20)), RECEIPT)] * 9)):
         pickled = pickle.dumps(many, 5)
         assert b"lloom.core.receipt" not in pickled
         assert b"lloom.core.messages" not in pickled
