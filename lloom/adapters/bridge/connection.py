@@ -100,6 +100,10 @@ class Connection:
             return 0
         return self.session.room(number)
 
+    def future(self) -> asyncio.Future[None]:
+        """What a stream waits for."""
+        return self._loop.create_future()
+
     def hold(self, stream: Stream) -> None:
         """Wakes `stream`, in its turn, when there may be room again."""
         self._held[stream] = None

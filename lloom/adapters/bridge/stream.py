@@ -75,7 +75,7 @@ class Stream:
                 self.connection.flush_soon()
             else:
                 self.connection.hold(self)
-                self._sender = asyncio.get_running_loop().create_future()
+                self._sender = self.connection.future()
                 await _woken(self._sender, until)
 
     async def finish(self, done: Done = Done()) -> None:  # noqa: B008 - an immutable value
@@ -98,7 +98,7 @@ class Stream:
             if self._ended:
                 return None
             self._check()
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = self.connection.future()
             await _woken(self._reader, until)
         return self._take()
 
