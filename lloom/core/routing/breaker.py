@@ -130,9 +130,9 @@ class Breaker:
         """Something happened. After a failure it rests `retry_after` seconds, or twice as long as after the one before."""
         before = self.state(now)
         self._state = TABLE[before][event]
-        if event is Event.ANSWERED:
-            self._failures = 0
         if event not in _FAILED:
+            if event is Event.ANSWERED:
+                self._failures = 0
             return
         if before not in RESTING:  # who fails while it rests was on its way before: many streams, one broken connection
             self._failures += 1
