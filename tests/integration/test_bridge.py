@@ -6,6 +6,7 @@ import asyncio
 import os
 import select
 import time
+from typing import Any
 
 import pytest
 
@@ -129,6 +130,33 @@ async def test_who_waits_no_longer_than_to_a_time_gets_what_is_there_and_what_co
             await stream.send(bytes(2 * settings().stream_window), now)
         go.set()
         assert await stream.receive(now + 60) == b"later"
+
+
+async def test_who_was_woken_in_time_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, timers, later = asyncio.get_running_loop(), [], asyncio.get_running_loop().call_at
+
+    def noted(when: float, act: Any, *given: Any, **more: Any) -> asyncio.TimerHandle:
+        timer = later(when, act, *given, **more)
+        if when == in_an_hour:
+            timers.append(timer)
+        return timer
+
+    async def echo(stream: Stream) -> None:
+        data = await stream.receive(in_an_hour)
+        assert data is not None
+        await stream.send(data, in_an_hour)
+        await stream.finish()
+
+    in_an_hour = loop.time() + 3600
+    monkeypatch.setattr(loop, "call_at", noted)
+    async with asyncio.timeout(20), executor(echo) as server, client(server) as connection:
+        stream = await connection.open(CALL)
+        answer = asyncio.create_task(stream.receive(in_an_hour))
+        await until(lambda: len(timers) == 2)
+        await stream.send(b"x")
+        assert await answer == b"x"
+        assert all(timer.cancelled() for timer in timers)
+        assert await read_all(stream) == b""
 
 
 @on_both_loops

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from lloom.adapters.llm import Engine, engines
+from lloom.adapters.llm import Engine, engines, upstream
 from lloom.adapters.llm.mock_server import MockServer
 from lloom.adapters.llm.openai import OpenAIEngine
 from lloom.core.errors import CallerFault, ConfigError, LloomError, RetryElsewhere
@@ -303,6 +303,16 @@ async def test_a_backend_that_is_not_there_is_unreachable() -> None:
             assert (raised.value.status, raised.value.code) == (503, "backend_unreachable")
 
 
+async def test_a_backend_to_which_no_connection_can_be_had_is_unreachable() -> None:
+    limits = {"parallel": 1, "connect_seconds": 0.1}
+    async with mock(tokens=100_000, token_seconds=0.001) as server, running(server, **limits) as engine:
+        async with aclosing(engine.stream("chat", "mock", ask())) as answer:
+            await anext(answer)
+            with pytest.raises(RetryElsewhere) as raised:
+                await read(engine.stream("chat", "mock", ask()))
+        assert (raised.value.status, raised.value.code) == (503, "backend_unreachable")
+
+
 async def test_closing_the_answer_stops_the_generation() -> None:
     async with mock(tokens=100_000, token_seconds=0.001) as server, running(server) as engine:
         async with aclosing(engine.stream("chat", "mock", ask())) as answer:
@@ -435,6 +445,14 @@ async def test_a_failure_of_embeddings_is_explained_like_any_other(fault: str, s
         with pytest.raises(RetryElsewhere) as raised:
             await read(engine.stream("embeddings", "mock", embed("one")))
     assert (raised.value.status, raised.value.code) == (status, code)
+
+
+async def test_embeddings_without_end_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "MAX_WHOLE", 10)
+    async with mock() as server, running(server) as engine:
+        with pytest.raises(RetryElsewhere, match="no end") as raised:
+            await read(engine.stream("embeddings", "mock", embed("one")))
+        assert raised.value.code == "backend_cut"
 
 
 async def test_cancelling_embeddings_lets_go_of_the_backend() -> None:

@@ -618,6 +618,15 @@ async def test_a_backend_that_hangs_is_given_up_at_the_deadline() -> None:
         assert [draft.status for draft in counter.drafts] == [Status.FAILED]
 
 
+async def test_a_body_that_does_not_come_is_given_up_at_the_deadline() -> None:
+    async with opened(request_seconds=0.05) as counter:
+        stream = await counter.connection.open(counter.call(counter.quote(counter.publish())))
+        await stream.send(BODY[:-1])
+        with pytest.raises(RetryElsewhere) as refused:
+            await stream.receive()
+        assert kind(refused.value) == (RetryElsewhere, 504, "deadline")
+
+
 async def test_an_offer_that_nobody_reads_is_given_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
     async def stuck(*_: object) -> None:
         await asyncio.Event().wait()

@@ -413,6 +413,20 @@ async def test_a_lane_is_told_to_its_own_client(path: Path) -> None:
         assert list(state.receipts) == worker.signed
 
 
+async def test_a_lane_that_the_ledger_does_not_tell_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stuck(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Desk, "lane", stuck)
+    async with market(path, request_seconds=0.05) as it:
+        (worker,) = it.workers
+        stream = await worker.connection.open(LaneCall(DOMAIN.chain_id, bytes(20), 0))
+        with pytest.raises(RetryElsewhere) as refused:
+            await stream.receive()
+        assert kind(refused.value) == (RetryElsewhere, 504, "deadline")
+        assert not worker.serving._clients.open
+
+
 async def test_a_closing_voucher_is_taken_after_the_lane_was_given_back(path: Path) -> None:
     async with market(path) as it:
         (worker,) = it.workers

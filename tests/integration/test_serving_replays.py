@@ -390,6 +390,18 @@ async def test_who_sends_an_order_twice_at_once_is_served_once() -> None:
         assert len(counter.engine.asked) == 1
 
 
+async def test_no_timer_is_left_of_an_order_that_is_over() -> None:
+    go = asyncio.Event()
+    async with pausing(HELLO, go, END) as counter:
+        stream = await counter.open(order(counter))
+        await counter.engine.hung.wait()
+        [running] = counter.serving._orders._running.values()
+        go.set()
+        await read_all(stream)
+        await until(lambda: counter.idle)
+        assert running.due.cancelled()
+
+
 async def test_what_was_cancelled_is_billed_as_it_was_and_not_said_again() -> None:
     async with pausing(HELLO, asyncio.Event(), END) as counter:
         call = order(counter)
