@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -32,7 +33,7 @@ from lloom.core.api.openai import ChatWhole
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.identity import checksum
 from lloom.core.messages import Done, LaneCall
-from lloom.core.offer import ModelOffer, Payment
+from lloom.core.offer import Endpoint, ModelOffer, Payment
 from lloom.core.payment.voucher import read
 from lloom.core.receipt import Status
 from lloom.core.routing.candidate import Choice
@@ -548,6 +549,23 @@ async def test_who_waits_for_one_that_costs_nothing_holds_up_nobody_who_would_pa
             chosen = await served
             assert isinstance(chosen, Choice)
             assert chosen.candidate.place == place
+
+
+async def test_one_that_costs_nothing_and_has_moved_is_asked_before_those_that_do(path: Path) -> None:
+    dear, free = Seller(), Seller(payments=())
+    routing = msgspec.structs.replace(
+        ROUTING, policy="pinned", executors=(checksum(dear.address), checksum(free.address))
+    )
+    async with listening(dear, free), buying(path, dear, free, routing=routing) as buyer:
+        options = await buyer.router.finder.find("m", asyncio.get_running_loop().time() + 60)
+        (known,) = options.offered
+        gone = [replace(each, endpoint=Endpoint("127.0.0.1", 1)) for each in known.candidates]
+        options.offered = [msgspec.structs.replace(known, candidates=gone)]
+        assert options.spare()
+        await options.anew()
+        chosen = await options.choose(request(), [each.place for each in gone])
+        assert isinstance(chosen, Choice)
+        assert chosen.candidate.place == (free.address, free.endpoint, "m")
 
 
 async def test_where_nobody_is_left_who_costs_nothing_others_are_tried(path: Path) -> None:

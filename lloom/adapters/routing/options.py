@@ -87,16 +87,14 @@ class Options:
         """From now on those that cost nothing are asked, or waited for, before all others. Whether that is new, and of use."""
         if self._gratis:
             return False
-        self._gratis = [
-            Offered(each.plan, each.model, free)
-            for each in self.offered
-            if (free := [candidate for candidate in each.candidates if candidate.payment is None])
-        ]
+        self._gratis = _gratis(self.offered)
         return bool(self._gratis)
 
     async def anew(self) -> None:
         """Asks the network again: those who were known may have moved."""
         self.offered = [await self._finder.anew(each) for each in self.offered]
+        if self._gratis:
+            self._gratis = _gratis(self.offered)
 
     def _able(self, request: ApiRequest, tried: Collection[Place]) -> Able:
         fit = [each.plan.selection.fit(each.candidates, request) for each in self._gratis or self.offered]
@@ -217,6 +215,14 @@ class Finder:
             message = f"Nobody serves what the alias '{model}' stands for: {', '.join(self._aliases[model])}."
             return RetryElsewhere(message, status=503, code="no_executor", retry_after=soon)
         return _unknown(model, await self._directory.models())
+
+
+def _gratis(offered: Iterable[Offered]) -> list[Offered]:
+    return [
+        Offered(each.plan, each.model, free)
+        for each in offered
+        if (free := [candidate for candidate in each.candidates if candidate.payment is None])
+    ]
 
 
 def _unknown(model: str, known: list[tuple[NodeId, ModelOffer]]) -> CallerFault:
