@@ -10,7 +10,6 @@ import msgspec
 
 from lloom.core.identity import NodeId
 from lloom.core.messages import SignedReceipt
-from lloom.core.payment.payable import Judged
 from lloom.core.receipt import Draft
 
 T = TypeVar("T")
@@ -20,7 +19,7 @@ class Parcel(list[T]):
     """Base of all."""
 
     encoder: ClassVar[msgspec.json.Encoder | msgspec.msgpack.Encoder] = msgspec.json.Encoder()
-    """JSON where there is money in it: msgpack's integers are too short."""
+    """JSON where there is money, which msgpack has no room for. It makes bytes longer: Ray puts what exceeds 100 kB elsewhere."""
     decoder: ClassVar[msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -46,12 +45,6 @@ class Given(Parcel[tuple[NodeId, SignedReceipt]]):
 
     encoder = msgspec.msgpack.Encoder()
     decoder = msgspec.msgpack.Decoder(list[tuple[NodeId, SignedReceipt]])
-
-
-class Judgements(Parcel[Judged]):
-    """Receipts that a client pays, or does not."""
-
-    decoder = msgspec.json.Decoder(list[Judged])
 
 
 def _opened(kind: type[Parcel[Any]], data: bytes) -> Parcel[Any]:

@@ -8,8 +8,7 @@ from msgspec.structs import replace
 
 from lloom.core.identity import NodeId
 from lloom.core.messages import SignedReceipt
-from lloom.core.parcel import Drafts, Given, Issued, Judgements
-from lloom.core.payment.payable import Judged
+from lloom.core.parcel import Drafts, Given, Issued
 from lloom.core.payment.voucher import MAX_AMOUNT
 from lloom.core.receipt import Draft, Lane, Status
 
@@ -40,8 +39,7 @@ def test_drafts_come_back_the_same_however_much_they_cost() -> None:
 def test_receipts_come_back_the_same() -> None:
     issued = Issued([RECEIPT, SignedReceipt(b"", bytes(65))])
     given = Given([(NodeId(b"\xff" * 20), RECEIPT), (NodeId(bytes(20)), RECEIPT)])
-    judged = Judgements([Judged(b"\xff" * 20, 2**63 - 1, RECEIPT, "a cost", 7, MAX_AMOUNT, (1, 2))])
-    for many in (issued, given, judged):
+    for many in (issued, given):
         back = pickle.loads(pickle.dumps(many, 5))
         assert (type(back), back) == (type(many), many)
         assert type(back[0]) is type(many[0])
