@@ -208,17 +208,20 @@ class Serving:
         return self._loop.time() + min(left, self._settings.request_seconds)
 
     async def _body(self, stream: Stream, call: ModelCall, checked: CheckedRequest, room: Body, until: float) -> bytes:
-        """The request's body, which is the one that was signed; `room` grows with it."""
+        """The request's body, which is the one that was signed; `room` grows with it. RetryElsewhere (504) if it is late."""
         parts: list[bytes] = []
-        while (part := await _next_part(stream, until)) is not None:
-            room.grow(len(part))
-            if room.size > self._settings.max_body:
-                raise CallerFault(
-                    f"The request is larger than the {self._settings.max_body} bytes this executor takes.",
-                    status=413,
-                    code="request_too_large",
-                )
-            parts.append(part)
+        try:
+            while (part := await stream.receive(until)) is not None:
+                room.grow(len(part))
+                if room.size > self._settings.max_body:
+                    raise CallerFault(
+                        f"The request is larger than the {self._settings.max_body} bytes this executor takes.",
+                        status=413,
+                        code="request_too_large",
+                    )
+                parts.append(part)
+        except TimeoutError:
+            raise overdue() from None
         body = b"".join(parts)
         if checked.request.request_hash != request_hash(call.salt, call.operation, call.model, body):
             raise PeerFault("The request's body is not the one that was signed.", code="bad_request_hash")
@@ -230,14 +233,6 @@ async def _prompt(operation: Operation, body: bytes, encoding: str) -> int:
     if len(body) <= SHORT:
         return prompt.count(operation, body, encoding)
     return await asyncio.to_thread(prompt.count, operation, body, encoding)
-
-
-async def _next_part(stream: Stream, until: float) -> bytes | None:
-    """As `Stream.receive`; RetryElsewhere (504) if nothing is there at `until`."""
-    try:
-        return await stream.receive(until)
-    except TimeoutError:
-        raise overdue() from None
 
 
 async def _in_time(until: float, work: Callable[[*Ts], Awaitable[T]], *given: *Ts) -> T:
