@@ -168,10 +168,10 @@ class Meter:
         block = self._splitter.block(data)
         notable = [found.start() for pattern in _NOTABLE if (found := pattern.search(block))]
         if notable:  # most likely in the last events only
-            before, end, _ = block[: min(notable)].rpartition(END)
-            plain = before + end
-            rest = block[len(plain) :].removesuffix(END).split(END)
-            block = plain + b"".join(kept + END for event in rest if (kept := self._look(event)))
+            cut = block.rfind(END, 0, min(notable))
+            start = cut + len(END) if cut >= 0 else 0
+            rest = block[start:].removesuffix(END).split(END)
+            block = block[:start] + b"".join([kept + END for event in rest if (kept := self._look(event))])
         self._kept.add(block)
         return block
 
@@ -213,9 +213,9 @@ class Meter:
             chunk = _chunk.decode(data)
         except _MALFORMED as error:
             raise PeerFault("the backend sent a chunk that is no JSON", code="bad_stream") from error
-        if bytes(chunk.error) != b"null":
+        if chunk.error != _NULL:
             raise RetryElsewhere("the backend failed in the middle of its answer", code="backend_failed")
-        if bytes(chunk.usage) == b"null":
+        if chunk.usage == _NULL:
             return event
         self._take_usage(bytes(chunk.usage))
         return event if chunk.choices else b""
