@@ -28,7 +28,7 @@ from lloom.core.settings import AccountingSettings
 
 PAID_FOR_GRACE: Final = 32
 """So much has to be paid for one that may be forgiven again."""
-NEXT: Final = 4
+NEXT: Final = 8
 """Requests that may come while the ledger answers."""
 LEDGER_SECONDS: Final = 10.0
 """How long a request waits for the ledger before it begins."""
