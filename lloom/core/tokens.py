@@ -92,8 +92,7 @@ def count_messages(messages: Sequence[Message], tools: Sequence[Message], encodi
     the count is what the text would cost: tool calls are their names and arguments in a message's frame, files their
     characters. ValueError for an encoding not in ENCODINGS.
     """
-    offered = _tools(tools, encoding) if tools else 0
-    return sum(_message(message, encoding) for message in messages) + REPLY + offered
+    return sum(_message(message, encoding) for message in messages) + REPLY + _tools(tools, encoding)
 
 
 @cache
