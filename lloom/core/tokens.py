@@ -169,7 +169,7 @@ def _calls(calls: Any, encoding: str) -> int:
     return sum(MESSAGE + sum(_content(value, encoding) for value in each.values()) for each in _mappings(called))
 
 
-def _tools(tools: Iterable[Any], encoding: str) -> int:
+def _tools(tools: Sequence[Any], encoding: str) -> int:
     if not tools:
         return 0
     held = _mappings([tool.get("function") or tool.get("custom") for tool in _mappings(tools)])

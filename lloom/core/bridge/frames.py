@@ -58,14 +58,9 @@ def violation(message: str) -> PeerFault:
     return PeerFault(f"the peer broke the protocol: {message}", code="protocol")
 
 
-def header(kind: Kind, stream: int, length: int) -> bytes:
-    """The 9 bytes that go before a payload of `length` bytes."""
-    return HEADER.pack(length, kind, stream)
-
-
 def encode(frame: Frame) -> bytes:
     """`frame` as bytes."""
-    return header(frame.kind, frame.stream, len(frame.payload)) + frame.payload
+    return HEADER.pack(len(frame.payload), frame.kind, frame.stream) + frame.payload
 
 
 class Decoder:

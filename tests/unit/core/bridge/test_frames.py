@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lloom.core.bridge.frames import HEADER, MAX_DATA, MAX_STREAM, Decoder, Frame, Kind, encode, header
+from lloom.core.bridge.frames import HEADER, MAX_DATA, MAX_STREAM, Decoder, Frame, Kind, encode
 from lloom.core.errors import PeerFault
 
 LIMIT = 1000
@@ -51,9 +51,9 @@ def test_any_bytes_give_frames_or_a_peer_fault(pieces: list[bytes]) -> None:
 
 @pytest.mark.parametrize(("kind", "most"), [(Kind.OPEN, LIMIT), (Kind.CONTROL, LIMIT), (Kind.DATA, MAX_DATA)])
 def test_a_length_over_the_limit_is_refused_before_any_of_the_payload_is_there(kind: Kind, most: int) -> None:
-    assert list(Decoder(LIMIT).feed(header(kind, 1, most))) == []
+    assert list(Decoder(LIMIT).feed(HEADER.pack(most, kind, 1))) == []
     with pytest.raises(PeerFault, match="too long"):
-        list(Decoder(LIMIT).feed(header(kind, 1, most + 1)))
+        list(Decoder(LIMIT).feed(HEADER.pack(most + 1, kind, 1)))
 
 
 @pytest.mark.parametrize("byte", [0, len(Kind) + 1, 255])
