@@ -19,6 +19,7 @@ from lloom.adapters.anchors.reservation import Reservations
 from lloom.adapters.bridge import Connection, Link, Listener, Service, Stream, dial
 from lloom.adapters.dht import addresses
 from lloom.adapters.routing.pool import Pool
+from lloom.adapters.validator import switchboard
 from lloom.adapters.validator.dialback import DialBack
 from lloom.adapters.validator.switchboard import BEGUN_PER_SECOND, Switchboard
 from lloom.core.bridge import hello
@@ -436,6 +437,17 @@ async def test_when_the_client_is_lost_the_work_at_the_executor_stops() -> None:
         relay.wire.abort()
         await stopped.wait()
         await until(lambda: v.board.streams == 0)
+
+
+@on_both_loops
+async def test_a_relayed_connection_that_falls_silent_gives_its_place_back() -> None:
+    async with validator() as v, hidden(v) as executor, client() as pool:
+        connection = await pool.connection(executor.address, v.relays(executor.address))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(switchboard, "SILENCE_SECONDS", 0.01)
+            await connection.open(CALL)  # the last that is said
+            await connection.closed.wait()
+            await until(lambda: v.board.streams == 0)
 
 
 @on_both_loops

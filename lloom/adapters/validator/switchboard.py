@@ -111,8 +111,9 @@ class Switchboard:
             worker.cancel()
 
     async def _pass_on(self, source: Stream, sink: Stream, peers: tuple[NodeId, NodeId]) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            while (data := await _within(SILENCE_SECONDS, source)) is not None:
+            while (data := await source.receive(loop.time() + SILENCE_SECONDS)) is not None:
                 wait = max([self._throttle.take(peer, len(data), self._now()) for peer in peers])
                 if wait:
                     await asyncio.sleep(wait)
@@ -135,12 +136,6 @@ class Switchboard:
             for kind in kinds:
                 if not self._taken[kind]:
                     del self._taken[kind]
-
-
-async def _within(seconds: float, source: Stream) -> bytes | None:
-    """What comes next; TimeoutError if nothing does."""
-    async with asyncio.timeout(seconds):
-        return await source.receive()
 
 
 def _busy() -> RetryElsewhere:
