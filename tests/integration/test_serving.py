@@ -433,6 +433,14 @@ async def test_a_request_is_served_once_whoever_sends_it_again() -> None:
         assert len(counter.drafts) == 1
 
 
+async def test_a_request_whose_deadline_is_far_away_is_refused_and_not_remembered() -> None:
+    async with opened() as counter:
+        call = counter.call(counter.quote(counter.publish()), seconds=3_600 + 120 + 60)
+        for _ in range(2):  # a name that is remembered could not be asked for again
+            assert kind(await counter.refusal(call)) == (CallerFault, 400, "deadline")
+        await counter.ask(counter.call(counter.quote(counter.publish()), seconds=3_600))
+
+
 async def test_a_request_past_its_deadline_is_refused() -> None:
     async with opened() as counter:
         call = counter.call(counter.quote(counter.publish()), seconds=-1)

@@ -24,9 +24,13 @@ from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.once import Once
 from lloom.core.receipt import CheckedRequest, Draft
 from lloom.core.settings import ExecutorSettings
+from lloom.core.settings.base import LONGEST_SECONDS
+from lloom.core.vouch import MAX_SKEW
 
 MAX_ORDERS: Final = 600_000
 """Orders whose deadline is not over: 1,000 a second for ten minutes, as many as a Worker answers. That takes 190 MB."""
+FARTHEST: Final = LONGEST_SECONDS + MAX_SKEW
+"""Seconds to a deadline: orders without an end would fill the memory of orders for good."""
 REPEATS: Final = 8
 """How often one order may be asked for again: its answer costs us traffic each time."""
 TIDYINGS: Final = 8
@@ -98,13 +102,16 @@ class Orders:
     def begin(
         self, stream: Stream, checked: CheckedRequest, until: float, work: Work, again: Bill, over: Callable[[], None]
     ) -> Running:
-        """Starts to serve an order on `stream`; `listen` comes next, at once. RetryElsewhere if it cannot be begun.
+        """Starts to serve an order on `stream`; `listen` comes next, at once. RetryElsewhere if it cannot be begun, CallerFault
+        if nobody would begin it.
 
         It ends by `until`, on the loop's clock. `again` has its receipt sent once more; `over` is called when the work has
         stopped, whoever still listens.
         """
         if self.known(checked):
             raise _refusal("This request is being answered.", "running", retry_after=1.0)
+        if checked.request.deadline > time.time() + FARTHEST:
+            raise CallerFault(f"No request may take longer than {LONGEST_SECONDS} s.", code="deadline")
         if self._once.full:
             raise RetryElsewhere("Too many requests were made here lately.", status=429, code="busy", retry_after=1.0)
         name, copies = _name(checked), self._copies

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+LONGEST_SECONDS: Final = 3_600
+"""What one request may take at most: executors remember each order until its deadline."""
+RequestSeconds = Annotated[float, Meta(gt=0, le=LONGEST_SECONDS)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Tokens = Annotated[int, Meta(ge=1, le=2**53)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from lloom.core.settings.base import Group, Price, Seconds, Share
+from lloom.core.settings.base import Group, Price, RequestSeconds, Seconds, Share
 
 Policy = Literal["balanced", "cheapest", "fastest", "pinned"]
 Attempts = Annotated[int, Meta(ge=1, le=32)]
@@ -25,7 +25,7 @@ class ModelRouting(Group, frozen=True):
     continuations: Continuations | UnsetType = UNSET
     first_token_seconds: Seconds | UnsetType = UNSET
     between_tokens_seconds: Seconds | UnsetType = UNSET
-    total_seconds: Seconds | UnsetType = UNSET
+    total_seconds: RequestSeconds | UnsetType = UNSET
     max_input_price: Price | UnsetType | None = UNSET
     max_output_price: Price | UnsetType | None = UNSET
     affinity: Share | UnsetType = UNSET
@@ -49,7 +49,7 @@ class RoutingSettings(Group, frozen=True):
     first_token_seconds: Seconds
     """From the request to an executor to its first content."""
     between_tokens_seconds: Seconds
-    total_seconds: Seconds
+    total_seconds: RequestSeconds
     cooldown_seconds: Seconds
     """How long an executor that failed is passed over (doubles with every further failure)."""
     memory_seconds: Seconds

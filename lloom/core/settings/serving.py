@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from lloom.core.api.request import Operation
-from lloom.core.settings.base import Count, Group, Price, Seconds
+from lloom.core.settings.base import Count, Group, Price, RequestSeconds, Seconds
 
 Feature = Literal["tools", "json", "json_schema", "vision", "audio", "reasoning", "logprobs", "prefill", "seed"]
 """What a model can do beyond plain chat."""
@@ -30,7 +30,7 @@ class ExecutorSettings(Group, frozen=True):
     queue: Annotated[int, Meta(ge=0, le=100_000)]
     """Requests that may wait for a free place of a backend."""
     queue_seconds: Seconds
-    request_seconds: Seconds
+    request_seconds: RequestSeconds
     """Longest time one request may run."""
     requests_per_client: Count
     """Requests at once from one client; addresses cost nothing, so `parallel` bounds the whole."""
