@@ -101,9 +101,11 @@ class MockServer:
     def wait(self, now: float) -> float:
         """Seconds until one more request is taken; 0: it is, and counts."""
         limit = self.behaviour.requests_per_minute
+        if limit is None:
+            return 0.0
         while self._times and self._times[0] <= now - 60:
             self._times.popleft()
-        if limit is None or len(self._times) < limit:
+        if len(self._times) < limit:
             self._times.append(now)
             return 0.0
         return self._times[0] + 60 - now
