@@ -62,8 +62,6 @@ class Status(IntEnum):
 
 
 _STATUSES: Final = frozenset(Status)
-FAILED: Final = Status.FAILED
-"""Named once: each time costs 0.15 µs in Python 3.11."""
 
 
 class Quote(Struct, frozen=True):
@@ -361,7 +359,7 @@ def _contradiction(receipt: Receipt, delivery: Delivery) -> str | None:
     """What in `receipt` disagrees with what the client knows, None if nothing does."""
     request, quote = delivery.request, delivery.quote
     tokens = (receipt.input_tokens, receipt.cached_tokens, receipt.output_tokens)
-    failed = receipt.status == FAILED
+    failed = receipt.status == Status.FAILED
     arrived = (delivery.response_bytes, delivery.response_hash)
     rules = (
         (receipt.request_digest == delivery.request_digest, "another request"),

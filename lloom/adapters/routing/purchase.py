@@ -12,7 +12,7 @@ from lloom.core import tokens
 from lloom.core.metering import KEPT_BYTES
 from lloom.core.order import Order
 from lloom.core.payment.counting import LONG, Tally, accepted, known
-from lloom.core.receipt import FAILED, Receipt, cost
+from lloom.core.receipt import Receipt, Status, cost
 from lloom.core.routing.outcomes import Place
 from lloom.core.settings import AccountingSettings
 
@@ -101,7 +101,7 @@ class Purchase:
     def problem(self, receipt: Receipt) -> str | None:
         """What in a receipt, that agrees with the order, is not what we count; None if nothing is. Only when `counted`."""
         assert self._counted is not None
-        if receipt.status == FAILED:
+        if receipt.status == Status.FAILED:
             return None
         if receipt.response_bytes == 0 and receipt.cost:
             return "a charge for an answer that never came"

@@ -17,8 +17,6 @@ from lloom.core.settings import AccountingSettings
 
 SPARSE: Final = 8
 """Bytes of a text that are hardly ever a single token: a report of no more needs no second look."""
-_BACKEND: Final = Basis.BACKEND
-"""Named once: each time costs 0.15 µs in Python 3.11."""
 
 
 class Report(Struct, frozen=True):
@@ -58,8 +56,8 @@ def problem(report: Report, settings: AccountingSettings) -> str | None:
 def _overstated(
     what: str, reported: int, size: int, count: Callable[[], int], settings: AccountingSettings
 ) -> str | None:
-    if reported <= accepted(size // SPARSE, _BACKEND, settings):
+    if reported <= accepted(size // SPARSE, Basis.BACKEND, settings):
         return None
     counted = count()
-    most = accepted(counted, _BACKEND, settings)
+    most = accepted(counted, Basis.BACKEND, settings)
     return None if reported <= most else f"{reported} {what} tokens where {counted} are counted, and {most} accepted"

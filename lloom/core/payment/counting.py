@@ -19,8 +19,6 @@ LONG: Final = 8192
 """Characters that are counted in about a millisecond; of a longer piece in the middle of an answer the size is enough."""
 USUAL: Final = "o200k_base"
 """What stands in for an encoding that nobody can count with offline."""
-_TEXT: Final = Basis.TEXT
-"""Named once: each time costs 0.15 µs in Python 3.11."""
 
 
 def known(encoding: str) -> str:
@@ -30,7 +28,7 @@ def known(encoding: str) -> str:
 
 def accepted(count: int, basis: int, settings: AccountingSettings) -> int:
     """The most tokens that may be charged for `count` of our own."""
-    if basis == _TEXT:
+    if basis == Basis.TEXT:
         return count
     return math.ceil(count * (1 + settings.tolerance)) + settings.slack
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from lloom.core.messages import SignedReceipt, Usage
 from lloom.core.payment.numbering import Numbering
-from lloom.core.receipt import FAILED, Receipt
+from lloom.core.receipt import Receipt, Status
 from lloom.core.settings import PrepaySettings
 
 MAX_LEFT_OUT: Final = 64
@@ -164,7 +164,7 @@ class Payable:
         """What `receipt` charges is owed."""
         self.drop(digest)
         self.accepted += receipt.cost
-        if receipt.status != FAILED:
+        if receipt.status != Status.FAILED:
             self.usages[receipt.model] = plus(self.usages.get(receipt.model), receipt)
             self._served += 1
 
