@@ -58,7 +58,7 @@ def start(stack: ExitStack, wanted: argparse.Namespace) -> list[System]:
     if not wanted.no_peers:
         say("preparing LiteLLM's proxy and vllm-router in .venv-bench (800 MB at the first run) ...")
         install()
-    say("starting the mock, a local chain, and a network of four nodes ...")
+    say("starting the mock, a local chain, and a network of three nodes ...")
     upstream = stack.enter_context(mock())
     systems = [upstream, *stack.enter_context(lloom(upstream.port, folder))]
     if not wanted.no_peers:

@@ -91,8 +91,7 @@ def lloom(upstream: int, homes: Path) -> Iterator[list[System]]:
         raw = ["llm=[vllm]", f"llm.vllm.base_url={url}", f"+llm.vllm.models={{{models}}}"]
         roles = {
             "validator": ["role=validator", f"network.port={entry}", *common[1:]],
-            "executor": ["role=executor", *raw, "network.port=0", *common, *money],
-            "executor (LiteLLM)": ["role=executor", "llm=[]", LITELLM.format(url=url), "network.port=0", *common],
+            "executor": ["role=executor", *raw, LITELLM.format(url=url), "network.port=0", *common, *money],
             "client": ["role=client", f"gateway.port={gateway}", *common, *money],
         }
         nodes = {name: stack.enter_context(node(*words, f"home={_home(homes, name)}")) for name, words in roles.items()}
@@ -103,7 +102,7 @@ def lloom(upstream: int, homes: Path) -> Iterator[list[System]]:
                 raise NotStarted(f"{name}: {error}") from None
         stack.push(lambda _kind, error, _trace: _annotate(error, nodes))
         found = {name: _finder(each.popen.pid) for name, each in nodes.items()}
-        systems = {"Lloom": ("executor", MODEL), "Lloom + LiteLLM": ("executor (LiteLLM)", VIA_LITELLM)}
+        systems = {"Lloom": ("executor", MODEL), "Lloom + LiteLLM": ("executor", VIA_LITELLM)}
         if money:
             systems["Lloom, paid"] = ("executor", PAID)
         yield [
