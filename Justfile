@@ -14,7 +14,7 @@ demo *overrides:
 
 # All tests and checks: what CI runs
 test: check
-    python -m pytest
+    python -m pytest --durations=20 --durations-min=5
 
 # Style, types and the three rings
 check:
