@@ -18,12 +18,12 @@ from lloom.actors.paying import Paying
 from lloom.actors.place import Place
 from lloom.adapters.journal import allowances, evidence, names, receipts
 from lloom.adapters.journal.writer import Writer
+from lloom.core.billing.receipt import Draft, sign_receipt
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt
 from lloom.core.parcel import Issued
 from lloom.core.payment.domain import domain
-from lloom.core.receipt import Draft, sign_receipt
 from lloom.core.reputation.reputations import Row
 from lloom.core.settings import Settings
 from lloom.core.visitors import payer

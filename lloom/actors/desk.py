@@ -13,13 +13,13 @@ from lloom.actors.outbox import Outbox
 from lloom.actors.place import Place, ledger_name
 from lloom.adapters.bridge import Connection
 from lloom.adapters.serving.till import Till
+from lloom.core.billing.receipt import Draft
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.messages import LaneCall, LaneState, Receipts, SignedReceipt
 from lloom.core.parcel import Drafts
 from lloom.core.payment.domain import domain
 from lloom.core.payment.receivable import Ask, Grant, Holder
-from lloom.core.receipt import Draft
 
 ASK_SECONDS: Final = 10.0
 """For calls to fellow actors; they answer within milliseconds unless they are being restarted (1.4 to 2.7 s)."""

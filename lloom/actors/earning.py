@@ -14,13 +14,14 @@ from lloom.adapters.journal.writer import Writer
 from lloom.adapters.payment.receivables import Receivables
 from lloom.adapters.payment.settling import Settling
 from lloom.adapters.payment.treasury import Treasury
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import Draft, Receipt
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import LaneCall, LaneState, SignedReceipt
 from lloom.core.parcel import Issued
 from lloom.core.payment.domain import active, token_of
 from lloom.core.payment.receivable import Ask, Grant, Holder
-from lloom.core.receipt import Draft, Lane, Receipt
 
 RECALL_SECONDS: Final = 2.0
 """A Worker that does not give back within this time is being restarted, or too busy."""

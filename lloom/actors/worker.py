@@ -27,6 +27,7 @@ from lloom.adapters.serving import Serving
 from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.tills import Tills
 from lloom.core import tokens
+from lloom.core.billing.lane import Lane
 from lloom.core.bridge import hello
 from lloom.core.bridge.certificate import Endorsement
 from lloom.core.eip712 import Domain
@@ -36,7 +37,6 @@ from lloom.core.offer import Endpoint, ModelOffer, unseal
 from lloom.core.parcel import Drafts
 from lloom.core.payment.domain import active
 from lloom.core.payment.receivable import Ask, Holder
-from lloom.core.receipt import Lane
 
 RETRY_SECONDS: Final = 0.25
 RELAYS_SECONDS: Final = 5.0

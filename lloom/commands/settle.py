@@ -17,12 +17,12 @@ from lloom.adapters.journal import lanes, transactions
 from lloom.adapters.journal.reading import reading
 from lloom.adapters.machine import home
 from lloom.commands.chains import Counter, Told, on_every_chain, print_json, say, told
+from lloom.core.billing.quote import PRICE_UNIT
 from lloom.core.errors import PeerFault
 from lloom.core.payment.domain import domain
 from lloom.core.payment.fees import price
 from lloom.core.payment.settlement import MAX_CLAIMS
 from lloom.core.payment.voucher import Claim, check
-from lloom.core.receipt import PRICE_UNIT
 from lloom.core.settings import Settings
 
 Redeemed = tuple[int, Mined]

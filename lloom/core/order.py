@@ -8,11 +8,12 @@ from typing import Final
 from msgspec import Struct
 
 from lloom.core.api.request import ApiRequest
+from lloom.core.billing.quote import PRICE_UNIT, Quote, cost
+from lloom.core.billing.request import Request, request_hash, sign_request
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import ModelCall
-from lloom.core.receipt import PRICE_UNIT, Quote, Request, cost, request_hash, sign_request
 from lloom.core.routing.candidate import Candidate
 
 _MOST: Final = (1 << 32) - 1

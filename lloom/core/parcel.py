@@ -8,9 +8,9 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from lloom.core.billing.receipt import Draft
 from lloom.core.identity import NodeId
 from lloom.core.messages import SignedReceipt
-from lloom.core.receipt import Draft
 
 T = TypeVar("T")
 

@@ -12,10 +12,12 @@ from loguru import logger
 
 from lloom.adapters.routing.purchase import Purchase, Tab
 from lloom.core import prompt
+from lloom.core.billing.quote import cost
+from lloom.core.billing.receipt import Delivery, Receipt, Status, check_receipt, sign_receipt
+from lloom.core.billing.response import ResponseHash
 from lloom.core.order import Client, Nonce, Order, Paying
 from lloom.core.payment import counting
 from lloom.core.payment.payable import Standing
-from lloom.core.receipt import Delivery, Receipt, ResponseHash, Status, check_receipt, cost, sign_receipt
 from tests.unit.adapters.routing.test_lane import CLIENT, DOMAIN, EXECUTOR, SETTINGS, TERMS, Subject
 from tests.unit.adapters.routing_support import chunk
 from tests.unit.core.routing.test_selection import request

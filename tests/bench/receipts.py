@@ -17,24 +17,14 @@ from msgspec.structs import replace
 
 from lloom.actors.accounting import Accounting
 from lloom.actors.place import Place
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.quote import quote_hash, quote_of
+from lloom.core.billing.receipt import Delivery, Draft, Status, check_receipt, sign_receipt
+from lloom.core.billing.request import Request, check_request, request_hash, sign_request
+from lloom.core.billing.response import ResponseHash
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, keccak
 from lloom.core.offer import ModelOffer, Offer
-from lloom.core.receipt import (
-    Delivery,
-    Draft,
-    Lane,
-    Request,
-    ResponseHash,
-    Status,
-    check_receipt,
-    check_request,
-    quote_hash,
-    quote_of,
-    request_hash,
-    sign_receipt,
-    sign_request,
-)
 from tests.money_support import accounting
 
 CALLS: Final = 3000

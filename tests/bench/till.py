@@ -10,10 +10,10 @@ from typing import Final
 
 from loguru import logger
 
+from lloom.core.billing.lane import Lane
 from lloom.core.identity import Identity
 from lloom.core.messages import SignedVoucher, decode, decoder, encode
 from lloom.core.payment.voucher import CheckedVoucher
-from lloom.core.receipt import Lane
 from tests.integration.receivables_support import A, Books, books, checked, draft
 from tests.unit.adapters.serving.till_support import CLIENT, LANE, counter, signed
 

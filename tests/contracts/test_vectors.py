@@ -10,7 +10,7 @@ import pytest
 
 from lloom.core.eip712 import Domain, StructType, signer
 from lloom.core.identity import keccak
-from lloom.core.receipt import Quote, cost
+from lloom.core.billing.quote import Quote, cost
 from tests.contracts.make_vectors import PLACE, text
 
 VECTORS = json.loads(PLACE.read_text())

@@ -20,8 +20,8 @@ import pytest
 from conftest import EMBEDDING, MOCK, MODEL, Network
 from support import ROOT, environment
 
+from lloom.core.billing.receipt import Receipt, Status, read_receipt
 from lloom.core.identity import parse_address
-from lloom.core.receipt import Receipt, Status, read_receipt
 
 QUESTION = [{"role": "user", "content": "Explain gravity in one sentence."}]
 

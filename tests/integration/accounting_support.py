@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from lloom.actors.place import Place
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import Draft, Receipt, Status, read_receipt, sign_receipt
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity
 from lloom.core.messages import SignedReceipt
-from lloom.core.receipt import Draft, Lane, Receipt, Status, read_receipt, sign_receipt
 from lloom.core.settings import Settings
 from tests.money_support import accounting
 

@@ -30,6 +30,9 @@ from lloom.adapters.routing.purse import Purse
 from lloom.adapters.routing.purses import Purses
 from lloom.adapters.routing.router import Router
 from lloom.adapters.routing.wallet import Wallet
+from lloom.core.billing.quote import Quote, cost, model_hash, quotes_of
+from lloom.core.billing.receipt import Receipt, Status, sign_receipt
+from lloom.core.billing.request import Request, check_request
 from lloom.core.eip712 import Domain
 from lloom.core.identity import NodeId
 from lloom.core.messages import (
@@ -51,7 +54,6 @@ from lloom.core.order import Client
 from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
 from lloom.core.payment.voucher import check
-from lloom.core.receipt import Quote, Receipt, Request, Status, check_request, cost, model_hash, quotes_of, sign_receipt
 from lloom.core.routing.filters import Problem
 from lloom.core.routing.outcomes import Failure, Outcomes, Place
 from lloom.core.routing.plans import Plans

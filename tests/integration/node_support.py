@@ -21,12 +21,12 @@ from lloom.adapters.routing.offers import Scope
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.router import Router
 from lloom.adapters.serving import Serving
+from lloom.core.billing.receipt import Draft
 from lloom.core.configuration import argv, checks
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, NodeId
 from lloom.core.order import Client
 from lloom.core.payment import audit
-from lloom.core.receipt import Draft
 from lloom.core.routing.outcomes import Outcomes
 from lloom.core.routing.plans import Plans
 from lloom.core.settings import Settings

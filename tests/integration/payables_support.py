@@ -12,12 +12,12 @@ from typing import Any
 
 from lloom.adapters.journal.writer import Writer
 from lloom.adapters.payment.payables import Payables
+from lloom.core.billing.receipt import Receipt, Status, sign_receipt
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.payable import Judged
-from lloom.core.receipt import Receipt, Status, sign_receipt
 from lloom.core.settings import PrepaySettings
 from tests.money_support import accounting
 

@@ -17,6 +17,8 @@ from lloom.adapters.journal.writer import Writer
 from lloom.adapters.payment.receivables import Receivables
 from lloom.adapters.payment.settling import Settling
 from lloom.adapters.payment.treasury import Treasury
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import Draft, Status, sign_receipt
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import Usage
@@ -26,7 +28,6 @@ from lloom.core.payment.fees import Prices
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Ask, Grant, Holder
 from lloom.core.payment.voucher import CheckedVoucher, Claim, Voucher
-from lloom.core.receipt import Draft, Lane, Status, sign_receipt
 from tests.money_support import accounting, chain
 
 CHAIN = chain()

@@ -15,11 +15,11 @@ from accounting_support import CLIENT, COST, EXECUTOR, draft, numbers, place, re
 
 from lloom.actors.accounting import Accounting, journal_path
 from lloom.adapters.journal.file import Journal
+from lloom.core.billing.receipt import RECEIPT
 from lloom.core.eip712 import Domain, signer
 from lloom.core.errors import ConfigError, PeerFault, RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import SignedReceipt
-from lloom.core.receipt import RECEIPT
 
 
 def accounting(home: Path, **limits: Any) -> Accounting:

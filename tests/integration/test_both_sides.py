@@ -24,13 +24,15 @@ from lloom.adapters.routing.answer import Answer
 from lloom.core.api.completions import parse as completions
 from lloom.core.api.embeddings import Embeddings
 from lloom.core.api.request import ApiRequest
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.quote import Basis
+from lloom.core.billing.receipt import Status, read_receipt
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, Offer, fingerprint, seal
 from lloom.core.payment import counting
 from lloom.core.payment.domain import payment
 from lloom.core.payment.receivable import Receivable
-from lloom.core.receipt import Basis, Lane, Status, read_receipt
 from lloom.core.settings import PrepaySettings
 from lloom.core.sse import event
 from tests.integration.bridge_support import NETWORK

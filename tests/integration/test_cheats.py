@@ -25,12 +25,12 @@ from market_support import (
 )
 from payables_support import TOKEN
 
+from lloom.core.billing.receipt import Receipt, Status, sign_receipt
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import Done, LaneCall, LaneState, wei
 from lloom.core.payment.numbering import TWICE, WRONG_TOTAL
 from lloom.core.payment.voucher import Voucher, read, sign, usage_hash
-from lloom.core.receipt import Receipt, Status, sign_receipt
 from lloom.core.routing.breaker import State
 from tests.unit.adapters.routing_support import request
 

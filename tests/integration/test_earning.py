@@ -19,11 +19,11 @@ from lloom.actors.accounting import Accounting, journal_path
 from lloom.actors.place import FellowAway, Place
 from lloom.adapters.chain import banking, deployment
 from lloom.adapters.journal import lanes
+from lloom.core.billing.lane import Lane
 from lloom.core.errors import ConfigError, RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import LaneCall, amount
 from lloom.core.payment.receivable import Ask, Holder, Receivable
-from lloom.core.receipt import Lane
 from tests.money_support import accounting
 
 A, B = Holder("executor-worker-0", b"a" * 16), Holder("executor-worker-1", b"b" * 16)

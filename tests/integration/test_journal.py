@@ -17,9 +17,9 @@ from accounting_support import CLIENT, COST, EXECUTOR, draft, numbers, read, sig
 
 from lloom.adapters.journal import receipts
 from lloom.adapters.journal.file import Journal
+from lloom.core.billing.receipt import Draft, read_receipt
 from lloom.core.errors import ConfigError, PeerFault, RetryElsewhere
 from lloom.core.messages import SignedReceipt
-from lloom.core.receipt import Draft, read_receipt
 
 WRITE_FOR_EVER = """
 import sys

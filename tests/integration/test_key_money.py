@@ -15,10 +15,10 @@ from msgspec.structs import replace
 from lloom.adapters.routing.answer import Answer
 from lloom.adapters.routing.pockets import Pockets
 from lloom.core.api.openai import ChatWhole
+from lloom.core.billing.receipt import Status
 from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import Done
 from lloom.core.pocket import Pocket
-from lloom.core.receipt import Status
 from lloom.core.settings import GatewayKey
 from tests.unit.adapters.routing_support import SETTINGS as ROUTING
 from tests.unit.adapters.routing_support import request

@@ -30,12 +30,12 @@ from payables_support import FakeContract
 
 from lloom.adapters.bridge import Stream
 from lloom.core.api.openai import ChatWhole
+from lloom.core.billing.receipt import Status
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.identity import checksum
 from lloom.core.messages import Done, LaneCall
 from lloom.core.offer import Endpoint, ModelOffer, Payment
 from lloom.core.payment.voucher import read
-from lloom.core.receipt import Status
 from lloom.core.routing.candidate import Choice
 from lloom.core.routing.filters import pays_nobody
 from lloom.core.settings import PrepaySettings

@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator, Iterator
 import pytest
 
 from lloom.core.api.request import Operation
+from lloom.core.billing.receipt import Status
 from lloom.core.bridge.frames import MAX_DATA
 from lloom.core.lineup import Lineup
 from lloom.core.messages import MIN_CONTROL
 from lloom.core.rates import Limits
-from lloom.core.receipt import Status
 from lloom.core.sse import Splitter, event, payload
 from tests.integration.bridge_support import until
 from tests.integration.gateway_support import ask, chunk, open_files, read_chunk, read_head

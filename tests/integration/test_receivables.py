@@ -26,6 +26,8 @@ from receivables_support import (
 
 from lloom.adapters.journal import lanes
 from lloom.adapters.payment.receivables import MAX_LANES
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import RECEIPT, read_receipt
 from lloom.core.eip712 import signer
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
@@ -33,7 +35,6 @@ from lloom.core.messages import LaneCall, amount
 from lloom.core.payment.events import Block, Deposited, Seen
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Ask, Grant, Holder, Receivable
-from lloom.core.receipt import RECEIPT, Lane, read_receipt
 
 
 @pytest.fixture

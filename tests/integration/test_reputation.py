@@ -16,9 +16,9 @@ from test_accounting import serving
 from lloom.actors.accounting import Accounting
 from lloom.adapters.bridge import Stream
 from lloom.adapters.routing.recollection import Recollection
+from lloom.core.billing.receipt import Status
 from lloom.core.errors import RetryElsewhere
 from lloom.core.messages import Done
-from lloom.core.receipt import Status
 from lloom.core.reputation.evidence import Kind
 from lloom.core.reputation.reputations import Reputations, Row
 from tests.integration.test_router_bridge import Network, Worker, network

@@ -19,6 +19,9 @@ from lloom.adapters.routing.offers import Scope
 from lloom.adapters.routing.pool import Pool
 from lloom.adapters.routing.returning import RETURNS
 from lloom.adapters.routing.router import Router
+from lloom.core.billing.quote import model_hash
+from lloom.core.billing.receipt import Receipt, Status, sign_receipt
+from lloom.core.billing.request import check_request
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId, checksum
@@ -26,7 +29,6 @@ from lloom.core.messages import Done, ModelCall, OfferCall, Receipts, SignedRece
 from lloom.core.offer import Endpoint
 from lloom.core.order import Client
 from lloom.core.payment import audit
-from lloom.core.receipt import Receipt, Status, check_request, model_hash, sign_receipt
 from lloom.core.reputation.inspection import KEY_BYTES, Inspection
 from lloom.core.reputation.reputations import Reputations
 from lloom.core.routing.outcomes import Outcomes

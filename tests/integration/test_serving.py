@@ -23,6 +23,9 @@ from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.gate import Gate
 from lloom.core import tokens
 from lloom.core.api.request import Operation
+from lloom.core.billing.quote import Quote, cost, quote_hash, quote_of
+from lloom.core.billing.receipt import Draft, Status
+from lloom.core.billing.request import Request, request_hash, sign_request
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, LloomError, RetryElsewhere
 from lloom.core.identity import Identity
@@ -30,7 +33,6 @@ from lloom.core.lineup import Lineup, Served
 from lloom.core.messages import Done, ModelCall, OfferCall
 from lloom.core.offer import Endpoint, ModelOffer, Offer, seal, unseal
 from lloom.core.rates import Limits
-from lloom.core.receipt import Draft, Quote, Request, Status, cost, quote_hash, quote_of, request_hash, sign_request
 from lloom.core.settings import ExecutorSettings, Resources
 from lloom.core.sse import event
 from tests.integration.bridge_support import NETWORK, Executor, executor, read_all, settings, until

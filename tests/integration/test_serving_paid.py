@@ -24,6 +24,10 @@ from lloom.adapters.serving import Serving
 from lloom.adapters.serving.till import Till
 from lloom.adapters.serving.tills import Tills
 from lloom.core import messages, tokens
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.quote import Quote, cost, quote_hash, quote_of
+from lloom.core.billing.receipt import Delivery, Draft, Receipt, Status, check_receipt, read_receipt
+from lloom.core.billing.request import Request, request_digest, request_hash, sign_request
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
@@ -45,23 +49,6 @@ from lloom.core.payment.funds import Funds
 from lloom.core.payment.receivable import Ask, Grant, Holder, Receivable
 from lloom.core.payment.voucher import Voucher
 from lloom.core.rates import Limits
-from lloom.core.receipt import (
-    Delivery,
-    Draft,
-    Lane,
-    Quote,
-    Receipt,
-    Request,
-    Status,
-    check_receipt,
-    cost,
-    quote_hash,
-    quote_of,
-    read_receipt,
-    request_digest,
-    request_hash,
-    sign_request,
-)
 from lloom.core.sse import event
 from tests.integration.bridge_support import NETWORK, Executor, certificate, read_all, settings, until
 from tests.money_support import accounting

@@ -36,12 +36,12 @@ from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.serving import orders
 from lloom.adapters.serving.orders import REPEATS
 from lloom.adapters.serving.run import Run
+from lloom.core.billing.receipt import Status
 from lloom.core.copies import BESIDES
 from lloom.core.errors import LloomError, RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import ModelCall
 from lloom.core.rates import Limits
-from lloom.core.receipt import Status
 from tests.integration.bridge_support import read_all, until
 
 KEPT = {"replay_bytes": 1 << 24, "replay_seconds": 60.0}

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from lloom.adapters.journal.words import number
+from lloom.core.billing.receipt import Status, read_receipt
 from lloom.core.identity import ADDRESS_BYTES, NodeId, checksum
 from lloom.core.payment.usage import Entry, day
-from lloom.core.receipt import Status, read_receipt
 
 _GIVEN: Final = "SELECT substr(lane, 1, ?), receipt FROM issued"
 _TAKEN: Final = "SELECT executor, receipt FROM kept WHERE length(executor) = ?"

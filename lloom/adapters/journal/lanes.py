@@ -11,12 +11,13 @@ from msgspec import Struct
 from lloom.adapters.journal import receipts
 from lloom.adapters.journal.words import amount, lane_key, number
 from lloom.core import messages
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import Draft, Receipt, read_receipt
 from lloom.core.identity import ADDRESS_BYTES
 from lloom.core.messages import SignedReceipt, SignedVoucher
 from lloom.core.payment import receivable
 from lloom.core.payment.receivable import Holder, Lease, Receivable
 from lloom.core.payment.voucher import CheckedVoucher, Claim, read
-from lloom.core.receipt import Draft, Lane, Receipt, read_receipt
 
 TABLES: Final = """
 CREATE TABLE lane (

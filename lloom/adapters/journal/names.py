@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
-from lloom.core.receipt import model_hash
+from lloom.core.billing.quote import model_hash
 
 TABLES: Final = """
 CREATE TABLE model (

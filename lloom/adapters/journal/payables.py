@@ -11,10 +11,10 @@ import msgspec
 
 from lloom.adapters.journal import receipts
 from lloom.adapters.journal.words import amount, number
+from lloom.core.billing.receipt import Receipt, Status
 from lloom.core.messages import Usage
 from lloom.core.payment.payable import Judged, Standing, plus
 from lloom.core.payment.promises import Ask, Raised, Totals, allow
-from lloom.core.receipt import Receipt, Status
 from lloom.core.settings import AccountingSettings
 
 TABLES: Final = """

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from lloom.adapters.journal.words import amount, lane_key, number
+from lloom.core.billing.receipt import Draft, Receipt, read_receipt
 from lloom.core.messages import SignedReceipt
-from lloom.core.receipt import Draft, Receipt, read_receipt
 
 TABLES: Final = """
 CREATE TABLE issued (

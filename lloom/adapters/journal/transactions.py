@@ -14,8 +14,8 @@ from typing import Final
 from msgspec import Struct
 
 from lloom.adapters.journal.words import amount, number
+from lloom.core.billing.lane import Lane
 from lloom.core.payment.fees import Fees
-from lloom.core.receipt import Lane
 
 TABLES: Final = """
 CREATE TABLE txjob (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lloom.core.receipt import Lane
+from lloom.core.billing.lane import Lane
 
 AMOUNT_BYTES: Final = 16
 

@@ -15,13 +15,14 @@ from msgspec.structs import replace
 from lloom.adapters.journal import lanes
 from lloom.adapters.journal.writer import Writer
 from lloom.adapters.payment.treasury import Treasury, relied_on
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import Draft, Receipt
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.messages import LaneCall, LaneState, SignedReceipt, wei
 from lloom.core.payment import receivable
 from lloom.core.payment.funds import LaneFunds
 from lloom.core.payment.receivable import Ask, Client, Grant, Holder, Means, Reason, Receivable
-from lloom.core.receipt import Draft, Lane, Receipt
 
 MAX_LANES: Final = 64
 """Lanes of one client: each stays in the journal. A client opens one for each process that pays, and for each lost journal."""

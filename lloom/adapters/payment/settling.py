@@ -14,6 +14,7 @@ from lloom.adapters.journal import lanes
 from lloom.adapters.journal.lanes import Owing
 from lloom.adapters.journal.writer import Writer
 from lloom.adapters.payment.treasury import Bank, Treasury, named, relied_on
+from lloom.core.billing.lane import Lane
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.payment import events, receivable
@@ -21,7 +22,6 @@ from lloom.core.payment.events import Seen
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Receivable
 from lloom.core.payment.settlement import Due, batches
-from lloom.core.receipt import Lane
 
 AGAIN_SECONDS: Final = 1800
 """A lane whose voucher was handed over and not paid is tried again after this: it may have brought less than its gas."""

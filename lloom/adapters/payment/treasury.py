@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from loguru import logger
 
+from lloom.core.billing.lane import Lane
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.payment.events import Deposited, Seen
@@ -21,7 +22,6 @@ from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Means
 from lloom.core.payment.settlement import Policy
 from lloom.core.payment.voucher import Claim
-from lloom.core.receipt import Lane
 from lloom.core.settings import Chain, SettlementSettings
 
 T = TypeVar("T")

@@ -15,6 +15,7 @@ from lloom.adapters.routing.purse import Paid
 from lloom.adapters.routing.returning import Connect, Returning
 from lloom.core import tokens
 from lloom.core.api.request import ApiRequest
+from lloom.core.billing.response import ResponseHash
 from lloom.core.continuation.record import Record
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
@@ -22,7 +23,6 @@ from lloom.core.messages import Done
 from lloom.core.order import Order
 from lloom.core.payment import counting
 from lloom.core.payment.audit import Report
-from lloom.core.receipt import ResponseHash
 from lloom.core.reputation.inspection import Inspection
 from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.outcomes import Failure, Outcomes

@@ -10,11 +10,12 @@ from loguru import logger
 
 from lloom.adapters.bridge import Connection
 from lloom.adapters.routing.purse import Paid
+from lloom.core.billing.receipt import Delivery, check_receipt, read_receipt, request_named
+from lloom.core.billing.response import ResponseHash
 from lloom.core.errors import PeerFault
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import Control, Need, Receipts, SignedReceipt
 from lloom.core.order import Order
-from lloom.core.receipt import Delivery, ResponseHash, check_receipt, read_receipt, request_named
 
 FALSE_RECEIPT: Final = "bad_receipt"
 """`check_receipt`'s word for one that its executor did sign."""

@@ -17,12 +17,12 @@ from lloom.adapters.bridge import Connection
 from lloom.adapters.routing.ceiling import Ceiling
 from lloom.adapters.routing.purchase import Purchase
 from lloom.adapters.routing.wallet import Wallet
+from lloom.core.billing.receipt import Receipt
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt, SignedVoucher
 from lloom.core.payment import voucher
 from lloom.core.payment.payable import Judged, Payable, Standing
-from lloom.core.receipt import Receipt
 
 STEPS: Final = 4
 """So many vouchers for a window: one for every token would be none too many for the executor, but for us."""

@@ -9,11 +9,11 @@ from typing import Final, Protocol, TypeVar
 
 from lloom.adapters.bridge import Stream
 from lloom.adapters.routing.pool import Pool
+from lloom.core.billing.quote import quote_hash, quotes_of
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import OfferCall
 from lloom.core.offer import MAX_OFFER_BYTES, Endpoint, ModelOffer, Offer, fingerprint, unseal
-from lloom.core.receipt import quote_hash, quotes_of
 from lloom.core.routing.candidate import Candidate
 from lloom.core.settings import RoutingSettings
 

@@ -9,10 +9,11 @@ from typing import Final
 
 from lloom.adapters.routing.pockets import Bill
 from lloom.core import tokens
+from lloom.core.billing.quote import cost
+from lloom.core.billing.receipt import Receipt, Status
 from lloom.core.metering import KEPT_BYTES
 from lloom.core.order import Order
 from lloom.core.payment.counting import LONG, Tally, accepted, known
-from lloom.core.receipt import Receipt, Status, cost
 from lloom.core.routing.outcomes import Place
 from lloom.core.settings import AccountingSettings
 

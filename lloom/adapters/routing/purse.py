@@ -16,15 +16,16 @@ from lloom.adapters.routing.lanes import Lanes
 from lloom.adapters.routing.pockets import NOBODYS, Pockets
 from lloom.adapters.routing.purchase import Purchase, Tab
 from lloom.adapters.routing.wallet import Ledger, Wallet
-from lloom.core import prompt, receipt, tokens
+from lloom.core import prompt, tokens
 from lloom.core.api.request import ApiRequest
+from lloom.core.billing.quote import cost
+from lloom.core.billing.receipt import Receipt
 from lloom.core.errors import LloomError
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt
 from lloom.core.order import Client, Nonce, Order, Paying
 from lloom.core.payment import counting
 from lloom.core.pocket import Coin
-from lloom.core.receipt import Receipt
 from lloom.core.routing.candidate import Candidate
 from lloom.core.routing.filters import Misfit
 
@@ -115,7 +116,7 @@ class Purse:
         """What the key of `chat` lacks for a token at `candidate`. What it needs in all is known once the prompt is counted."""
         if chat.caller not in self._pockets:
             return None
-        least = receipt.cost(candidate.quote, 1, 0, int(chat.operation != "embeddings"))
+        least = cost(candidate.quote, 1, 0, int(chat.operation != "embeddings"))
         lack = self._pockets.lack(chat.caller, self._coin, least)
         if lack is None:
             return None

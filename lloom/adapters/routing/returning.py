@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lloom.adapters.bridge import Connection, Stream
+from lloom.core.billing.response import ResponseHash
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import ModelCall
-from lloom.core.receipt import ResponseHash
 
 RETURNS: Final = 3
 """How often one answer is asked for again."""

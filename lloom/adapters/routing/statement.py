@@ -9,12 +9,13 @@ from typing import Final
 import msgspec
 
 from lloom.adapters.bridge import Connection, Stream
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import RECEIPT, Receipt, read_receipt
 from lloom.core.eip712 import Domain, signer
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import MAX_PAGE, LaneCall, LaneState, SignedReceipt, amount, decode
 from lloom.core.payment.voucher import CheckedVoucher, check
-from lloom.core.receipt import RECEIPT, Lane, Receipt, read_receipt
 
 _decoder = msgspec.msgpack.Decoder(LaneState)
 LANE_TIMEOUT: Final = "lane_timeout"

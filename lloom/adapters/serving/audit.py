@@ -8,8 +8,8 @@ from typing import Final
 
 from loguru import logger
 
+from lloom.core.billing.quote import Basis
 from lloom.core.payment.counting import accepted
-from lloom.core.receipt import Basis
 from lloom.core.settings import AccountingSettings
 
 LOOK_SECONDS: Final = 60.0

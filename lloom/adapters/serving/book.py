@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lloom.core.billing.quote import Quote, quote_hash, quotes_of
 from lloom.core.errors import RetryElsewhere
 from lloom.core.offer import ModelOffer, Offer, Payment
-from lloom.core.receipt import Quote, quote_hash, quotes_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,13 @@ from lloom.adapters.serving.till import Till
 from lloom.adapters.serving.tills import NO_TILLS, Tills
 from lloom.core import prompt
 from lloom.core.api.request import Operation
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import Draft
+from lloom.core.billing.request import CheckedRequest, check_request, request_hash
 from lloom.core.eip712 import Domain
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.messages import LaneCall, ModelCall, OfferCall, encode
 from lloom.core.offer import ModelOffer
-from lloom.core.receipt import CheckedRequest, Draft, Lane, check_request, request_hash
 from lloom.core.settings import BridgeSettings, ExecutorSettings
 
 SHORT: Final = 4096

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from lloom.adapters.bridge import Connection
+from lloom.core.billing.receipt import Draft
 from lloom.core.identity import NodeId
 from lloom.core.messages import LaneCall, LaneState
 from lloom.core.payment.receivable import Ask, Grant
-from lloom.core.receipt import Draft
 
 
 class Desk(Protocol):

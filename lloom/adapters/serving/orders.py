@@ -19,10 +19,11 @@ from loguru import logger
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.serving.outlet import Outlet, Whole, say
+from lloom.core.billing.receipt import Draft
+from lloom.core.billing.request import CheckedRequest
 from lloom.core.copies import Copies
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.once import Once
-from lloom.core.receipt import CheckedRequest, Draft
 from lloom.core.settings import ExecutorSettings
 from lloom.core.settings.base import LONGEST_SECONDS
 from lloom.core.vouch import MAX_SKEW

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.serving.tab import Tab
+from lloom.core.billing.receipt import Draft
 from lloom.core.bridge.frames import MAX_DATA
 from lloom.core.copies import Copies, Copy
 from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.messages import Cancel, Done
-from lloom.core.receipt import Draft
 
 
 @dataclass(frozen=True, slots=True)

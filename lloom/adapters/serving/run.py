@@ -16,12 +16,16 @@ from lloom.adapters.serving.gate import Visit
 from lloom.adapters.serving.outlet import Outlet
 from lloom.adapters.serving.tab import Tab, Unpaid
 from lloom.core import prompt, tokens
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.quote import cost
+from lloom.core.billing.receipt import Draft, Status
+from lloom.core.billing.request import CheckedRequest, Request
+from lloom.core.billing.response import ResponseHash
 from lloom.core.bridge.frames import MAX_DATA
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Done, ModelCall
 from lloom.core.metering import Meter
 from lloom.core.prompt import BYTES_PER_TOKEN
-from lloom.core.receipt import CheckedRequest, Draft, Lane, Request, ResponseHash, Status, cost
 from lloom.core.sse import END
 
 _LARGE: Final = 1024

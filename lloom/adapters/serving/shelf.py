@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Final
 
 from lloom.adapters.serving.slices import Slice
+from lloom.core.billing.lane import Lane
 from lloom.core.errors import RetryElsewhere
-from lloom.core.receipt import Lane
 
 MAX_SLICES: Final = 20_000
 """Lanes at hand, about 1 kB each."""

@@ -8,10 +8,10 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lloom.core.billing.lane import Lane
 from lloom.core.errors import RetryElsewhere
 from lloom.core.payment.receivable import Ask, Grant
 from lloom.core.payment.voucher import CheckedVoucher
-from lloom.core.receipt import Lane
 
 if TYPE_CHECKING:
     from lloom.adapters.bridge import Connection

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from lloom.adapters.bridge import Connection
+from lloom.core.billing.quote import Quote, cost
+from lloom.core.billing.request import Request
 from lloom.core.errors import RetryElsewhere
-from lloom.core.receipt import Quote, Request, cost
 
 if TYPE_CHECKING:
     from lloom.adapters.serving.slices import Slice

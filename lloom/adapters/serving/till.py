@@ -17,13 +17,14 @@ from lloom.adapters.serving.reports import Reports
 from lloom.adapters.serving.shelf import IDLE_SECONDS, MAX_SLICES, Shelf
 from lloom.adapters.serving.slices import Slice, Waiting
 from lloom.adapters.serving.tab import Price, Tab
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import Draft
 from lloom.core.eip712 import Domain
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import NodeId
 from lloom.core.messages import SignedVoucher
 from lloom.core.payment.receivable import Ask
 from lloom.core.payment.voucher import check, read
-from lloom.core.receipt import Draft, Lane
 from lloom.core.settings import AccountingSettings
 
 PAID_FOR_GRACE: Final = 32

@@ -16,10 +16,10 @@ from lloom.adapters.bridge import Connection
 from lloom.adapters.validator.probe import Unpaid, Visit, probe
 from lloom.adapters.validator.shopper import Shopper, Shoppers
 from lloom.core import questions, vouch
+from lloom.core.billing.quote import cost, quote_hash, quotes_of
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.offer import Endpoint, Offer
-from lloom.core.receipt import cost, quote_hash, quotes_of
 from lloom.core.rounds import Rounds
 from lloom.core.routing.candidate import Candidate
 from lloom.core.scrutiny import Scrutiny

@@ -14,7 +14,7 @@ from lloom.core.messages.money import SignedVoucher
 
 
 class ModelCall(Message, frozen=True):
-    """OPEN: work for a model. `request` is an encoded, signed `receipt.Request`; the body follows as DATA."""
+    """OPEN: work for a model. `request` is an encoded, signed `billing.request.Request`; the body follows as DATA."""
 
     request: Annotated[bytes, Meta(max_length=1024)]
     signature: Signature

@@ -1,4 +1,4 @@
-"""Receipts, vouchers, and what is said about them. The signed bytes within are checked elsewhere (core/receipt, core/payment)."""
+"""Receipts, vouchers, and what is said about them. The signed bytes within are checked elsewhere (core/billing, core/payment)."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from lloom.core import prompt, tokens
 from lloom.core.api.request import ApiRequest
+from lloom.core.billing.quote import Basis
 from lloom.core.messages import Done
 from lloom.core.payment.counting import LONG, accepted, known
 from lloom.core.prompt import BYTES_PER_TOKEN
-from lloom.core.receipt import Basis
 from lloom.core.settings import AccountingSettings
 
 SPARSE: Final = 8

@@ -10,8 +10,8 @@ from typing import Final
 
 from lloom.core import metering, tokens
 from lloom.core.api.request import Operation
+from lloom.core.billing.quote import Basis
 from lloom.core.prompt import BYTES_PER_TOKEN
-from lloom.core.receipt import Basis
 from lloom.core.settings import AccountingSettings
 from lloom.core.sse import Splitter
 

@@ -19,9 +19,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from lloom.core.billing.receipt import Receipt, Status
 from lloom.core.messages import SignedReceipt, Usage
 from lloom.core.payment.numbering import Numbering
-from lloom.core.receipt import Receipt, Status
 from lloom.core.settings import PrepaySettings
 
 MAX_LEFT_OUT: Final = 64

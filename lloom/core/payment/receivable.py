@@ -17,8 +17,8 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from lloom.core.billing.lane import Lane
 from lloom.core.payment.voucher import CheckedVoucher
-from lloom.core.receipt import Lane
 
 Reason = Literal["", "voucher", "funds", "debt", "lanes", "chain"]
 """Why less was granted than asked for: a larger voucher would help; the client's deposit is used up; it owes on other lanes, or

@@ -8,9 +8,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.quote import PRICE_UNIT
 from lloom.core.payment.fees import Prices
 from lloom.core.payment.receivable import Means, Receivable
-from lloom.core.receipt import PRICE_UNIT, Lane
 from lloom.core.settings import Chain, SettlementSettings
 
 BATCH_GAS: Final = 45_000

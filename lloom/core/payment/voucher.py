@@ -11,11 +11,11 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from lloom.core.billing.lane import Lane
 from lloom.core.eip712 import WORD, Domain, StructType, signer
 from lloom.core.errors import PeerFault
 from lloom.core.identity import Identity, NodeId, checksum, keccak
 from lloom.core.messages import SignedVoucher, Usage
-from lloom.core.receipt import Lane
 
 VOUCHER: Final = StructType(
     "Voucher(address client,address executor,address token,uint64 lane,uint128 cumulative,uint128 accepted,bytes32 usageHash)"

@@ -7,9 +7,9 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from lloom.core.billing.quote import Quote
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Payment
-from lloom.core.receipt import Quote
 from lloom.core.routing.outcomes import Place
 from lloom.core.routing.standing import Standing
 

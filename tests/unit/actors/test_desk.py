@@ -13,11 +13,11 @@ from lloom.actors import outbox
 from lloom.actors.desk import ChainDesk
 from lloom.actors.place import FellowAway
 from lloom.actors.worker import Worker
+from lloom.core.billing.lane import Lane
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.messages import LaneCall, Receipts, SignedReceipt
 from lloom.core.payment.receivable import Ask, Grant, Holder
-from lloom.core.receipt import Lane
 from tests.money_support import accounting, chain
 from tests.unit.actors.actor_support import HERE, FakePlace, until
 

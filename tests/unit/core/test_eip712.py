@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import msgspec
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_typed_data
@@ -11,10 +13,12 @@ from eth_keys.constants import SECPK1_N as ORDER
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lloom.core.billing.quote import QUOTE, Quote
+from lloom.core.billing.receipt import RECEIPT, Receipt
+from lloom.core.billing.request import REQUEST, Request
 from lloom.core.eip712 import NAME, VERSION, Domain, StructType, signer
 from lloom.core.errors import PeerFault
 from lloom.core.identity import Identity, keccak
-from lloom.core.receipt import QUOTE, RECEIPT, REQUEST
 
 ALICE = Identity(bytes(31) + b"\x01")
 OFF = Domain()
@@ -155,3 +159,9 @@ def test_the_high_s_twin_of_a_signature_is_refused() -> None:
 def test_what_is_no_signature_is_refused(signature: bytes) -> None:
     with pytest.raises(PeerFault):
         signer(bytes(32), signature)
+
+
+@pytest.mark.parametrize(("kind", "struct"), [(Quote, QUOTE), (Request, REQUEST), (Receipt, RECEIPT)])
+def test_fields_stand_in_the_order_of_the_type_string(kind: type[msgspec.Struct], struct: StructType) -> None:
+    snake = tuple(re.sub(r"([A-Z])", lambda found: "_" + found[1].lower(), name) for name in struct.members)
+    assert kind.__struct_fields__ == snake

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lloom.core.api.embeddings import Embeddings
+from lloom.core.billing.quote import cost
+from lloom.core.billing.request import check_request
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.order import Client, Nonce, Order, Paying
-from lloom.core.receipt import check_request, cost
 from tests.unit.core.routing.test_selection import candidate, request
 
 CLIENT = Client(Identity(bytes(31) + b"\x01"), Domain())

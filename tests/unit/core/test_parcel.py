@@ -6,11 +6,12 @@ import pickle
 
 from msgspec.structs import replace
 
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import Draft, Status
 from lloom.core.identity import NodeId
 from lloom.core.messages import SignedReceipt
 from lloom.core.parcel import Drafts, Given, Issued
 from lloom.core.payment.voucher import MAX_AMOUNT
-from lloom.core.receipt import Draft, Lane, Status
 
 DRAFT = Draft(
     lane=Lane(b"\xff" * 20, b"\x01" * 20, 2**63 - 1),
@@ -48,7 +49,7 @@ def test_receipts_come_back_the_same() -> None:
 def test_many_are_pickled_as_one_piece() -> None:
     for many in (Drafts([DRAFT] * 9), Issued([RECEIPT] * 9), Given([(NodeId(bytes(20)), RECEIPT)] * 9)):
         pickled = pickle.dumps(many, 5)
-        assert b"lloom.core.receipt" not in pickled
+        assert b"lloom.core.billing" not in pickled
         assert b"lloom.core.messages" not in pickled
 
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from lloom.adapters.journal import lanes, payables, receipts
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import Draft, Receipt, Status, sign_receipt
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity
 from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.receivable import Holder, Lease, Receivable
-from lloom.core.receipt import Draft, Lane, Receipt, Status, sign_receipt
 
 CLIENT, EXECUTOR, OTHER = (Identity(bytes(31) + bytes([number])) for number in (1, 2, 3))
 TOKEN = bytes(20)

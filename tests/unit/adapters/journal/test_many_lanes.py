@@ -11,11 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from lloom.adapters.journal import payables, receipts
 from lloom.adapters.journal.words import number
+from lloom.core.billing.receipt import Receipt, Status, sign_receipt
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity
 from lloom.core.payment.payable import Judged
 from lloom.core.payment.promises import Ask
-from lloom.core.receipt import Receipt, Status, sign_receipt
 from lloom.core.settings import PrepaySettings
 from tests.money_support import accounting
 

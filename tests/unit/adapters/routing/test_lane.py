@@ -13,6 +13,7 @@ from lloom.adapters.routing.lane import Lane
 from lloom.adapters.routing.purchase import LONG_BYTES, Purchase, Tab
 from lloom.adapters.routing.wallet import Wallet
 from lloom.core.api.embeddings import Embeddings
+from lloom.core.billing.receipt import Receipt, Status, sign_receipt
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
@@ -22,7 +23,6 @@ from lloom.core.order import Client, Nonce, Paying
 from lloom.core.payment.payable import Judged, Standing
 from lloom.core.payment.promises import Ask, Raised
 from lloom.core.payment.voucher import check, read
-from lloom.core.receipt import Receipt, Status, sign_receipt
 from lloom.core.routing.outcomes import Place
 from lloom.core.settings import PrepaySettings
 from tests.money_support import accounting

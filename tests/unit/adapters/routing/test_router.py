@@ -10,19 +10,12 @@ import pytest
 
 from lloom.adapters.routing.answer import Answer
 from lloom.core import tokens
+from lloom.core.billing.quote import model_hash, quote_hash, quote_of
+from lloom.core.billing.receipt import Receipt, Status, sign_receipt
+from lloom.core.billing.request import check_request, request_hash
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.messages import Done, Receipts, SignedReceipt
 from lloom.core.payment import audit
-from lloom.core.receipt import (
-    Receipt,
-    Status,
-    check_request,
-    model_hash,
-    quote_hash,
-    quote_of,
-    request_hash,
-    sign_receipt,
-)
 from lloom.core.reputation.evidence import Kind
 from lloom.core.settings import AccountingSettings
 from tests.unit.adapters.routing_support import (

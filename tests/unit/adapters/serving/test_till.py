@@ -11,12 +11,13 @@ from lloom.adapters.serving import reports, shelf
 from lloom.adapters.serving import tab as tabs
 from lloom.adapters.serving import till as tills
 from lloom.adapters.serving.tab import Price, Unpaid
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.request import Request
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import Need, SignedVoucher, amount
 from lloom.core.payment import receivable
 from lloom.core.payment.receivable import Ask, Holder, Means
-from lloom.core.receipt import Lane, Request
 from tests.unit.actors.actor_support import turns, until
 
 

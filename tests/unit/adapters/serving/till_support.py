@@ -11,6 +11,9 @@ from typing import Any, cast
 from lloom.adapters.bridge import Connection
 from lloom.adapters.serving.tab import Price, Tab
 from lloom.adapters.serving.till import Till
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.quote import PRICE_UNIT, Quote
+from lloom.core.billing.receipt import Draft
 from lloom.core.eip712 import Domain
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
@@ -18,7 +21,6 @@ from lloom.core.messages import Control, LaneCall, LaneState, SignedVoucher, Usa
 from lloom.core.payment import receivable, voucher
 from lloom.core.payment.receivable import Ask, Client, Grant, Holder, Means, Receivable
 from lloom.core.payment.voucher import Voucher
-from lloom.core.receipt import PRICE_UNIT, Draft, Lane, Quote
 from tests.money_support import accounting
 
 DOMAIN = Domain(31337, b"\xc0" * 20)

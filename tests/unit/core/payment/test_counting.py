@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lloom.core import metering, tokens
+from lloom.core.billing.quote import Basis
 from lloom.core.payment.counting import Tally, accepted
-from lloom.core.receipt import Basis
 from lloom.core.sse import event
 from tests.money_support import accounting
 

@@ -8,10 +8,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from lloom.core.billing.lane import Lane
+from lloom.core.billing.receipt import Receipt, Status
 from lloom.core.payment import receivable
 from lloom.core.payment.payable import Payable, Standing
 from lloom.core.payment.receivable import Ask, Client, Holder, Means, Receivable
-from lloom.core.receipt import Lane, Receipt, Status
 from lloom.core.settings import PrepaySettings
 
 PREPAY = PrepaySettings(per_executor=10_000, newcomers=20_000, ahead=1.0)

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from lloom.core.billing.receipt import Receipt, Status
 from lloom.core.payment.payable import MAX_LEFT_OUT, Payable, Standing
-from lloom.core.receipt import Receipt, Status
 from lloom.core.settings import PrepaySettings
 
 PREPAY = PrepaySettings(per_executor=10_000, newcomers=20_000, ahead=1.0)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from lloom.core import prompt, tokens
 from lloom.core.api.chat import parse
+from lloom.core.billing.quote import Basis
 from lloom.core.messages import Done
 from lloom.core.payment import counting
 from lloom.core.payment.audit import Report, problem
-from lloom.core.receipt import Basis
 from tests.money_support import accounting
 
 ENCODING = "o200k_base"

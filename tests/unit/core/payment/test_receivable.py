@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from lloom.core.billing.lane import Lane
 from lloom.core.payment import receivable
 from lloom.core.payment.receivable import Ask, Client, Grant, Holder, Means, Receivable
-from lloom.core.receipt import Lane
 
 CREDIT = 50
 RICH = Means(10**9, 10**9)

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from lloom.core.billing.lane import Lane
 from lloom.core.payment.fees import Prices
 from lloom.core.payment.receivable import Means, Receivable
 from lloom.core.payment.settlement import (
@@ -21,7 +22,6 @@ from lloom.core.payment.settlement import (
     Policy,
     batches,
 )
-from lloom.core.receipt import Lane
 from tests.money_support import accounting, chain
 
 NOW = 1_800_000_000.0

@@ -10,9 +10,9 @@ import pytest
 
 from lloom.core.api.chat import parse
 from lloom.core.api.request import ApiRequest
+from lloom.core.billing.quote import quote_hash, quote_of
 from lloom.core.identity import NodeId
 from lloom.core.offer import Endpoint, ModelOffer, Offer
-from lloom.core.receipt import quote_hash, quote_of
 from lloom.core.reputation.evidence import Kind
 from lloom.core.routing.candidate import Candidate, Choice, Nobody
 from lloom.core.routing.outcomes import Failure, Outcomes

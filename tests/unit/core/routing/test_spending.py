@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from lloom.core.api.request import ApiRequest
+from lloom.core.billing.quote import quote_hash, quotes_of
 from lloom.core.offer import Offer, Payment
-from lloom.core.receipt import quote_hash, quotes_of
 from lloom.core.routing.candidate import Candidate, Nobody
 from lloom.core.routing.filters import Limits, Misfit, Spending
 from lloom.core.routing.outcomes import Outcomes

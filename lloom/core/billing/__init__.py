@@ -1,0 +1,1 @@
+"""What is said of each request, paid or not: its quote, the order, the receipt. What is promised and owed is `payment`."""
