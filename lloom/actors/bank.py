@@ -10,7 +10,7 @@ from lloom.actors.place import Place
 from lloom.adapters.payment.payables import Purchasing
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId
-from lloom.core.payment.payable import Judged, Standing
+from lloom.core.payment.payable import Judged, LaneEntry
 from lloom.core.payment.promises import Ask, Raised
 
 ASK_SECONDS: Final = 10.0
@@ -28,14 +28,14 @@ class Bank:
         """Has a receipt journaled, soon."""
         self._outbox.put(judged)
 
-    async def lane(self, executor: NodeId) -> Standing | None:
+    async def lane(self, executor: NodeId) -> LaneEntry | None:
         """As `Payables.lane`."""
-        found: Standing | None = await self._ask("standing", executor)
+        found: LaneEntry | None = await self._ask("lane_entry", executor)
         return found
 
-    async def adopt(self, executor: NodeId, standing: Standing) -> Standing:
+    async def adopt(self, executor: NodeId, entry: LaneEntry) -> LaneEntry:
         """As `Payables.adopt`."""
-        adopted: Standing = await self._ask("adopt", executor, standing)
+        adopted: LaneEntry = await self._ask("adopt", executor, entry)
         return adopted
 
     async def raise_ceiling(self, ask: Ask) -> Raised:

@@ -11,7 +11,7 @@ from lloom.adapters.payment.payables import Payables, Purchasing
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.payment.domain import paying, token_of
-from lloom.core.payment.payable import Judged, Standing
+from lloom.core.payment.payable import Judged, LaneEntry
 from lloom.core.payment.promises import Ask, Raised
 
 
@@ -29,13 +29,13 @@ class Paying(Actor):
         self._payables = Payables(identity.address, paid_in, writer, settings.accounting)
         return self._follow(chain, writer, self._payables), self._payables.follow()
 
-    async def standing(self, executor: NodeId) -> Standing | None:
+    async def lane_entry(self, executor: NodeId) -> LaneEntry | None:
         """As `Payables.lane`."""
         return await self._purchases().lane(executor)
 
-    async def adopt(self, executor: NodeId, standing: Standing) -> Standing:
+    async def adopt(self, executor: NodeId, entry: LaneEntry) -> LaneEntry:
         """As `Payables.adopt`."""
-        return await self._purchases().adopt(executor, standing)
+        return await self._purchases().adopt(executor, entry)
 
     async def raise_ceiling(self, ask: Ask) -> Raised:
         """As `Payables.raise_ceiling`."""

@@ -17,7 +17,7 @@ from lloom.core.billing.receipt import Delivery, Receipt, Status, check_receipt,
 from lloom.core.billing.response import ResponseHash
 from lloom.core.order import Client, Nonce, Order, Paying
 from lloom.core.payment import counting
-from lloom.core.payment.payable import Standing
+from lloom.core.payment.payable import LaneEntry
 from tests.unit.adapters.routing.test_lane import CLIENT, DOMAIN, EXECUTOR, SETTINGS, TERMS, Subject
 from tests.unit.adapters.routing_support import chunk
 from tests.unit.core.routing.test_selection import request
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 async def measure() -> Stopwatch:
-    subject = Subject(Standing(0, ceiling=1 << 60, accepted=1))
+    subject = Subject(LaneEntry(0, ceiling=1 << 60, accepted=1))
     subject.lane.payable.shown(0)
     parts = [chunk({"content": word + " "}) for word in WORDS]
     watch, charged = Stopwatch(), 0

@@ -51,7 +51,7 @@ from lloom.core.messages import (
 )
 from lloom.core.offer import Endpoint, ModelOffer, Offer, Payment, fingerprint, seal
 from lloom.core.order import Client
-from lloom.core.payment.payable import Judged, Standing
+from lloom.core.payment.payable import Judged, LaneEntry
 from lloom.core.payment.promises import Ask, Raised
 from lloom.core.payment.voucher import check
 from lloom.core.routing.filters import Problem
@@ -241,13 +241,13 @@ class LocalBank:
     gate: asyncio.Event | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def lane(self, executor: NodeId) -> Standing | None:
+    async def lane(self, executor: NodeId) -> LaneEntry | None:
         self.asked.append("lane")
         return await self.payables.lane(executor)
 
-    async def adopt(self, executor: NodeId, standing: Standing) -> Standing:
+    async def adopt(self, executor: NodeId, entry: LaneEntry) -> LaneEntry:
         self.asked.append("adopt")
-        return await self.payables.adopt(executor, standing)
+        return await self.payables.adopt(executor, entry)
 
     async def raise_ceiling(self, ask: Ask) -> Raised:
         self.asked.append("raise")

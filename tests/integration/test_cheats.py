@@ -110,9 +110,9 @@ async def test_a_false_receipt_is_not_paid_and_remembered(
         assert (lane.payable.accepted, lane.payable.left_out, lane.purchases) == (0, (1,), {})
         assert buyer.lies == [(seller.address, seller.endpoint, "m")]
         assert buyer.purses.figures() == {"lanes_open": 1, "lanes_disputed": 1}
-        standing = await buyer.bank.payables.lane(seller.address)
-        assert standing is not None
-        assert (standing.accepted, standing.left_out) == (0, (1,))
+        entry = await buyer.bank.payables.lane(seller.address)
+        assert entry is not None
+        assert (entry.accepted, entry.left_out) == (0, (1,))
         await ask(buyer)
         assert len(seller.sales) == len(honest.sales) == 1, "others are asked now"
         loss = report(cheat.__name__, seller, 0, 2 * draw(seller.sales[0]))

@@ -70,9 +70,9 @@ async def test_a_request_is_paid_for_before_it_runs_and_accepted_after(path: Pat
         assert seller.vouchers[0] == 2 * draw, "this request, and one like it ahead"
         await buyer.bank.settled(1)
         assert (buyer.problems, buyer.lane(seller).payable.accepted) == ([""], 13 * TOKEN_COST)
-        standing = await buyer.bank.payables.lane(seller.address)
-        assert standing is not None
-        assert (standing.accepted, standing.seq) == (13 * TOKEN_COST, 1)
+        entry = await buyer.bank.payables.lane(seller.address)
+        assert entry is not None
+        assert (entry.accepted, entry.seq) == (13 * TOKEN_COST, 1)
 
 
 async def test_an_answer_whose_connection_broke_is_paid_once(path: Path) -> None:
@@ -167,9 +167,9 @@ async def test_a_first_request_waits_until_its_ceiling_is_on_the_disk(path: Path
         assert (seller.sales, seller.vouchers) == ([], [])
         buyer.bank.gate.set()
         await asking
-        standing = await buyer.bank.payables.lane(seller.address)
-        assert standing is not None
-        assert standing.ceiling >= max(seller.vouchers)
+        entry = await buyer.bank.payables.lane(seller.address)
+        assert entry is not None
+        assert entry.ceiling >= max(seller.vouchers)
 
 
 async def test_an_answer_longer_than_its_window_is_paid_as_it_arrives(path: Path) -> None:

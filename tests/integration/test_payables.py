@@ -13,7 +13,7 @@ from lloom.adapters.payment.payables import Payables
 from lloom.core.identity import Identity
 from lloom.core.messages import Usage
 from lloom.core.payment.events import Block, Seen, Settled
-from lloom.core.payment.payable import Standing
+from lloom.core.payment.payable import LaneEntry
 from lloom.core.payment.promises import Ask, Raised
 
 
@@ -48,7 +48,7 @@ async def test_a_ceiling_is_on_the_disk_when_it_is_told(tmp_path: Path) -> None:
         assert await payables.raise_ceiling(ask(500, 900)) == Raised(900)
         assert rows(path, "SELECT ceiling FROM payable") == [((900).to_bytes(16, "big"),)]
     async with opened(path) as payables:
-        assert await payables.lane(EXECUTOR.address) == Standing(0, 900)
+        assert await payables.lane(EXECUTOR.address) == LaneEntry(0, 900)
 
 
 async def test_accepted_receipts_count_once_however_often_they_are_told(tmp_path: Path) -> None:
@@ -140,12 +140,12 @@ async def test_nothing_is_promised_before_a_chain_has_told_what_is_paid_in(tmp_p
 async def test_a_lane_is_adopted_as_it_is_proved_to_stand_and_only_once(tmp_path: Path) -> None:
     contract = FakeContract(claimed={EXECUTOR.address: 400})
     async with opened(tmp_path / "ledger.sqlite", contract) as payables:
-        proved = Standing(0, 700, 600, (Usage(MODEL, 1, 2, 3),), 5, 600, (4,))
+        proved = LaneEntry(0, 700, 600, (Usage(MODEL, 1, 2, 3),), 5, 600, (4,))
         assert await payables.adopt(EXECUTOR.address, proved) == proved
         assert (await payables.purchasing()).owing == 300
-        assert await payables.adopt(EXECUTOR.address, Standing(0, 9)) == proved
-        fresh = await payables.adopt(EXECUTOR.address, Standing(77))
-        assert fresh == await payables.lane(EXECUTOR.address) == Standing(77)
+        assert await payables.adopt(EXECUTOR.address, LaneEntry(0, 9)) == proved
+        fresh = await payables.adopt(EXECUTOR.address, LaneEntry(77))
+        assert fresh == await payables.lane(EXECUTOR.address) == LaneEntry(77)
 
 
 async def test_receipts_of_a_lane_the_journal_lost_do_no_harm(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lloom.actors.place import Place
 from lloom.adapters.chain.chain import Chain
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.payment.events import Seen
-from lloom.core.payment.payable import Standing
+from lloom.core.payment.payable import LaneEntry
 from lloom.core.payment.promises import Ask, Raised
 from tests.money_support import chain
 
@@ -100,21 +100,21 @@ async def test_a_purse_reaches_its_ledger_and_finds_it_again_after_a_restart(tmp
         await reached.close()
     assert opened.closed.is_set()
     async with serving(tmp_path) as subject:
-        standing = await bank(subject).lane(EXECUTOR.address)
-        assert standing is not None
-        assert (standing.ceiling, standing.accepted, standing.left_out) == (500, 100, (2,))
-        assert await bank(subject).adopt(EXECUTOR.address, Standing(9)) == Standing(9)
+        entry = await bank(subject).lane(EXECUTOR.address)
+        assert entry is not None
+        assert (entry.ceiling, entry.accepted, entry.left_out) == (500, 100, (2,))
+        assert await bank(subject).adopt(EXECUTOR.address, LaneEntry(9)) == LaneEntry(9)
 
 
 async def test_receipts_wait_for_a_ledger_that_is_away(tmp_path: Path, opened: FakeChain) -> None:
     async with serving(tmp_path) as subject:
-        await bank(subject).adopt(EXECUTOR.address, Standing(0))
+        await bank(subject).adopt(EXECUTOR.address, LaneEntry(0))
         away = bank(subject, [RetryElsewhere("it restarts", code="restarting")] * 3)
         away.keep(judged(1))
         await away.close()
-        standing = await bank(subject).lane(EXECUTOR.address)
-        assert standing is not None
-        assert standing.accepted == 100
+        entry = await bank(subject).lane(EXECUTOR.address)
+        assert entry is not None
+        assert entry.accepted == 100
     with pytest.raises(RetryElsewhere):
         await bank(subject).lane(EXECUTOR.address)
 

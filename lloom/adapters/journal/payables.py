@@ -13,7 +13,7 @@ from lloom.adapters.journal import receipts
 from lloom.adapters.journal.words import amount, number
 from lloom.core.billing.receipt import Receipt, Status
 from lloom.core.messages import Usage
-from lloom.core.payment.payable import Judged, Standing, plus
+from lloom.core.payment.payable import Judged, LaneEntry, plus
 from lloom.core.payment.promises import Ask, Raised, Totals, allow
 from lloom.core.settings import AccountingSettings
 
@@ -66,7 +66,7 @@ DAY: Final = 24 * HOUR
 _NOTHING: Final = amount(0)
 
 
-def lane(db: sqlite3.Connection, executor: bytes, token: bytes) -> Standing | None:
+def lane(db: sqlite3.Connection, executor: bytes, token: bytes) -> LaneEntry | None:
     """The latest lane to `executor`; None if there is none yet."""
     row = db.execute(
         "SELECT id, number, ceiling, accepted, seq, charged, left_out FROM payable"
@@ -77,7 +77,7 @@ def lane(db: sqlite3.Connection, executor: bytes, token: bytes) -> Standing | No
         return None
     key, lane_number, ceiling, accepted, seq, charged, left_out = row
     usages = db.execute("SELECT model, input, output, requests FROM accepted_usage WHERE lane = ?", (key,))
-    return Standing(
+    return LaneEntry(
         number=lane_number,
         ceiling=number(ceiling),
         accepted=number(accepted),
@@ -88,27 +88,27 @@ def lane(db: sqlite3.Connection, executor: bytes, token: bytes) -> Standing | No
     )
 
 
-def adopt(db: sqlite3.Connection, executor: bytes, token: bytes, standing: Standing, now: int) -> Standing:
-    """Begins a lane at `standing`; one that is there already stays as it is, and is returned."""
-    if _key(db, executor, token, standing.number) is None:
+def adopt(db: sqlite3.Connection, executor: bytes, token: bytes, entry: LaneEntry, now: int) -> LaneEntry:
+    """Begins a lane at `entry`; one that is there already stays as it is, and is returned."""
+    if _key(db, executor, token, entry.number) is None:
         cursor = db.execute(
             "INSERT INTO payable (executor, token, number, ceiling, accepted, claimed, seq, charged, left_out, raised)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 executor,
                 token,
-                standing.number,
-                amount(standing.ceiling),
-                amount(standing.accepted),
+                entry.number,
+                amount(entry.ceiling),
+                amount(entry.accepted),
                 _NOTHING,
-                standing.seq,
-                amount(standing.charged),
-                msgspec.msgpack.encode(standing.left_out),
+                entry.seq,
+                amount(entry.charged),
+                msgspec.msgpack.encode(entry.left_out),
                 now,
             ),
         )
-        _save_usages(db, int(cursor.lastrowid or 0), standing.usages)
-        _owe(db, token, standing.ceiling)
+        _save_usages(db, int(cursor.lastrowid or 0), entry.usages)
+        _owe(db, token, entry.ceiling)
     found = lane(db, executor, token)
     assert found is not None
     return found
@@ -120,7 +120,7 @@ def raise_ceiling(
     """The ceiling that is good from now on; as much of what is asked for as all limits allow."""
     key = _key(db, ask.executor, token, ask.number)
     if key is None:
-        adopt(db, ask.executor, token, Standing(ask.number), now)
+        adopt(db, ask.executor, token, LaneEntry(ask.number), now)
         key = _key(db, ask.executor, token, ask.number)
     row = db.execute("SELECT ceiling, accepted, claimed FROM payable WHERE id = ?", (key,)).fetchone()
     ceiling, accepted, paid = map(number, row)

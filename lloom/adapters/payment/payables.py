@@ -19,7 +19,7 @@ from lloom.core.errors import LloomError
 from lloom.core.identity import NodeId, checksum
 from lloom.core.payment.events import Seen, Settled
 from lloom.core.payment.funds import Funds, LaneFunds
-from lloom.core.payment.payable import Judged, Standing
+from lloom.core.payment.payable import Judged, LaneEntry
 from lloom.core.payment.promises import Ask, Raised
 from lloom.core.settings import AccountingSettings
 
@@ -64,14 +64,14 @@ class Payables:
         self._settled: set[tuple[bytes, int]] = set()
         self._news = asyncio.Event()
 
-    async def lane(self, executor: NodeId) -> Standing | None:
+    async def lane(self, executor: NodeId) -> LaneEntry | None:
         """The latest lane to `executor`, None if there is none."""
         return await self._writer.write(lambda db: payables.lane(db, executor, self._token), 1)
 
-    async def adopt(self, executor: NodeId, standing: Standing) -> Standing:
+    async def adopt(self, executor: NodeId, entry: LaneEntry) -> LaneEntry:
         """Begins a lane where its executor proves that it stands, or a fresh one; one that is there stays as it is."""
         now = int(self._clock())
-        adopted = await self._writer.write(lambda db: payables.adopt(db, executor, self._token, standing, now), 1)
+        adopted = await self._writer.write(lambda db: payables.adopt(db, executor, self._token, entry, now), 1)
         if adopted.ceiling:
             await self._learn_claimed(executor, adopted.number)
         return adopted

@@ -22,7 +22,7 @@ from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt, SignedVoucher
 from lloom.core.payment import voucher
-from lloom.core.payment.payable import Judged, Payable, Standing
+from lloom.core.payment.payable import Judged, LaneEntry, Payable
 
 STEPS: Final = 4
 """So many vouchers for a window: one for every token would be none too many for the executor, but for us."""
@@ -33,9 +33,9 @@ REST_SECONDS: Final = 0.01
 class Lane:
     """`connection`: the one that was used last."""
 
-    def __init__(self, executor: NodeId, standing: Standing, wallet: Wallet) -> None:
+    def __init__(self, executor: NodeId, entry: LaneEntry, wallet: Wallet) -> None:
         self.executor = executor
-        self.payable = Payable(standing)
+        self.payable = Payable(entry)
         self.ceiling = Ceiling(executor, self.payable, wallet, self._risen)
         self.connection: Connection | None = None
         self.purchases: dict[bytes, Purchase] = {}

@@ -21,7 +21,7 @@ from lloom.core.billing.lane import Lane as LaneKey
 from lloom.core.errors import LloomError
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt
-from lloom.core.payment.payable import Standing
+from lloom.core.payment.payable import LaneEntry
 
 FIRST: Final = 0
 """A lane's number, unless somebody else signs with our key on that one."""
@@ -96,39 +96,39 @@ class Lanes:
             done.exception()  # those who waited for it may all have gone
 
     async def _open(self, executor: NodeId, connection: Connection) -> Lane:
-        standing = await self._wallet.ledger.lane(executor)
-        known = standing or Standing(FIRST)
+        entry = await self._wallet.ledger.lane(executor)
+        known = entry or LaneEntry(FIRST)
         said = await self._ask(connection, known.number, known.seq)
         shown = None if said.voucher is None else said.voucher.voucher.cumulative
-        if standing is None:
-            standing = await self._taken_over(executor, said)
-        elif shown is not None and shown > standing.ceiling:
+        if entry is None:
+            entry = await self._taken_over(executor, said)
+        elif shown is not None and shown > entry.ceiling:
             return await self._elsewhere(executor)
-        lane = self._lanes[executor] = Lane(executor, standing, self._wallet)
+        lane = self._lanes[executor] = Lane(executor, entry, self._wallet)
         lane.connection = connection
         if shown is not None:
             lane.payable.shown(shown)
-        if standing.seq < said.seq:
+        if entry.seq < said.seq:
             self._take(lane, said)
         return lane
 
-    async def _taken_over(self, executor: NodeId, said: Statement) -> Standing:
+    async def _taken_over(self, executor: NodeId, said: Statement) -> LaneEntry:
         """A lane that the journal does not know: fresh, or from before it was lost. What we signed is promised all the same."""
         if said.voucher is None:
-            return Standing(FIRST, seq=said.seq, charged=said.charged)
+            return LaneEntry(FIRST, seq=said.seq, charged=said.charged)
         promised, signed = said.voucher.voucher.cumulative, said.voucher.signed
         logger.warning("the journal does not know of {} promised to {}", promised, checksum(executor))
         accepted = min(said.charged, promised)
-        standing = Standing(FIRST, promised, accepted, signed.usages, said.seq, said.charged, signed.left_out)
-        return await self._wallet.ledger.adopt(executor, standing)
+        entry = LaneEntry(FIRST, promised, accepted, signed.usages, said.seq, said.charged, signed.left_out)
+        return await self._wallet.ledger.adopt(executor, entry)
 
     async def _elsewhere(self, executor: NodeId) -> Lane:
         """Somebody else signs on this lane with our key: another process, or one from before a backup was restored."""
         logger.warning(
             "another process signs vouchers for {} with this node's key: a new lane begins", checksum(executor)
         )
-        standing = await self._wallet.ledger.adopt(executor, Standing(secrets.randbits(62) | 1 << 62))
-        lane = self._lanes[executor] = Lane(executor, standing, self._wallet)
+        entry = await self._wallet.ledger.adopt(executor, LaneEntry(secrets.randbits(62) | 1 << 62))
+        lane = self._lanes[executor] = Lane(executor, entry, self._wallet)
         return lane
 
     async def _recover(self, lane: Lane) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, NodeId
-from lloom.core.payment.payable import Judged, Standing
+from lloom.core.payment.payable import Judged, LaneEntry
 from lloom.core.payment.promises import Ask, Raised
 from lloom.core.routing.outcomes import Place
 from lloom.core.settings import AccountingSettings
@@ -17,8 +17,8 @@ from lloom.core.settings import AccountingSettings
 class Ledger(Protocol):
     """The actor that keeps the journal of one chain (`adapters/payment/payables.py`). RetryElsewhere while it is away."""
 
-    async def lane(self, executor: NodeId) -> Standing | None: ...
-    async def adopt(self, executor: NodeId, standing: Standing) -> Standing: ...
+    async def lane(self, executor: NodeId) -> LaneEntry | None: ...
+    async def adopt(self, executor: NodeId, entry: LaneEntry) -> LaneEntry: ...
     async def raise_ceiling(self, ask: Ask) -> Raised: ...
     def keep(self, judged: Judged) -> None:
         """Is not waited for."""

@@ -3,7 +3,7 @@
     accepted ≤ what is owed; signed: the highest voucher; ceiling: the highest that may ever have been signed (it is journaled)
 
 Rules
- 1. Nothing is signed above the ceiling, and the ceiling is on the disk before (`Standing`). A voucher never goes down.
+ 1. Nothing is signed above the ceiling, and the ceiling is on the disk before (`LaneEntry`). A voucher never goes down.
  2. When something is promised, it is at most `prepay.per_executor` beyond what was accepted, or has arrived and only lacks its
     receipt: all that can be lost here.
  3. An open request holds a grant: what it may cost before its receipt. It ends with the receipt, or when none is to come.
@@ -30,7 +30,7 @@ MAX_NUMBER: Final = (1 << 53) - 1
 """The highest number that a voucher can name; whoever signs a higher one gets to hear nothing of it."""
 
 
-class Standing(Struct, frozen=True):
+class LaneEntry(Struct, frozen=True):
     """A lane as the journal has it. `seq` and `charged` are as in `Numbering`."""
 
     number: int
@@ -72,20 +72,20 @@ class Payable:
         "usages",
     )
 
-    def __init__(self, standing: Standing) -> None:
-        self.number: Final = standing.number
-        self.ceiling = standing.ceiling
-        self.signed = standing.ceiling  # nobody knows better until the executor shows a voucher of ours
-        self.accepted = standing.accepted
-        self.usages: dict[bytes, Usage] = {usage.model: usage for usage in standing.usages}
-        self.numbering: Final = Numbering(standing.seq, standing.charged)
+    def __init__(self, entry: LaneEntry) -> None:
+        self.number: Final = entry.number
+        self.ceiling = entry.ceiling
+        self.signed = entry.ceiling  # nobody knows better until the executor shows a voucher of ours
+        self.accepted = entry.accepted
+        self.usages: dict[bytes, Usage] = {usage.model: usage for usage in entry.usages}
+        self.numbering: Final = Numbering(entry.seq, entry.charged)
         self.grants: dict[bytes, int] = {}
         self.delivered: dict[bytes, int] = {}
         """Of open requests that are over: what we count ourselves of what has arrived."""
-        self._covered = standing.ceiling
-        self._left_out = standing.left_out
+        self._covered = entry.ceiling
+        self._left_out = entry.left_out
         self._said = (self.accepted, self._left_out)
-        self._served = sum(usage.requests for usage in standing.usages)
+        self._served = sum(usage.requests for usage in entry.usages)
 
     @property
     def open(self) -> int:

@@ -16,7 +16,7 @@ from lloom.core.billing.lane import Lane
 from lloom.core.billing.receipt import Draft, Receipt, Status, sign_receipt
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity
-from lloom.core.payment.payable import Judged, Standing
+from lloom.core.payment.payable import Judged, LaneEntry
 from lloom.core.payment.receivable import Holder, Lease, Receivable
 
 CLIENT, EXECUTOR, OTHER = (Identity(bytes(31) + bytes([number])) for number in (1, 2, 3))
@@ -80,7 +80,7 @@ def journal() -> sqlite3.Connection:
     lanes.save(db, None, lent)
     lanes.save(db, None, replace(lent, lane=LANES[1], claimed=15, confirmed=15))
     for executor in (EXECUTOR, OTHER):
-        payables.adopt(db, executor.address, TOKEN, Standing(0, ceiling=1000), 1)
+        payables.adopt(db, executor.address, TOKEN, LaneEntry(0, ceiling=1000), 1)
     return db
 
 

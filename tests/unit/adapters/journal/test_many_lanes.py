@@ -117,9 +117,9 @@ class Lanes(RuleBasedStateMachine):
             assert totals.newcomers == self.newcomers(token)
             assert totals.recent >= self.recently(token)
         for (who, token), ceiling in self.ceilings.items():
-            standing = payables.lane(self.db, EXECUTORS[who].address, token)
-            assert standing is not None
-            assert (standing.ceiling, standing.accepted) == (ceiling, self.accepted.get((who, token), 0))
+            entry = payables.lane(self.db, EXECUTORS[who].address, token)
+            assert entry is not None
+            assert (entry.ceiling, entry.accepted) == (ceiling, self.accepted.get((who, token), 0))
         kept = self.db.execute("SELECT ceiling FROM payable").fetchall()
         assert sum(number(row[0]) for row in kept) == sum(self.ceilings.values())
 

@@ -20,7 +20,7 @@ from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import SignedVoucher
 from lloom.core.metering import KEPT_BYTES
 from lloom.core.order import Client, Nonce, Paying
-from lloom.core.payment.payable import Judged, Standing
+from lloom.core.payment.payable import Judged, LaneEntry
 from lloom.core.payment.promises import Ask, Raised
 from lloom.core.payment.voucher import check, read
 from lloom.core.routing.outcomes import Place
@@ -50,10 +50,10 @@ class Ledger:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def lane(self, executor: NodeId) -> Standing | None:
+    async def lane(self, executor: NodeId) -> LaneEntry | None:
         raise AssertionError
 
-    async def adopt(self, executor: NodeId, standing: Standing) -> Standing:
+    async def adopt(self, executor: NodeId, entry: LaneEntry) -> LaneEntry:
         raise AssertionError
 
     async def raise_ceiling(self, ask: Ask) -> Raised:
@@ -82,13 +82,13 @@ class Line:
 class Subject:
     """A lane, its ledger and a line."""
 
-    def __init__(self, standing: Standing = Standing(0), **ledger: Any) -> None:  # noqa: B008 - an immutable value
+    def __init__(self, entry: LaneEntry = LaneEntry(0), **ledger: Any) -> None:  # noqa: B008 - an immutable value
         self.ledger = Ledger(**ledger)
         self.line: Any = Line()
         self.lies: list[Any] = []
         self.accepted: list[Any] = []
         wallet = Wallet("anvil", CLIENT, DOMAIN, bytes(20), SETTINGS, self.ledger, self._judged)
-        self.lane = Lane(EXECUTOR.address, standing, wallet)
+        self.lane = Lane(EXECUTOR.address, entry, wallet)
         self.count = 0
 
     def _judged(self, place: Place, accepted: bool) -> None:

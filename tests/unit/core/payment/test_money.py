@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from lloom.core.billing.lane import Lane
 from lloom.core.billing.receipt import Receipt, Status
 from lloom.core.payment import receivable
-from lloom.core.payment.payable import Payable, Standing
+from lloom.core.payment.payable import LaneEntry, Payable
 from lloom.core.payment.receivable import Ask, Client, Holder, Means, Receivable
 from lloom.core.settings import PrepaySettings
 
@@ -25,7 +25,7 @@ class Trade(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.disk = Standing(0)
+        self.disk = LaneEntry(0)
         self.payable = Payable(self.disk)
         self.receivable = Receivable(lane=Lane(bytes(20), bytes(20), 0))
         self.voucher = (0, 0)
@@ -42,7 +42,7 @@ class Trade(RuleBasedStateMachine):
 
     def sign(self, cumulative: int) -> tuple[int, int]:
         if cumulative > self.payable.ceiling:
-            self.disk = Standing(0, cumulative, self.disk.accepted)
+            self.disk = LaneEntry(0, cumulative, self.disk.accepted)
             self.payable.raised(cumulative)
         self.payable.sign(cumulative)
         return cumulative, min(self.payable.accepted, cumulative)
@@ -88,7 +88,7 @@ class Trade(RuleBasedStateMachine):
             assert known or self.payable.covers(each), "what was served was promised"
             self.payable.accept(each.request_digest, each)
             self.heard.add(each.request_digest)
-            self.disk = Standing(0, self.disk.ceiling, self.payable.accepted)
+            self.disk = LaneEntry(0, self.disk.ceiling, self.payable.accepted)
 
     @rule(lost=st.booleans())
     def an_idle_lane_gets_a_voucher(self, lost: bool) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lloom.core.billing.receipt import Receipt, Status
-from lloom.core.payment.payable import MAX_LEFT_OUT, Payable, Standing
+from lloom.core.payment.payable import MAX_LEFT_OUT, LaneEntry, Payable
 from lloom.core.settings import PrepaySettings
 
 PREPAY = PrepaySettings(per_executor=10_000, newcomers=20_000, ahead=1.0)
@@ -23,7 +23,7 @@ def receipt(number: int, cost: int, seq: int = 1, status: Status = Status.COMPLE
 
 
 def payable(ceiling: int = 1 << 20) -> Payable:
-    ledger = Payable(Standing(0))
+    ledger = Payable(LaneEntry(0))
     ledger.raised(ceiling)
     return ledger
 
@@ -105,7 +105,7 @@ def test_a_need_is_answered_up_to_what_may_have_been_delivered() -> None:
 
 
 def test_what_may_have_been_promised_before_a_kill_covers_forgotten_requests() -> None:
-    ledger = Payable(Standing(0, ceiling=1_000, accepted=400))
+    ledger = Payable(LaneEntry(0, ceiling=1_000, accepted=400))
     assert ledger.signed == 1_000
     assert ledger.covers(receipt(1, 600))
     assert not ledger.covers(receipt(1, 601))
@@ -120,7 +120,7 @@ class Lane(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.disk = Standing(0)
+        self.disk = LaneEntry(0)
         self.number = 0
         self.best = 0
         """The best voucher that the executor holds."""
@@ -139,7 +139,7 @@ class Lane(RuleBasedStateMachine):
         """As the purse does it: first the ceiling, on the disk, then the voucher."""
         before = self.ledger.signed
         if cumulative > self.ledger.ceiling:
-            self.disk = Standing(0, cumulative, self.disk.accepted)
+            self.disk = LaneEntry(0, cumulative, self.disk.accepted)
             self.ledger.raised(cumulative)
         self.ledger.sign(cumulative)
         assert cumulative >= before
@@ -197,7 +197,7 @@ class Lane(RuleBasedStateMachine):
 
     @rule()
     def journal(self) -> None:
-        self.disk = Standing(0, self.disk.ceiling, self.ledger.accepted)
+        self.disk = LaneEntry(0, self.disk.ceiling, self.ledger.accepted)
 
     @rule(shows=st.booleans(), hides=st.integers(0, 1_000))
     def killed(self, shows: bool, hides: int) -> None:
