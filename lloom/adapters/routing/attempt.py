@@ -255,9 +255,8 @@ class Attempt:
 
     async def _complete(self, stream: Stream) -> None:
         self.done = stream.done or Done()
-        now, outcomes = self._loop.time(), self._keeping.outcomes
-        outcomes.streamed(self._place, min(self.done.output_tokens, self._hash.length), self._pace.seconds, now)
-        outcomes.succeeded(self._place, now)
+        tokens = min(self.done.output_tokens, self._hash.length)
+        self._keeping.outcomes.succeeded(self._place, self._loop.time(), tokens, self._pace.seconds)
         await self.close()
 
 

@@ -166,18 +166,13 @@ class Attempts:
         except RetryElsewhere as error:
             if error.code == "quote":
                 means.directory.doubt(candidate.executor)
-                if candidate.quote.valid_until > time.time() + MAX_SKEW:
-                    self._priced(candidate, kept=False)
+                if candidate.quote.valid_until > time.time() + MAX_SKEW:  # it still holds
+                    reputations, now = keeping.outcomes.reputations, self._clock()
+                    reputations.note(candidate.executor, candidate.terms.id, Kind.PRICE, now, right=False)
             if error.code == "payment_required" and paid is not None:
                 paid.lanes.doubt(candidate.executor)
             raise
-        self._priced(candidate, kept=True)
         return attempt
-
-    def _priced(self, candidate: Candidate, *, kept: bool) -> None:
-        """A quote that still holds was taken, or refused."""
-        reputations = self._means.keeping.outcomes.reputations
-        reputations.note(candidate.executor, candidate.terms.id, Kind.PRICE, self._clock(), right=kept)
 
     async def _buy(
         self, attempt: Attempt, candidate: Candidate, request: ApiRequest, connection: Connection

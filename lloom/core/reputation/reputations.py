@@ -63,13 +63,20 @@ class Reputations:
         if not right:
             self._executors[executor].score = None
 
-    def waited(self, executor: NodeId, model: str, seconds: float, now: float) -> None:
-        """The first content came after `seconds`."""
-        self._tally(executor, model, now).waited(seconds, now)
+    def began(self, executor: NodeId, model: str, seconds: float, now: float) -> None:
+        """The first content came after `seconds`, so the quote was kept."""
+        self.noted[Kind.PRICE, True] += 1
+        tally = self._tally(executor, model, now)
+        tally.waited(seconds, now)
+        tally.note(Kind.PRICE, now, right=True)
 
-    def wrote(self, executor: NodeId, model: str, tokens: float, seconds: float, now: float) -> None:
-        """`tokens` came within `seconds`."""
-        self._tally(executor, model, now).wrote(tokens, seconds, now)
+    def ended(self, executor: NodeId, model: str, tokens: float, seconds: float, now: float) -> None:
+        """An answer came to its end; `tokens` of it within `seconds`, none where that is not known."""
+        self.noted[Kind.ANSWER, True] += 1
+        tally = self._tally(executor, model, now)
+        tally.note(Kind.ANSWER, now, right=True)
+        if tokens:
+            tally.wrote(tokens, seconds, now)
 
     def said(self, executor: NodeId, share: float) -> None:
         """What others say of `executor`, from 0 (never ask it) to 1."""

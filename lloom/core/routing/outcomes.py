@@ -98,16 +98,22 @@ class Outcomes:
         self._on_change(place[2])
 
     def answered(self, place: Place, seconds: float, now: float) -> None:
-        """The first content came after `seconds`."""
+        """The first content came after `seconds`, for what was quoted."""
         record = self._changed(place, now)
         record.wait.add(seconds, 1)
         record.waits.add(seconds, now)
         record.breaker.hear(Event.REACHED, now)
         self.silent.discard(place)
-        self.reputations.waited(place[0], place[2], seconds, now)
+        self.reputations.began(place[0], place[2], seconds, now)
 
-    def streamed(self, place: Place, tokens: int, seconds: float, now: float) -> None:
-        """`tokens` came, the first content `seconds` before the last."""
+    def succeeded(self, place: Place, now: float, tokens: int = 0, seconds: float = 0.0) -> None:
+        """An answer of `tokens` came to its end, the first content `seconds` before the last."""
+        record = self._tried(place, now, good=True)
+        record.breaker.hear(Event.ANSWERED, now)
+        timed = tokens - 1 if tokens >= _MIN_TOKENS and seconds > 0 else 0
+        if timed:
+            record.rate.add(timed, seconds)
+        self.reputations.ended(place[0], place[2], timed, seconds, now)
         length = self._lengths.get(place[2])
         if length is None:
             length = self._lengths[place[2]] = Ratio()
@@ -116,18 +122,10 @@ class Outcomes:
             self._lengths.popitem(last=False)
         length.fade(1 - 1 / 64)  # the latest ones; how long ago they were does not matter
         length.add(tokens, 1)
-        if tokens >= _MIN_TOKENS and seconds > 0:
-            self._changed(place, now).rate.add(tokens - 1, seconds)
-            self.reputations.wrote(place[0], place[2], tokens - 1, seconds, now)
 
     def counted(self, place: Place, now: float, *, overstated: bool) -> None:
         """The tokens reported of an answer were compared with our own count."""
         self.reputations.note(place[0], place[2], Kind.COUNT, now, right=not overstated)
-
-    def succeeded(self, place: Place, now: float) -> None:
-        """An answer came to its end."""
-        self._tried(place, now, good=True).breaker.hear(Event.ANSWERED, now)
-        self.reputations.note(place[0], place[2], Kind.ANSWER, now, right=True)
 
     def failed(self, place: Place, now: float, how: Failure, retry_after: float | None) -> None:
         """No answer, or a broken one. It rests for `retry_after` seconds, or the longer the more often it failed."""

@@ -94,13 +94,13 @@ def test_the_time_to_the_first_token_follows_the_newest() -> None:
 def test_what_was_never_seen_of_a_worker_is_taken_from_its_executors_others() -> None:
     book, other = outcomes(), (HERE[0], Endpoint("127.0.0.1", 3), "m")
     book.answered(HERE, 1.0, 0.0)
-    book.streamed(HERE, 11, 2.0, 0.0)
+    book.succeeded(HERE, 0.0, 11, 2.0)
     unseen = book.standing(other, 0.0)
     assert (unseen.first_token, unseen.rate) == (1.0, 5.0)
     book.answered(other, 3.0, 0.0)
     assert (book.standing(other, 0.0).first_token, book.standing(other, 0.0).rate) == (3.0, 5.0)
     third = (HERE[0], Endpoint("127.0.0.1", 4), "m")
-    book.streamed(third, 21, 2.0, 0.0)
+    book.succeeded(third, 0.0, 21, 2.0)
     assert (book.standing(third, 0.0).first_token, book.standing(third, 0.0).rate) == (2.0, 10.0)
 
 

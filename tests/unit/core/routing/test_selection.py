@@ -279,8 +279,7 @@ def test_the_only_one_has_the_score_that_it_has_compared_with_itself(dear: int, 
     chosen, only = Selection(Rules(reputation=0.5), Outcomes(100.0, 5.0)), candidate(1, output_price=dear)
     for _ in range(seen):
         chosen.outcomes.answered(only.place, 0.5, 0.0)
-        chosen.outcomes.streamed(only.place, 20, 1.0, 0.0)
-        chosen.outcomes.succeeded(only.place, 0.0)
+        chosen.outcomes.succeeded(only.place, 0.0, 20, 1.0)
         chosen.outcomes.began(only.place)
     entrants = chosen.entrants([only], 0.0)
     compared = chosen.scale(entrants, None).score(entrants[0], hopeful=exploring)

@@ -104,8 +104,7 @@ class Market:
                 outcomes.failed(place, at, Failure.SILENT, None)
                 outcomes.ended(place)
                 continue
-            outcomes.streamed(place, TOKENS, TOKENS / seller.rate, at)
-            outcomes.succeeded(place, at)
+            outcomes.succeeded(place, at, TOKENS, TOKENS / seller.rate)
             outcomes.ended(place)
 
 
