@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,6 +129,21 @@ def test_the_load_is_what_began_and_has_not_ended(begins: list[bool]) -> None:
             book.ended(HERE)
             expected -= 1
     assert book.load(HERE) == expected
+
+
+def test_an_answer_is_evidence_of_a_kept_price_when_it_begins_and_of_its_speed_when_it_ends() -> None:
+    book = outcomes()
+    book.answered(HERE, 1.0, 0.0)
+    known = book.reputations.evidence(HERE[0], 0.0)
+    assert (known.right[Kind.PRICE], known.right[Kind.ANSWER], known.waited, known.waits) == (1.0, 0.0, 1.0, 1.0)
+    book.succeeded(HERE, 0.0, 9, 2.0)
+    known = book.reputations.evidence(HERE[0], 0.0)
+    assert (known.right[Kind.PRICE], known.right[Kind.ANSWER], known.tokens, known.seconds) == (1.0, 1.0, 8.0, 2.0)
+    book.succeeded(HERE, 0.0, 7, 2.0)
+    known = book.reputations.evidence(HERE[0], 0.0)
+    assert (known.right[Kind.ANSWER], known.tokens, known.seconds) == (2.0, 8.0, 2.0), "seven tokens tell no rate"
+    assert book.reputations.noted == {(Kind.PRICE, True): 1, (Kind.ANSWER, True): 2}
+    assert book.length("m") == pytest.approx(8.0, rel=0.01)
 
 
 def test_whether_tokens_were_overstated_is_evidence_about_the_executor() -> None:
