@@ -59,7 +59,7 @@ class Lane:
         """
         digest, draw = purchase.order.digest, purchase.draw
         reach = None if self._covers(connection, draw) else await self._room(connection, draw)
-        self.payable.grants[digest] = draw
+        self.payable.grant(digest, draw)
         self.purchases[digest] = purchase
         self.connection = connection
         if reach is None:

@@ -68,6 +68,7 @@ class Payable:
         "grants",
         "number",
         "numbering",
+        "open",
         "signed",
         "usages",
     )
@@ -80,17 +81,15 @@ class Payable:
         self.usages: dict[bytes, Usage] = {usage.model: usage for usage in entry.usages}
         self.numbering: Final = Numbering(entry.seq, entry.charged)
         self.grants: dict[bytes, int] = {}
+        """Of open requests; changed by `grant` and what ends them."""
+        self.open = 0
+        """What open requests may cost before their receipts: all their grants."""
         self.delivered: dict[bytes, int] = {}
         """Of open requests that are over: what we count ourselves of what has arrived."""
         self._covered = entry.ceiling
         self._left_out = entry.left_out
         self._said = (self.accepted, self._left_out)
         self._served = sum(usage.requests for usage in entry.usages)
-
-    @property
-    def open(self) -> int:
-        """What open requests may cost before their receipts."""
-        return sum(self.grants.values())
 
     @property
     def left_out(self) -> tuple[int, ...]:
@@ -134,13 +133,18 @@ class Payable:
         """
         return self.accepted + self.open + draw + self.ahead(draw, prepay) // 2
 
+    def grant(self, digest: bytes, amount: int) -> None:
+        """A request may cost so much before its receipt."""
+        self.open += amount - self.grants.get(digest, 0)
+        self.grants[digest] = amount
+
     def answer(self, need: int, allowed: Mapping[bytes, int], ahead: int, prepay: PrepaySettings) -> int:
         """What a voucher comes to where an executor needs one over `need`: never more than that, or than it has delivered
         and may deliver next. `allowed`: of each open request what it may have cost by now, with its next window.
         """
         for digest, amount in allowed.items():
             if digest in self.grants and digest not in self.delivered:
-                self.grants[digest] = max(self.grants[digest], amount)
+                self.grant(digest, max(self.grants[digest], amount))
         due = min(need, self.accepted + self.open + ahead, self.limit(prepay))
         return max(self.signed, due)
 
@@ -153,11 +157,12 @@ class Payable:
     def deliver(self, digest: bytes, amount: int) -> None:
         """The answer is over, and worth `amount`: that is no prepayment any more, and the rest of its grant is free."""
         if digest in self.grants and digest not in self.delivered:
-            self.grants[digest] = self.delivered[digest] = min(amount, self.grants[digest])
+            self.delivered[digest] = min(amount, self.grants[digest])
+            self.grant(digest, self.delivered[digest])
 
     def drop(self, digest: bytes) -> None:
         """No receipt of this request is to come."""
-        self.grants.pop(digest, None)
+        self.open -= self.grants.pop(digest, 0)
         self.delivered.pop(digest, None)
 
     def accept(self, digest: bytes, receipt: Receipt) -> None:

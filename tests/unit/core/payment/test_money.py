@@ -58,7 +58,7 @@ class Trade(RuleBasedStateMachine):
             return
         self.number += 1
         digest = hashlib.sha256(b"%d" % self.number).digest()
-        self.payable.grants[digest] = draw
+        self.payable.grant(digest, draw)
         voucher = self.sign(reach)
         if lost:
             self.payable.drop(digest)

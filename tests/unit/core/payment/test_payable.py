@@ -31,7 +31,7 @@ def payable(ceiling: int = 1 << 20) -> Payable:
 def test_a_request_is_paid_for_with_the_next_one_like_it_ahead() -> None:
     ledger = payable()
     assert ledger.reach(400, PREPAY) == 800
-    ledger.grants[b"a"] = 400
+    ledger.grant(b"a", 400)
     assert ledger.reach(400, PREPAY) == 1200
     assert ledger.reach(9_600, PREPAY) == 10_000  # nothing is ahead where that would be too much
     assert ledger.reach(9_601, PREPAY) is None
@@ -56,7 +56,7 @@ def test_what_was_promised_and_not_used_is_used_up_first() -> None:
 def test_a_receipt_ends_its_grant_and_makes_room() -> None:
     ledger = payable()
     good = receipt(1, 300)
-    ledger.grants[good.request_digest] = 10_000
+    ledger.grant(good.request_digest, 10_000)
     assert ledger.reach(1, PREPAY) is None
     ledger.accept(good.request_digest, good)
     assert (ledger.accepted, ledger.open, ledger.unsaid) == (300, 0, True)
@@ -67,7 +67,7 @@ def test_a_receipt_ends_its_grant_and_makes_room() -> None:
 
 def test_what_has_arrived_is_not_paid_in_advance_while_its_receipt_is_under_way() -> None:
     ledger = payable()
-    ledger.grants[b"a"] = 10_000
+    ledger.grant(b"a", 10_000)
     assert ledger.reach(1, PREPAY) is None
     ledger.deliver(b"a", 300)
     assert ledger.open == 300
@@ -96,7 +96,7 @@ def test_what_is_left_out_is_named_once_and_the_latest_ones_only() -> None:
 
 def test_a_need_is_answered_up_to_what_may_have_been_delivered() -> None:
     ledger = payable()
-    ledger.grants[b"a"] = 100
+    ledger.grant(b"a", 100)
     assert ledger.answer(10_000_000, {b"a": 150, b"unknown": 5_000}, 50, PREPAY) == 200
     assert ledger.answer(160, {b"a": 150}, 50, PREPAY) == 160
     ledger.sign(200)
@@ -158,7 +158,7 @@ class Lane(RuleBasedStateMachine):
                 return
             self.number += 1
             new = receipt(self.number, cost)
-            self.ledger.grants[new.request_digest] = draw
+            self.ledger.grant(new.request_digest, draw)
             self.waiting[new.request_digest] = new
             self.sign(reach)
             assert reach >= self.ledger.accepted + self.ledger.open, "less than was granted"
@@ -220,6 +220,7 @@ class Lane(RuleBasedStateMachine):
     @invariant()
     def never_more_than_accepted_and_a_bounded_prepayment(self) -> None:
         assert self.best <= self.disk.ceiling
+        assert self.ledger.open == sum(self.ledger.grants.values())
         assert self.ledger.accepted <= self.delivered + self.forged
         arrived = self.delivered + self.forged + self.unpaid + sum(self.worth.values())
         assert self.disk.ceiling <= arrived + PREPAY.per_executor
