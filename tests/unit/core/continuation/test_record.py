@@ -11,7 +11,7 @@ from lloom.core import metering
 from lloom.core.api.request import Operation
 from lloom.core.continuation.record import MAX_TEXT, Head, Record
 from lloom.core.errors import PeerFault, RetryElsewhere
-from lloom.core.sse import END, event
+from lloom.core.sse import END, Splitter, event, payload
 
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, index: int = 0, **more: Any) -> bytes:
@@ -176,6 +176,45 @@ def test_comments_pass_and_marks_that_say_nothing_do_not() -> None:
     record = Record()
     assert record.feed(b": lloom\n\ndata: null\n\ndata: [DONE]\n\n" + chunk()) == b": lloom\n\n" + chunk()
     record.check()
+
+
+PARTS = [
+    chunk({"content": "a"}),
+    chunk({"content": "b"}, finish="stop"),
+    b"data:" + chunk().removeprefix(b"data: "),
+    b'id: 1\ndata: {"choices":\ndata: []}\n\n',
+    b": lloom\n\n",
+    b"\n\n",
+    b"\n",
+    event(b"null"),
+    event(b"[DONE]"),
+    event(b"nonsense"),
+    event(b"{},{}"),
+    event(b'{"choices":[{"delta":{"content":"c'),
+    event(b'd"}}]}'),
+    event(b'{"error":{}}'),
+    chunk({"content": "e"}, index=1),
+]
+
+
+def fault(record: Record) -> str | None:
+    try:
+        record.check()
+    except RetryElsewhere as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=6))
+def test_of_many_events_the_same_pass_as_of_each_alone(parts: list[bytes]) -> None:
+    record, alone, passed = Record(), Record(), b""
+    for each in Splitter().feed(b"".join(parts)):
+        alone.feed(each + END)
+        if fault(alone):
+            break
+        passed += each + END if payload(each) not in (b"null", b"[DONE]") else b""
+    assert (record.feed(b"".join(parts)), fault(record)) == (passed, fault(alone))
+    assert (record.text, record.begun, record.finished) == (alone.text, alone.begun, alone.finished)
 
 
 def test_events_pass_with_one_blank_line_each_however_many_came() -> None:
