@@ -151,7 +151,7 @@ class Meter:
     `usage`: OpenAI's usage object as JSON, exactly as the backend gave it; empty if it gave none.
     """
 
-    __slots__ = ("_kept", "_splitter", "ended", "usage")
+    __slots__ = ("_kept", "_reported", "_splitter", "ended", "usage")
 
     def __init__(self, operation: Operation) -> None:
         self.usage = b""
@@ -159,6 +159,7 @@ class Meter:
         """Whether the backend said `[DONE]`, or sent its usage: else the stream was cut."""
         self._splitter = Splitter()
         self._kept = Kept(operation)
+        self._reported = _Usage()
 
     def feed(self, data: bytes) -> bytes:
         """The whole content events that `data` completes, ready to be sent on (may be empty).
@@ -177,10 +178,7 @@ class Meter:
 
     def tokens(self) -> tuple[int, int]:
         """Input and output tokens as the backend reported them; (0, 0) if it did not."""
-        if not self.usage:
-            return 0, 0
-        found = _usage.decode(self.usage)
-        return found.prompt_tokens, found.completion_tokens
+        return self._reported.prompt_tokens, self._reported.completion_tokens
 
     def text(self, length: int, start: int = 0) -> str:
         """What the model wrote in the first `length` bytes passed on, tool calls included, for a count of our own.
@@ -222,11 +220,11 @@ class Meter:
 
     def _take_usage(self, usage: bytes) -> None:
         try:
-            _usage.decode(usage)
+            self._reported = _usage.decode(usage)
         except _MALFORMED as error:
             raise PeerFault("the backend reports a usage that is none", code="bad_usage") from error
         # A backend's details are passed on, unless there are more than a message takes.
-        self.usage = usage if len(usage) <= MAX_USAGE else msgspec.json.encode(_usage.decode(usage))
+        self.usage = usage if len(usage) <= MAX_USAGE else msgspec.json.encode(self._reported)
         self.ended = True
 
 

@@ -39,6 +39,13 @@ def test_a_chunk_with_both_content_and_usage_passes_and_is_counted() -> None:
     assert meter.tokens() == (7, 2)
 
 
+def test_of_a_usage_that_no_message_takes_only_the_numbers_are_passed_on() -> None:
+    meter = Meter("chat")
+    meter.feed(chunk(usage=USAGE | {"details": "x" * metering.MAX_USAGE, "total_tokens": 9}))
+    assert json.loads(meter.usage) == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+    assert meter.tokens() == (7, 2)
+
+
 def test_text_that_talks_of_usage_and_done_is_only_text() -> None:
     meter = Meter("chat")
     talk = chunk('"usage": {"prompt_tokens": 1} [DONE] "error": {}')
