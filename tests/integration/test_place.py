@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,13 +26,14 @@ class Cluster:
         self.looks += 1
         if not self.script:
             raise ValueError("no such actor")
-        return SimpleNamespace(say=SimpleNamespace(remote=self.say))
+        return SimpleNamespace(asked=SimpleNamespace(remote=self.asked))
 
-    async def say(self) -> Any:
+    async def asked(self, call: bytes) -> bytes:
+        assert pickle.loads(call) == ("say", ("it", 3))
         answer = self.script.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return pickle.dumps(answer)
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +51,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, *script: Any) -> Cluster:
 async def say() -> Any:
     settings = cast(Any, None)
     here = Place(settings, cast(Any, b"\xaa"), "", "", "", "worker")
-    return await here.ask("accounting", "say", seconds=10)
+    return await here.ask("accounting", "say", "it", 3, seconds=10)
 
 
 async def test_who_was_found_is_looked_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
