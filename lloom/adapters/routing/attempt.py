@@ -52,10 +52,10 @@ class Attempt:
     """`begin` it; from its first content on `read` it until None, or use `async for`; `close` it in any case.
 
     `first` are the events up to the first content; `done` is set at the end. Errors are raised as they come, once all that came
-    whole and sound before them was read.
+    whole and sound before them was read. `clock` is the loop's.
     """
 
-    def __init__(self, candidate: Candidate, deadline: float, keeping: Keeping) -> None:
+    def __init__(self, candidate: Candidate, deadline: float, keeping: Keeping, clock: Callable[[], float]) -> None:
         self.executor: NodeId = candidate.executor
         self.model = candidate.terms.id
         self.first = b""
@@ -63,7 +63,7 @@ class Attempt:
         self.record: Record
         """What has been read of the answer; it is there once `begin` was called."""
         self.deadline = deadline
-        """On the loop's clock: later than this it is given up."""
+        """By `clock`: later than this it is given up."""
         self.encoding = candidate.terms.encoding
         """What the executor counts tokens by."""
         self.routing = ""
@@ -78,7 +78,7 @@ class Attempt:
         self._pace = Pace()
         self._began = 0.0
         self._over = False
-        self._loop = asyncio.get_running_loop()
+        self._clock = clock
         keeping.outcomes.began(self._place)
 
     async def begin(
@@ -93,7 +93,7 @@ class Attempt:
 
         `connect`: how the same Worker is reached again if the connection breaks; None: then it is over.
         """
-        self._began = self._loop.time()
+        self._began = self._clock()
         until = min(self._began + self._keeping.settings.first_token_seconds, self.deadline)
         self._paid = paid
         self._returning = Returning(connect, order.call, chat.body) if connect is not None else None
@@ -120,7 +120,7 @@ class Attempt:
         except BaseException:
             await self.close()
             raise
-        now = self._loop.time()
+        now = self._clock()
         self._pace.began(now)
         self._keeping.outcomes.answered(self._place, now - self._began, now)
         self._keeping.experienced(self.executor, True)
@@ -175,7 +175,7 @@ class Attempt:
     async def failed(self, error: RetryElsewhere, *, gone: bool = True) -> RetryElsewhere:
         """Closes the attempt and remembers the failure. `gone`: the executor is silent or away, it did not refuse."""
         how = Failure.LIED if isinstance(error, PeerFault) else Failure.SILENT if gone else Failure.REFUSED
-        self._keeping.outcomes.failed(self._place, self._loop.time(), how, error.retry_after)
+        self._keeping.outcomes.failed(self._place, self._clock(), how, error.retry_after)
         if how is not Failure.REFUSED:
             self._keeping.experienced(self.executor, False)
         await self.close()
@@ -183,7 +183,7 @@ class Attempt:
 
     async def compare(self, request: ApiRequest, text: str | None) -> None:
         """The answer came whole, and said `text` (None: more than that): is the executor's count of it ours, is it made up?"""
-        now, inspection = self._loop.time(), self._keeping.inspection
+        now, inspection = self._clock(), self._keeping.inspection
         if inspection is not None and text is not None:
             inspection.look(self.executor, self._place[2], request, text, now - self._began, now)
         if self._paid is not None or self.done is None:
@@ -217,13 +217,13 @@ class Attempt:
 
     async def _received(self, stream: Stream) -> bytes | None:
         """As `Stream.receive`, in time. What is there already may be late: its caller was not here to take it."""
-        asked = self._loop.time()
+        asked = self._clock()
         until = min(asked + self._keeping.settings.between_tokens_seconds, self.deadline)
         try:
             data = await stream.receive(until)
         except RetryElsewhere as error:
             _, data = await self._again(stream, error, until)
-        self._pace.waited(asked, self._loop.time())
+        self._pace.waited(asked, self._clock())
         return data
 
     async def _again(self, stream: Stream, error: RetryElsewhere, until: float) -> tuple[Stream, bytes]:
@@ -256,7 +256,7 @@ class Attempt:
     async def _complete(self, stream: Stream) -> None:
         self.done = stream.done or Done()
         tokens = min(self.done.output_tokens, self._hash.length)
-        self._keeping.outcomes.succeeded(self._place, self._loop.time(), tokens, self._pace.seconds)
+        self._keeping.outcomes.succeeded(self._place, self._clock(), tokens, self._pace.seconds)
         await self.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import time
@@ -63,7 +62,7 @@ class Attempts:
         self._means = means
         self._all = self._options = options
         self._tab = Tab()
-        self._clock = asyncio.get_running_loop().time
+        self._clock = options.clock
         self._tried: list[Place] = []
         self._limit = 0
         self._asked_anew = False
@@ -146,7 +145,7 @@ class Attempts:
         keeping = means.keeping
         if settings is not keeping.settings:
             keeping = replace(keeping, settings=settings)
-        attempt = Attempt(candidate, self.deadline, keeping)
+        attempt = Attempt(candidate, self.deadline, keeping, self._clock)
         attempt.routing = str(chosen)
         try:
             connection = await means.pool.connection(candidate.executor, candidate.endpoint)

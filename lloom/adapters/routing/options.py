@@ -47,6 +47,7 @@ class Options:
         self.settings: RoutingSettings = offered[0].plan.settings
         self._finder = finder
         self.offered = offered
+        self.clock = finder.clock
         self._models: Models = tuple([each.model for each in offered])
         self._gratis: Sequence[Offered] = ()
         """What of `offered` comes before the rest."""
@@ -60,7 +61,7 @@ class Options:
 
         The caller must start the attempt before it waits for anything else: only then does the choice count as load.
         """
-        clock, waiting = asyncio.get_running_loop().time, self._finder.waiting
+        clock, waiting = self.clock, self._finder.waiting
         if tried or not waiting.line(self._models):
             found = self._look(request, tried, clock())
             if isinstance(found, Choice) or not found.soon or not self.settings.queue:
@@ -76,7 +77,7 @@ class Options:
         """Whom to ask besides, at once; None if nobody else is free, or somebody waits for one."""
         if self._finder.waiting.line(self._models):
             return None
-        found = self._look(request, tried, asyncio.get_running_loop().time())
+        found = self._look(request, tried, self.clock())
         return found if isinstance(found, Choice) else None
 
     def of(self, model: str) -> Options:
@@ -122,10 +123,12 @@ class Options:
 
 
 class Finder:
-    """Finds the options for requests; one for all of them."""
+    """Finds the options for requests; one for all of them. Made in a running loop."""
 
     def __init__(self, plans: Plans, directory: Directory, aliases: dict[str, tuple[str, ...]]) -> None:
         self.waiting = Waiting()
+        self.clock = asyncio.get_running_loop().time
+        """To ask for the loop again takes longer than to ask for its time: that asks the kernel for the process."""
         self.rng = Random()  # noqa: S311 (it spreads load, it hides nothing)
         self._plans = plans
         self._directory = directory
@@ -155,7 +158,7 @@ class Finder:
 
         What does not do what `request` wants is explained by what it does.
         """
-        options, now = await self.find(request.model, deadline), asyncio.get_running_loop().time()
+        options, now = await self.find(request.model, deadline), self.clock()
         offered = {operation for each in options for operation in each.terms.operations}
         if request.operation not in offered:
             request = replace(

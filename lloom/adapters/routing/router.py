@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from lloom.adapters.routing.answer import Answer
 from lloom.adapters.routing.attempt import Keeping
 from lloom.adapters.routing.attempts import Attempts, Means
@@ -22,7 +20,7 @@ from lloom.core.routing.plans import Plans
 
 
 class Router:
-    """Asks one executor after the other until content comes. `keeping` is shared by all its attempts."""
+    """Asks one executor after the other until content comes. `keeping` is shared by all its attempts. Made in a running loop."""
 
     def __init__(
         self,
@@ -46,7 +44,7 @@ class Router:
         """
         plan = self._means.plans.of(request.model)
         plan.hedging.asked()
-        deadline = asyncio.get_running_loop().time() + plan.settings.total_seconds
+        deadline = self.finder.clock() + plan.settings.total_seconds
         options = await self.finder.find(request.model, deadline)
         self._revival.look(options)
         attempts = Attempts(self._means, options, deadline)
@@ -58,16 +56,16 @@ class Router:
 
     def figures(self) -> RoutingFigures:
         """Its numbers, for a registry of Prometheus."""
-        return RoutingFigures(self._means.plans, self.finder.waiting, asyncio.get_running_loop().time)
+        return RoutingFigures(self._means.plans, self.finder.waiting, self.finder.clock)
 
     async def explain(self, request: ApiRequest) -> list[Verdict]:
         """Whom `request` would go to now, and why; errors as in `ask`."""
         seconds = self._means.plans.of(request.model).settings.total_seconds
-        return await self.finder.explain(request, asyncio.get_running_loop().time() + seconds)
+        return await self.finder.explain(request, self.finder.clock() + seconds)
 
     def reputation(self, executor: NodeId) -> float:
         """What is held of `executor`, from 0 to 1."""
-        return self._means.plans.outcomes.reputation(executor, asyncio.get_running_loop().time())
+        return self._means.plans.outcomes.reputation(executor, self.finder.clock())
 
     async def models(self) -> list[tuple[NodeId, ModelOffer]]:
         """Every model of every executor that could be asked."""

@@ -132,7 +132,7 @@ async def _ask(visit: Visit, question: Question, alike: dict[str, Any]) -> _Answ
     }
     request = chat.parse(msgspec.json.encode(body))
     order, paid = await _order(visit, request)
-    answer = Attempt(candidate, visit.deadline, visit.shopper.keeping)
+    answer = Attempt(candidate, visit.deadline, visit.shopper.keeping, loop.time)
     began = loop.time()
     try:
         await answer.begin(visit.connection, order, request, paid)
