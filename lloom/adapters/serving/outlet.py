@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.serving.tab import Tab
@@ -16,8 +17,7 @@ from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.messages import Cancel, Done
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(Struct, frozen=True):
     """What there is of an answer that is over, beside its bytes."""
 
     done: Done
