@@ -10,6 +10,7 @@ from lloom.actors.place import Place
 from lloom.adapters.payment.payables import Purchasing
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId
+from lloom.core.parcel import Judgements
 from lloom.core.payment.payable import Judged, LaneEntry
 from lloom.core.payment.promises import Ask, Raised
 
@@ -53,7 +54,7 @@ class Bank:
         await self._outbox.close()
 
     async def _keep(self, items: Sequence[Judged]) -> None:
-        await self._ask("keep_judged", items)
+        await self._ask("keep_judged", Judgements(items))
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
         try:

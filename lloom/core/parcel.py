@@ -7,10 +7,12 @@ from __future__ import annotations
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
+from msgspec.structs import astuple
 
 from lloom.core.billing.receipt import Draft
 from lloom.core.identity import NodeId
 from lloom.core.messages import SignedReceipt
+from lloom.core.payment.payable import Judged
 
 T = TypeVar("T")
 
@@ -47,5 +49,27 @@ class Given(Parcel[tuple[NodeId, SignedReceipt]]):
     decoder = msgspec.msgpack.Decoder(list[tuple[NodeId, SignedReceipt]])
 
 
+class Judgements(list[Judged]):
+    """Receipts that a client pays, or does not: as rows, for what a lane was charged is too large for msgpack, and as JSON
+    a batch of them exceeds those 100 kB.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rows = [
+            (each.executor, each.number, *astuple(each.signed), each.problem, each.seq, each.charged, each.left_out)
+            for each in self
+        ]
+        return _judged, (rows,)
+
+
 def _opened(kind: type[Parcel[Any]], data: bytes) -> Parcel[Any]:
     return kind(kind.decoder.decode(data))
+
+
+def _judged(rows: list[tuple[Any, ...]]) -> Judgements:
+    return Judgements(
+        [
+            Judged(executor, number, SignedReceipt(receipt, signature), *rest)
+            for executor, number, receipt, signature, *rest in rows
+        ]
+    )
