@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import pickle
 import sys
 import time
 from collections.abc import Coroutine
@@ -85,11 +84,6 @@ class Actor:
         """Returns the summary once the actor does its work."""
         await self._up.wait()
         return self._summary
-
-    async def asked(self, call: bytes) -> bytes:
-        """What a method says to another actor of this node, pickled; `call`: its name and arguments, as `Place.ask` has them."""
-        method, arguments = pickle.loads(call)  # noqa: S301 - another process of this node wrote it, as whatever comes over Ray
-        return pickle.dumps(await getattr(self, method)(*arguments), pickle.HIGHEST_PROTOCOL)
 
     async def stop(self) -> None:
         """Asks the actor to say goodbye, drain and end; `serve()` returns when that is done.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import sys
-from collections import Counter
 
 import pytest
 
 from lloom.actors import base
 from lloom.actors.base import Actor, patience, worn
-from lloom.core.errors import RetryElsewhere
 from tests.unit.actors.actor_support import FakePlace, FakeTime, turns, until
 
 
@@ -48,25 +45,6 @@ async def test_it_is_ready_when_it_is_up_and_ends_when_it_is_asked_to() -> None:
     await actor.stop()
     await serving
     assert actor.closed == 1
-
-
-class Clerk(Scripted):
-    """Answers another actor."""
-
-    async def count(self, words: list[str], least: int) -> Counter[str]:
-        if not words:
-            raise RetryElsewhere("nothing to count")
-        return Counter(word for word in words if len(word) >= least)
-
-
-async def test_what_another_actor_asks_and_is_told_travels_as_bytes() -> None:
-    call = pickle.dumps(("count", (["a", "bc", "bc"], 2)))
-    assert pickle.loads(await Clerk().asked(call)) == Counter(bc=2)
-
-
-async def test_what_a_method_raises_another_actor_sees_as_it_is() -> None:
-    with pytest.raises(RetryElsewhere, match="nothing to count"):
-        await Clerk().asked(pickle.dumps(("count", ([], 2))))
 
 
 async def test_one_that_is_still_starting_stops_at_once_and_cleans_up() -> None:
