@@ -63,6 +63,7 @@ class Payable:
         "_said",
         "_served",
         "accepted",
+        "arrived",
         "ceiling",
         "delivered",
         "grants",
@@ -86,6 +87,8 @@ class Payable:
         """What open requests may cost before their receipts: all their grants."""
         self.delivered: dict[bytes, int] = {}
         """Of open requests that are over: what we count ourselves of what has arrived."""
+        self.arrived = 0
+        """All of that: it lacks receipts."""
         self._covered = entry.ceiling
         self._left_out = entry.left_out
         self._said = (self.accepted, self._left_out)
@@ -112,7 +115,7 @@ class Payable:
 
     def limit(self, prepay: PrepaySettings) -> int:
         """The most that may be promised now."""
-        return max(self.signed, self.accepted + sum(self.delivered.values()) + prepay.per_executor)
+        return max(self.signed, self.accepted + self.arrived + prepay.per_executor)
 
     def ahead(self, draw: int, prepay: PrepaySettings) -> int:
         """What is promised beyond need, for requests that cost `draw`: as many as were accepted, and one, up to the limit."""
@@ -129,9 +132,11 @@ class Payable:
 
     def enough(self, draw: int, prepay: PrepaySettings) -> int:
         """What an executor has to have a voucher over, so that one more request with `draw` needs none: it covers that, and half
-        of what is promised ahead is left for the next ones, while another voucher is under way.
+        of what may be promised ahead is left for the next ones, while another voucher is under way.
         """
-        return self.accepted + self.open + draw + self.ahead(draw, prepay) // 2
+        bare = self.accepted + self.open + draw
+        ahead = min(self.ahead(draw, prepay), self.limit(prepay) - bare)
+        return bare + max(0, ahead) // 2
 
     def grant(self, digest: bytes, amount: int) -> None:
         """A request may cost so much before its receipt."""
@@ -157,13 +162,14 @@ class Payable:
     def deliver(self, digest: bytes, amount: int) -> None:
         """The answer is over, and worth `amount`: that is no prepayment any more, and the rest of its grant is free."""
         if digest in self.grants and digest not in self.delivered:
-            self.delivered[digest] = min(amount, self.grants[digest])
-            self.grant(digest, self.delivered[digest])
+            worth = self.delivered[digest] = min(amount, self.grants[digest])
+            self.arrived += worth
+            self.grant(digest, worth)
 
     def drop(self, digest: bytes) -> None:
         """No receipt of this request is to come."""
         self.open -= self.grants.pop(digest, 0)
-        self.delivered.pop(digest, None)
+        self.arrived -= self.delivered.pop(digest, 0)
 
     def accept(self, digest: bytes, receipt: Receipt) -> None:
         """What `receipt` charges is owed."""

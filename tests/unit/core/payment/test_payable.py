@@ -46,6 +46,22 @@ def test_more_is_promised_ahead_to_whom_has_delivered_more() -> None:
     assert promised == [100, 200, 300, 300]
 
 
+def test_a_voucher_is_enough_for_the_next_request_also_where_few_may_be_prepaid() -> None:
+    ledger, generous = payable(), PrepaySettings(per_executor=10_000, newcomers=20_000, ahead=64.0)
+    for _ in range(64):
+        ledger.accept(bytes(32), receipt(1, 0))
+    vouchers = told = 0
+    for number in range(100):  # each is paid as it was prepaid; ten more of them are all that may be promised
+        if told < ledger.enough(1_000, generous):
+            told = ledger.reach(1_000, generous) or 0
+            ledger.sign(told)
+            vouchers += 1
+        ledger.grant(receipt(number, 1_000).request_digest, 1_000)
+        assert ledger.accepted + ledger.open <= told
+        ledger.accept(receipt(number, 1_000).request_digest, receipt(number, 1_000))
+    assert vouchers == 20
+
+
 def test_what_was_promised_and_not_used_is_used_up_first() -> None:
     ledger = payable()
     ledger.sign(5_000)
@@ -153,6 +169,7 @@ class Lane(RuleBasedStateMachine):
     def requests(self, draw: int, cost: int, streams: int) -> None:
         for _ in range(streams):
             reach = self.ledger.reach(draw, PREPAY)
+            assert self.ledger.enough(draw, PREPAY) >= self.ledger.accepted + self.ledger.open + draw
             if reach is None:
                 assert self.ledger.open - sum(self.worth.values()) + draw > PREPAY.per_executor
                 return
@@ -221,6 +238,7 @@ class Lane(RuleBasedStateMachine):
     def never_more_than_accepted_and_a_bounded_prepayment(self) -> None:
         assert self.best <= self.disk.ceiling
         assert self.ledger.open == sum(self.ledger.grants.values())
+        assert self.ledger.arrived == sum(self.ledger.delivered.values())
         assert self.ledger.accepted <= self.delivered + self.forged
         arrived = self.delivered + self.forged + self.unpaid + sum(self.worth.values())
         assert self.disk.ceiling <= arrived + PREPAY.per_executor
