@@ -1,5 +1,5 @@
-"""Many drafts or receipts of one call from actor to actor. They are lists, and pickled as one piece: one by one that takes
-several times as long. It changes nothing about them.
+"""Many drafts, receipts or judgements of one call from actor to actor. They are lists, and pickled as one piece: one by one
+that takes several times as long. It changes nothing about them. What exceeds 100 kB, Ray does not send along with a call.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class Parcel(list[T]):
-    """Base of all."""
+    """Base of those that are encoded."""
 
     encoder: ClassVar[msgspec.json.Encoder | msgspec.msgpack.Encoder] = msgspec.json.Encoder()
-    """JSON where there is money, which msgpack has no room for. It makes bytes longer: Ray puts what exceeds 100 kB elsewhere."""
+    """JSON where there is money, which msgpack has no room for. It makes bytes longer."""
     decoder: ClassVar[msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -51,14 +51,11 @@ class Given(Parcel[tuple[NodeId, SignedReceipt]]):
 
 class Judgements(list[Judged]):
     """Receipts that a client pays, or does not: as rows, for what a lane was charged is too large for msgpack, and as JSON
-    a batch of them exceeds those 100 kB.
+    a batch of them exceeds 100 kB.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rows = [
-            (each.executor, each.number, *astuple(each.signed), each.problem, each.seq, each.charged, each.left_out)
-            for each in self
-        ]
+        rows = [(executor, number, *astuple(signed), *rest) for executor, number, signed, *rest in map(astuple, self)]
         return _judged, (rows,)
 
 

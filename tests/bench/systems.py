@@ -73,7 +73,7 @@ def mock() -> Iterator[System]:
 
 @contextmanager
 def lloom(upstream: int, homes: Path) -> Iterator[list[System]]:
-    """A network of a client and executors that reach `upstream` (a port) as bytes, free and for money, and through LiteLLM.
+    """A network of a client and an executor that reaches `upstream` (a port) as bytes, free and for money, and through LiteLLM.
 
     Without anvil there is no money, and nobody who wants some.
     """
@@ -86,15 +86,15 @@ def lloom(upstream: int, homes: Path) -> Iterator[list[System]]:
         "log.level=WARNING",
     ]
     with ExitStack() as stack:
-        money = stack.enter_context(_money(_home(homes, "client"), _home(homes, "executor")))
-        models = ",".join([FREE, DEAR] if money else [FREE])
-        raw = ["llm=[vllm]", f"llm.vllm.base_url={url}", f"+llm.vllm.models={{{models}}}"]
+        money = stack.enter_context(_money(homes / "client", homes / "executor"))
+        offered = ",".join([FREE, DEAR] if money else [FREE])
+        raw = ["llm=[vllm]", f"llm.vllm.base_url={url}", f"+llm.vllm.models={{{offered}}}"]
         roles = {
             "validator": ["role=validator", f"network.port={entry}", *common[1:]],
             "executor": ["role=executor", *raw, LITELLM.format(url=url), "network.port=0", *common, *money],
             "client": ["role=client", f"gateway.port={gateway}", *common, *money],
         }
-        nodes = {name: stack.enter_context(node(*words, f"home={_home(homes, name)}")) for name, words in roles.items()}
+        nodes = {name: stack.enter_context(node(*words, f"home={homes / name}")) for name, words in roles.items()}
         for name, each in nodes.items():
             try:
                 each.wait_for(" is up")
@@ -102,17 +102,8 @@ def lloom(upstream: int, homes: Path) -> Iterator[list[System]]:
                 raise NotStarted(f"{name}: {error}") from None
         stack.push(lambda _kind, error, _trace: _annotate(error, nodes))
         found = {name: _finder(each.popen.pid) for name, each in nodes.items()}
-        systems = {"Lloom": ("executor", MODEL), "Lloom + LiteLLM": ("executor", VIA_LITELLM)}
-        if money:
-            systems["Lloom, paid"] = ("executor", PAID)
-        yield [
-            System(name, gateway, model, {part: found[part] for part in ("client", executor, "validator")})
-            for name, (executor, model) in systems.items()
-        ]
-
-
-def _home(homes: Path, name: str) -> Path:
-    return homes / name.replace(" ", "-")
+        models = {"Lloom": MODEL, "Lloom + LiteLLM": VIA_LITELLM} | ({"Lloom, paid": PAID} if money else {})
+        yield [System(name, gateway, model, found) for name, model in models.items()]
 
 
 @contextmanager

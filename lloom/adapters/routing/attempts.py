@@ -25,7 +25,6 @@ from lloom.core.api.request import ApiRequest
 from lloom.core.errors import CallerFault, PeerFault, RetryElsewhere
 from lloom.core.identity import checksum
 from lloom.core.order import Client, Nonce, Order
-from lloom.core.reputation.evidence import Kind
 from lloom.core.routing.candidate import Candidate, Choice, Code, Nobody
 from lloom.core.routing.outcomes import Place
 from lloom.core.routing.plans import Plans
@@ -166,8 +165,7 @@ class Attempts:
             if error.code == "quote":
                 means.directory.doubt(candidate.executor)
                 if candidate.quote.valid_until > time.time() + MAX_SKEW:  # it still holds
-                    reputations, now = keeping.outcomes.reputations, self._clock()
-                    reputations.note(candidate.executor, candidate.terms.id, Kind.PRICE, now, right=False)
+                    keeping.outcomes.mispriced(candidate.place, self._clock())
             if error.code == "payment_required" and paid is not None:
                 paid.lanes.doubt(candidate.executor)
             raise

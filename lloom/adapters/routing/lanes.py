@@ -17,7 +17,6 @@ from lloom.adapters.bridge import Connection
 from lloom.adapters.routing.lane import Lane
 from lloom.adapters.routing.statement import Statement, statement
 from lloom.adapters.routing.wallet import Wallet
-from lloom.core.billing.lane import Lane as LaneKey
 from lloom.core.errors import LloomError
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt
@@ -146,7 +145,7 @@ class Lanes:
 
     async def _ask(self, connection: Connection, number: int, since: int) -> Statement:
         wallet = self._wallet
-        return await statement(connection, wallet.domain, LaneKey(wallet.identity.address, wallet.token, number), since)
+        return await statement(connection, wallet.domain, wallet.lane(number), since)
 
     def _take(self, lane: Lane, said: Statement) -> None:
         """Receipts that did not come by themselves. One that is invented is enough: the others are not looked at."""

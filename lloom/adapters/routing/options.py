@@ -128,7 +128,7 @@ class Finder:
     def __init__(self, plans: Plans, directory: Directory, aliases: dict[str, tuple[str, ...]]) -> None:
         self.waiting = Waiting()
         self.clock = asyncio.get_running_loop().time
-        """To ask for the loop again takes longer than to ask for its time: that asks the kernel for the process."""
+        """The loop's. It is kept, for `get_running_loop` asks the kernel for the process's id each time."""
         self.rng = Random()  # noqa: S311 (it spreads load, it hides nothing)
         self._plans = plans
         self._directory = directory

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from lloom.core.billing.lane import Lane
 from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, NodeId
 from lloom.core.payment.payable import Judged, LaneEntry
@@ -35,3 +36,7 @@ class Wallet:
     settings: AccountingSettings
     ledger: Ledger
     judged: Callable[[Place, bool], None]
+
+    def lane(self, number: int) -> Lane:
+        """A lane of ours, as executors name it."""
+        return Lane(self.identity.address, self.token, number)

@@ -64,14 +64,13 @@ class Tab:
     """One request that is being answered. `covers` draws more ahead of need; `close` gives back what is left."""
 
     def __init__(self, till: Till, slice_: Slice, connection: Connection, price: Price, prompt: int) -> None:
-        """`prompt`: tokens of the whole prompt, as counted here."""
+        """`price.first` is drawn already; `prompt`: tokens of the whole prompt, as counted here."""
         self.prompt = prompt
-        self.drawn = price.first
-        """So much of the slice is in use for it, or will be once it begins."""
         self.connection = connection
         self._till = till
         self._slice = slice_
         self._price = price
+        self._drawn = price.first
         self._woken: asyncio.Event | None = None
         """Set once there is news for who waits; None before anybody does."""
         self._closed = False
@@ -80,11 +79,11 @@ class Tab:
         """Whether so many tokens of the answer may be sent. Never waits."""
         price, window = self._price, self._price.quote.min_window
         owed = price.at(outputs)
-        if self.drawn - owed > window // 2 or self.drawn >= price.ceiling:
+        if self._drawn - owed > window // 2 or self._drawn >= price.ceiling:
             return True
-        wanted = min(max(0, owed - self.drawn) + window, price.ceiling - self.drawn)
-        self.drawn += self._till.more(self, self._slice, wanted)
-        return self.drawn >= owed
+        wanted = min(max(0, owed - self._drawn) + window, price.ceiling - self._drawn)
+        self._drawn += self._till.more(self, self._slice, wanted)
+        return self._drawn >= owed
 
     async def credit(self, outputs: int) -> None:
         """Returns once so many tokens are covered; `Unpaid` if that takes too long."""
@@ -102,7 +101,7 @@ class Tab:
 
     def gain(self, amount: int) -> None:
         """The till has drawn more for it."""
-        self.drawn += amount
+        self._drawn += amount
         if self._woken is not None:
             self._woken.set()
 
@@ -110,7 +109,7 @@ class Tab:
         """The request is over; `billed`: its receipt will charge so much. Idempotent: the first time counts."""
         if not self._closed:
             self._closed = True
-            self._till.settle(self, self._slice, self.drawn, billed)
+            self._till.settle(self, self._slice, self._drawn, billed)
 
     async def _news(self) -> None:
         self._woken = asyncio.Event()

@@ -57,16 +57,14 @@ class Till:
 
     async def open(self, connection: Connection, lane: Lane, price: Price, prompt: int) -> Tab:
         """A tab for a request, once its first draw is covered. RetryElsewhere (402 `payment_required`, mostly) if it is not."""
-        found = self._shelf.take(lane)
-        tab = Tab(self, found, connection, price, prompt)
-        draw = tab.drawn
+        found, draw = self._shelf.take(lane), price.first
         if found.fresh or found.waiting or found.free < draw:
             await self._wait(found, draw, connection)
         else:
             found.open += draw
         if found.voucher is not None and found.free < NEXT * draw:  # the next ones like it should not have to wait
             self._reports.soon(found, urgent=True)
-        return tab
+        return Tab(self, found, connection, price, prompt)
 
     def take(self, client: NodeId, signed: SignedVoucher) -> None:
         """A voucher of `client` came. PeerFault if it is somebody else's, or none; one that is no better is not looked at."""

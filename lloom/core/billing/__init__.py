@@ -1,1 +1,1 @@
-"""What is said of each request, paid or not: its quote, the order, the receipt. What is promised and owed is `payment`."""
+"""What is said of each request, paid or not: its quote, the request, the receipt. What is promised and owed is `payment`."""

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Lane(Struct, frozen=True):
-    """One line of payments from a client to this executor; chain and contract are the journal's own."""
+    """One line of payments from a client to an executor; chain and contract are the journal's own."""
 
     client: bytes
     token: bytes

@@ -1,7 +1,7 @@
 """What an executor delivered and charges, signed as EIP-712 typed data and checked by its client. It settles nothing.
 
 What arrives is bytes and a signature (`SignedReceipt`); only `check_receipt` makes a `CheckedReceipt` of it, and only that may be
-acted on.
+acted on. It travels as its encoded words.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a client orders, at most, signed as EIP-712 typed data. It knows of the body and the quote nothing but their hashes.
+"""What a client orders, at most, signed as EIP-712 typed data. It holds of the body and the quote only their hashes.
 
 What arrives is bytes and a signature (`ModelCall.request`); only `check_request` makes a `CheckedRequest` of it, and only that
-may be acted on.
+may be acted on. It travels as its encoded words.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The hash that a receipt has of an answer's bytes. It looks at none of them."""
+"""The hash that a receipt has of an answer's bytes. It reads no meaning in them."""
 
 from __future__ import annotations
 

@@ -122,7 +122,8 @@ class Record:
                     sound += 1
         except RetryElsewhere as error:
             self._problem = error
-        if block.count(b"\n") == len(END) * sound:  # all are sound, with one blank line each: keys are charged by these
+        # All are sound, of one line, and end in one blank line: who counts what passes, for a key's quota, counts blank lines.
+        if block.count(b"\n") == len(END) * sound:
             return block
         passed = [event + END for event in events(block) if payload(event) not in _MARKS]
         return b"".join(passed[:sound])

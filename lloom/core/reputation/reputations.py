@@ -63,14 +63,14 @@ class Reputations:
         if not right:
             self._executors[executor].score = None
 
-    def began(self, executor: NodeId, model: str, seconds: float, now: float) -> None:
+    def answered(self, executor: NodeId, model: str, seconds: float, now: float) -> None:
         """The first content came after `seconds`, so the quote was kept."""
         self.noted[Kind.PRICE, True] += 1
         tally = self._tally(executor, model, now)
         tally.waited(seconds, now)
         tally.note(Kind.PRICE, now, right=True)
 
-    def ended(self, executor: NodeId, model: str, tokens: float, seconds: float, now: float) -> None:
+    def succeeded(self, executor: NodeId, model: str, tokens: float, seconds: float, now: float) -> None:
         """An answer came to its end; `tokens` of it within `seconds`, none where that is not known."""
         self.noted[Kind.ANSWER, True] += 1
         tally = self._tally(executor, model, now)

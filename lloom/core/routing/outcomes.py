@@ -104,16 +104,16 @@ class Outcomes:
         record.waits.add(seconds, now)
         record.breaker.hear(Event.REACHED, now)
         self.silent.discard(place)
-        self.reputations.began(place[0], place[2], seconds, now)
+        self.reputations.answered(place[0], place[2], seconds, now)
 
-    def succeeded(self, place: Place, now: float, tokens: int = 0, seconds: float = 0.0) -> None:
+    def succeeded(self, place: Place, now: float, tokens: int, seconds: float) -> None:
         """An answer of `tokens` came to its end, the first content `seconds` before the last."""
         record = self._tried(place, now, good=True)
         record.breaker.hear(Event.ANSWERED, now)
         timed = tokens - 1 if tokens >= _MIN_TOKENS and seconds > 0 else 0
         if timed:
             record.rate.add(timed, seconds)
-        self.reputations.ended(place[0], place[2], timed, seconds, now)
+        self.reputations.succeeded(place[0], place[2], timed, seconds, now)
         length = self._lengths.get(place[2])
         if length is None:
             length = self._lengths[place[2]] = Ratio()
@@ -122,6 +122,10 @@ class Outcomes:
             self._lengths.popitem(last=False)
         length.fade(1 - 1 / 64)  # the latest ones; how long ago they were does not matter
         length.add(tokens, 1)
+
+    def mispriced(self, place: Place, now: float) -> None:
+        """The executor refused a quote of its own that still held."""
+        self.reputations.note(place[0], place[2], Kind.PRICE, now, right=False)
 
     def counted(self, place: Place, now: float, *, overstated: bool) -> None:
         """The tokens reported of an answer were compared with our own count."""

@@ -70,7 +70,7 @@ async def test_whoever_is_well_or_rests_or_lied_is_left_alone() -> None:
     well, resting, liar = executors = [FakeExecutor(number) for number in (1, 2, 3)]
     ward = Ward(*executors)
     healthy, tired, hostile = (each.place for each in ward.candidates)
-    ward.outcomes.succeeded(healthy, ward.now)
+    ward.outcomes.succeeded(healthy, ward.now, 1, 0.0)
     ward.outcomes.failed(tired, ward.now, Failure.SILENT, None)
     ward.outcomes.failed(hostile, ward.now - REST, Failure.LIED, None)
     await ward.look()

@@ -63,7 +63,7 @@ class World:
             outcomes.failed(chosen.place, now, Failure.SILENT, None)
             return
         outcomes.answered(chosen.place, 0.5, now)
-        outcomes.succeeded(chosen.place, now)
+        outcomes.succeeded(chosen.place, now, 1, 0.0)
         self.reputations.note(chosen.executor, chosen.terms.id, Kind.COUNT, now, right=counts)
 
 

@@ -40,7 +40,7 @@ def test_a_score_follows_what_is_seen_and_said_at_once() -> None:
 def test_what_an_earlier_run_saw_is_added_to_what_this_one_sees() -> None:
     before, after = Reputations(100.0), Reputations(100.0)
     lies(before, A, 10)
-    before.began(A, "m", 2.0, 0.0)
+    before.answered(A, "m", 2.0, 0.0)
     rows = before.changed()
     assert [(row.executor, row.model) for row in rows] == [(A, "m")]
     assert before.changed() == []

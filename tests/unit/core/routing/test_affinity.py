@@ -74,7 +74,7 @@ def test_it_leaves_an_executor_that_is_much_worse_than_others() -> None:
     home = preferred(request(prompt_cache_key="mine").affinity, CROWD)
     for each in CROWD:
         for _ in range(20):
-            selection.outcomes.succeeded(each.place, 0.0)
+            selection.outcomes.succeeded(each.place, 0.0, 1, 0.0)
             selection.outcomes.answered(each.place, 30.0 if each is home else 0.3, 0.0)
     chosen = selection.choose(CROWD, request(prompt_cache_key="mine"), (), 0.0, Random(1))
     assert isinstance(chosen, Choice)

@@ -23,9 +23,9 @@ def outcomes() -> Outcomes:
 
 def test_a_hundred_good_answers_beat_a_lucky_one() -> None:
     book = outcomes()
-    book.succeeded(HERE, 0.0)
+    book.succeeded(HERE, 0.0, 1, 0.0)
     for _ in range(100):
-        book.succeeded(THERE, 0.0)
+        book.succeeded(THERE, 0.0, 1, 0.0)
     assert book.standing(HERE, 0.0).success < 0.5 < 0.95 < book.standing(THERE, 0.0).success < 1
 
 
@@ -43,7 +43,7 @@ def test_every_further_failure_doubles_the_rest_until_a_success_ends_it() -> Non
         rests.append(book.rests(HERE, now))
         now += rests[-1]
     assert rests == [5.0, 10.0, 20.0]
-    book.succeeded(HERE, now)
+    book.succeeded(HERE, now, 1, 0.0)
     assert book.rests(HERE, now) == 0
     assert book.state(HERE, now) is State.CLOSED
 
@@ -108,7 +108,7 @@ def test_what_was_never_seen_of_a_worker_is_taken_from_its_executors_others() ->
 def test_who_is_known_says_nothing_of_newcomers() -> None:
     book = outcomes()
     for _ in range(int(TRIAL)):
-        book.succeeded(HERE, 0.0)
+        book.succeeded(HERE, 0.0, 1, 0.0)
     told = book.newcomers(0.0)
     for _ in range(20):
         book.failed(HERE, 0.0, how=Failure.SILENT, retry_after=None)
@@ -158,7 +158,7 @@ def test_whether_tokens_were_overstated_is_evidence_about_the_executor() -> None
 _HEARD: dict[str, Callable[..., None]] = {
     "answered": lambda book, now: book.answered(HERE, 1.0, now),
     "recovered": lambda book, now: book.recovered(HERE, now),
-    "succeeded": lambda book, now: book.succeeded(HERE, now),
+    "succeeded": lambda book, now: book.succeeded(HERE, now, 1, 0.0),
     **{how.name: partial(Outcomes.failed, place=HERE, how=how, retry_after=None) for how in Failure},
 }
 
@@ -181,5 +181,5 @@ def test_who_answers_or_is_forgotten_is_silent_no_longer() -> None:
         assert not book.silent
     book.failed(HERE, 0.0, Failure.SILENT, None)
     for number in range(MAX_PLACES):
-        book.succeeded((HERE[0], HERE[1], str(number)), 0.0)
+        book.succeeded((HERE[0], HERE[1], str(number)), 0.0, 1, 0.0)
     assert not book.silent

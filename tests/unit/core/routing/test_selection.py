@@ -88,9 +88,9 @@ def test_a_slow_one_gets_less() -> None:
 def test_one_that_fails_half_the_time_gets_less() -> None:
     chosen = selection()
     for _ in range(10):
-        chosen.outcomes.succeeded(B.place, 0.0)
+        chosen.outcomes.succeeded(B.place, 0.0, 1, 0.0)
         chosen.outcomes.failed(A.place, 0.0, how=Failure.REFUSED, retry_after=None)
-        chosen.outcomes.succeeded(A.place, 0.0)
+        chosen.outcomes.succeeded(A.place, 0.0, 1, 0.0)
     assert draws(chosen, [A, B])[A] == 0
 
 
@@ -99,7 +99,7 @@ def test_the_best_does_not_draw_the_whole_herd() -> None:
     chosen = selection()
     crowd = [candidate(number) for number in range(10)]
     for each in [*crowd, *[crowd[0]] * 10]:
-        chosen.outcomes.succeeded(each.place, 0.0)
+        chosen.outcomes.succeeded(each.place, 0.0, 1, 0.0)
     assert 30 < draws(chosen, crowd)[crowd[0]] < 90
 
 
@@ -150,7 +150,7 @@ def test_of_many_strangers_few_requests_try_one_and_none_tries_two(policy: Polic
     chosen, known = selection(policy), candidate(0, input_price=9, output_price=9)
     strangers = [candidate(number) for number in range(1, 250)]
     if why == "it answered us":
-        chosen.outcomes.succeeded(known.place, 0.0)
+        chosen.outcomes.succeeded(known.place, 0.0, 1, 0.0)
     else:
         chosen.outcomes.reputations.said(known.executor, 0.75)
     rng, tries = Random(7), 0
@@ -165,9 +165,9 @@ def test_of_many_strangers_few_requests_try_one_and_none_tries_two(policy: Polic
 
 def test_strangers_are_asked_when_those_that_are_known_are_busy_or_silent() -> None:
     chosen = selection()
-    chosen.outcomes.succeeded(A.place, 0.0)
+    chosen.outcomes.succeeded(A.place, 0.0, 1, 0.0)
     for _ in range(2):
-        chosen.outcomes.succeeded(A.place, 0.0)
+        chosen.outcomes.succeeded(A.place, 0.0, 1, 0.0)
     chosen.outcomes.failed(A.place, 0.0, Failure.REFUSED, 2.0)
     assert set(draws(chosen, [A, B, C])) == {B, C}
 
