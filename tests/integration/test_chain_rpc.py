@@ -12,14 +12,14 @@ import pytest
 from chain_support import COIN, ETHER, Front, Local, front, watching
 from loguru import logger
 
-from lloom.adapters.chain import banking, deployment, gas
+from lloom.adapters.chain import banking, deployment, gas, history
 from lloom.adapters.chain.answers import amount
 from lloom.adapters.chain.contract import calldata
 from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.rpc import FIRST_REST_SECONDS, ChainAway, Refused, Rpc
 from lloom.adapters.journal.transactions import State
 from lloom.core.errors import ConfigError, LloomError, RetryElsewhere
-from lloom.core.identity import Identity
+from lloom.core.identity import Identity, parse_address
 from lloom.core.payment.fees import Fees
 from lloom.core.settings import Chain as Settings
 
@@ -335,3 +335,14 @@ async def test_a_new_chain_for_tests_in_place_of_the_old_one_is_started_over(
     with pytest.raises(ConfigError, match="another chain than the one in the journal"):
         async with watching(tmp_path / "journal", local.settings(local=False), None):
             pass
+
+
+async def test_where_no_server_has_the_past_that_is_said_and_what_helps(
+    both: Both, first: Front, second: Front, local: Local
+) -> None:
+    await local.client()
+    for server in (first, second):
+        server.answers["eth_getLogs"] = RuntimeError("missing trie node: this server keeps no history")
+    settings = local.settings()
+    with pytest.raises(LloomError, match=r"no server has the events of the past .* an archive in chain\.anvil\.rpc$"):
+        [each async for each in history.events(both.rpc, settings, parse_address(settings.contract))]
