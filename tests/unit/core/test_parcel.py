@@ -29,6 +29,8 @@ DRAFT = Draft(
     status=Status.UNPAID,
 )
 RECEIPT = SignedReceipt(b"\xff" * 416, b"\x80" * 65)
+BATCH = 176
+"""accounting.batch."""
 JUDGED = Judged(b"\xff" * 20, 2**63 - 1, RECEIPT, "a cost", 7, MAX_AMOUNT, (1, 2))
 
 
@@ -57,7 +59,7 @@ def test_many_are_pickled_as_one_piece() -> None:
 
 
 def test_a_batch_of_receipts_that_are_paid_goes_along_with_its_call() -> None:
-    made = [replace(RECEIPT, receipt=bytes([number]) * 416, signature=bytes([number]) * 65) for number in range(128)]
+    made = [replace(RECEIPT, receipt=bytes([number]) * 416, signature=bytes([number]) * 65) for number in range(BATCH)]
     many = Judgements(replace(JUDGED, signed=each, seq=number << 32) for number, each in enumerate(made))
     assert len(pickle.dumps(many, 5)) < 100 * 1024, "what is larger Ray puts elsewhere"
 
