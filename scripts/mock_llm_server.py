@@ -35,6 +35,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=positive, default=100, help="tokens of an answer without a limit (100)")
     parser.add_argument("--first-token-seconds", type=seconds, default=0.0, help="pause before the first token (0)")
     parser.add_argument("--token-seconds", type=seconds, default=0.0, help="pause between tokens (0)")
+    parser.add_argument(
+        "--together", type=positive, default=1, help="tokens of a stream that leave in one piece, before the pause (1)"
+    )
     parser.add_argument("--error-rate", type=share, default=0.0, help="share of requests answered by a 500 (0)")
     parser.add_argument("--stall-rate", type=share, default=0.0, help="share of requests never answered (0)")
     parser.add_argument("--cut-rate", type=share, default=0.0, help="share of answers cut in the middle (0)")
@@ -74,7 +77,8 @@ async def serve(options: argparse.Namespace) -> None:
         wrong_usage=options.wrong_usage_rate,
         seed=options.seed,
     )
-    behaviour = Behaviour(("mock",), options.tokens, options.first_token_seconds, options.token_seconds, faults)
+    pauses = (options.first_token_seconds, options.token_seconds)
+    behaviour = Behaviour(("mock",), options.tokens, *pauses, faults, together=options.together)
     stop = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)

@@ -60,9 +60,9 @@ class System:
 
 
 @contextmanager
-def mock() -> Iterator[System]:
-    """The upstream of all others, alone."""
-    command = [sys.executable, str(ROOT / "scripts/mock_llm_server.py"), "--port", "0"]
+def mock(together: int = 1) -> Iterator[System]:
+    """The upstream of all others, alone; of its streams that many events leave in one piece."""
+    command = [sys.executable, str(ROOT / "scripts/mock_llm_server.py"), "--port", "0", "--together", str(together)]
     with process(command, stdout=subprocess.PIPE) as popen:
         assert popen.stdout is not None
         with popen.stdout as stdout:

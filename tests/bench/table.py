@@ -16,8 +16,8 @@ Taken = Mapping[str, Mapping[str, Memory]]
 """By system and part."""
 
 
-def text(systems: Sequence[str], rounds: Sequence[Round], memory: Taken) -> str:
-    """Figures by system (median of the rounds), memory, and the budgets."""
+def text(systems: Sequence[str], rounds: Sequence[Round], memory: Taken, together: int) -> str:
+    """Figures by system (median of the rounds), memory, and the budgets; so many tokens left the mock in one piece."""
     lines = [" " * WIDTH + "".join(f"{name:>{COLUMN}}" for name in systems)]
     for figure in FIGURES:
         cells = [f"{_number(statistics.median(values(figure, name, rounds)))} {figure.unit:2}" for name in systems]
@@ -25,11 +25,11 @@ def text(systems: Sequence[str], rounds: Sequence[Round], memory: Taken) -> str:
     for label, kind in (("memory, RSS", "resident"), ("memory, PSS", "proportional")):
         cells = [f"{sum(getattr(part, kind) for part in memory[name].values()):,.0f} MB" for name in systems]
         lines.append(f"{label:{WIDTH}}" + "".join(f"{cell:>{COLUMN}}" for cell in cells))
-    lines += ["", *_parts(memory), "", *_budgets(systems, rounds), "", *_notes(len(rounds))]
+    lines += ["", *_parts(memory), "", *_budgets(systems, rounds), "", *_notes(len(rounds), together)]
     return "\n".join(lines)
 
 
-def tree(systems: Sequence[str], rounds: Sequence[Round], memory: Taken) -> dict[str, Any]:
+def tree(systems: Sequence[str], rounds: Sequence[Round], memory: Taken, together: int) -> dict[str, Any]:
     """The same for programs, round by round."""
     return {
         "figures": {
@@ -37,6 +37,7 @@ def tree(systems: Sequence[str], rounds: Sequence[Round], memory: Taken) -> dict
             for figure in FIGURES
         },
         "memory": memory,
+        "together": together,
         "budgets": {
             budget.name: {"bound": budget.bound, "than": budget.than, "rounds": (each := budget.each(rounds))}
             | {"value": statistics.median(each), "met": budget.met(statistics.median(each))}
@@ -69,12 +70,16 @@ def _parts(memory: Taken) -> list[str]:
     return ["MB by role, RSS (PSS): " + ", ".join(sizes)]
 
 
-def _notes(rounds: int) -> list[str]:
+def _notes(rounds: int, together: int) -> list[str]:
     return [
         f"Medians of {rounds} rounds, in each of which all systems take turns at each load. Plain answers have {PLAIN.tokens}",
-        f"tokens, streamed ones {STREAM.tokens}. RSS counts pages that processes share for each of them, PSS divides them.",
-        "Every role is a node with a Ray cluster of its own.",
+        f"tokens, streamed ones {STREAM.tokens}; what streams from the mock comes {_together(together)}. RSS counts pages that",
+        "processes share for each of them, PSS divides them. Every role is a node with a Ray cluster of its own.",
     ]
+
+
+def _together(tokens: int) -> str:
+    return "token by token" if tokens == 1 else f"in pieces of {tokens} tokens"
 
 
 def _number(value: float) -> str:

@@ -218,8 +218,23 @@ async def test_a_reader_that_leaves_stops_the_answer(session: aiohttp.ClientSess
             assert (await response.json())["cancelled"] == 1
 
 
-async def test_a_slow_reader_holds_the_writer_back() -> None:
-    async with mock(tokens=200_000) as server, asyncio.timeout(30):
+@pytest.mark.parametrize("together", [1, 8, 1000])
+async def test_a_stream_leaves_in_pieces_of_so_many_events(session: aiohttp.ClientSession, together: int) -> None:
+    async with mock() as one_by_one:
+        _, expected = await post(session, one_by_one.url, ask(stream=True))
+    async with mock(together=together) as server:
+        async with session.post(f"{server.url}/v1/chat/completions", data=ask(stream=True)) as response:
+            pieces = [piece async for piece, _ in response.content.iter_chunks()]
+        assert server.stats.chunks == (count := expected.count(b"data: "))
+    assert b"".join(pieces) == expected
+    assert [piece.count(b"data: ") for piece in pieces if piece] == [
+        min(together, count - start) for start in range(0, count, together)
+    ]
+
+
+@pytest.mark.parametrize("together", [1, 64])
+async def test_a_slow_reader_holds_the_writer_back(together: int) -> None:
+    async with mock(tokens=200_000, together=together) as server, asyncio.timeout(30):
         host, port = server.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         body = ask(stream=True)
