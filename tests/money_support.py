@@ -19,6 +19,12 @@ def accounting(**changes: Any) -> AccountingSettings:
     return msgspec.structs.replace(msgspec.convert({**tree, "mode": "batched"}, AccountingSettings), **changes)
 
 
+def lost(what: str, amount: int, bound: int) -> None:
+    """Prints what a cheat costs whoever is cheated, beside the most that it may, and fails beyond that; in smallest units."""
+    print(f"{what}: {amount} lost of at most {bound}, in smallest units")
+    assert amount <= bound
+
+
 def chain(name: str = "anvil", **changes: Any) -> Chain:
     """The chain of that name, its contract at an address of ours, with `changes`."""
     tree = yaml.safe_load((CONF / "chain" / f"{name}.yaml").read_text())

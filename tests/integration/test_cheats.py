@@ -32,6 +32,7 @@ from lloom.core.messages import Done, LaneCall, LaneState, wei
 from lloom.core.payment.numbering import TWICE, WRONG_TOTAL
 from lloom.core.payment.voucher import Voucher, read, sign, usage_hash
 from lloom.core.routing.breaker import State
+from tests.money_support import lost
 from tests.unit.adapters.routing_support import request
 
 OUTPUTS = 50
@@ -46,7 +47,7 @@ def report(what: str, seller: Seller, accepted: int, bound: int) -> int:
     """Prints, and returns, what the executor can redeem beyond what was accepted; nobody else can redeem any of that."""
     assert all(read(book.voucher).accepted <= accepted for book in seller.books.values() if book.voucher)
     loss = max(book.best for book in seller.books.values()) - accepted
-    print(f"{what}: {max(0, loss)} lost of at most {bound}, in smallest units")
+    lost(what, max(0, loss), bound)
     return loss
 
 

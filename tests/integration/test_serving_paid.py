@@ -51,7 +51,7 @@ from lloom.core.payment.voucher import Voucher
 from lloom.core.rates import Limits
 from lloom.core.sse import event
 from tests.integration.bridge_support import NETWORK, Executor, certificate, read_all, settings, until
-from tests.money_support import accounting
+from tests.money_support import accounting, lost
 
 WINDOW = 10
 INPUTS = tokens.count_messages([{"role": "user", "content": "Say hello."}], [], "o200k_base")
@@ -493,6 +493,7 @@ async def test_a_request_that_is_made_twice_is_served_once(path: Path) -> None:
         assert one.signed == other.signed
         state = await it.state()
         assert (state.charged, state.doubled) == (one.receipts[0].cost, one.receipts[0].cost)
+        lost("one request made at two Workers", state.doubled, one.receipts[0].cost)
 
 
 async def test_a_debt_blocks_a_new_lane_until_it_is_paid(path: Path) -> None:
@@ -503,6 +504,8 @@ async def test_a_debt_blocks_a_new_lane_until_it_is_paid(path: Path) -> None:
         await until(lambda: bool(worker.receipts))
         debt = worker.receipts[0].cost
         assert debt > FIRST
+        # Until credit is lacking, an event counts as a token, as nearly all are: here each holds 20.
+        lost("a new lane instead of a debt", debt - FIRST, WINDOW * (20 - 1) * 5)
         refused = await worker.refusal(it.call(10 * FIRST, lane=1))
         assert kind(refused) == (RetryElsewhere, 402, "payment_required")
         assert "You owe" in str(refused)
@@ -540,6 +543,7 @@ async def test_an_answer_that_nobody_pays_is_ended_and_billed_as_far_as_it_came(
         assert FIRST < worker.needs[0] <= FIRST + (WINDOW + 1) * 5
         state = await it.state()
         assert state.owed == state.vouched == FIRST
+        lost("a client that stops paying, without credit", state.owed - state.vouched, 0)
 
 
 async def test_what_a_backend_reports_with_the_part_that_was_held_back_is_not_billed(path: Path) -> None:
@@ -560,6 +564,7 @@ async def test_credit_is_all_that_is_lost_on_a_client_that_stops_paying(path: Pa
         await until(lambda: bool(worker.receipts))
         state = await it.state()
         assert state.owed - state.vouched == 200
+        lost("a client that stops paying", state.owed - state.vouched, 200)
         assert kind(await worker.refusal(it.call(None, lane=1))) == (RetryElsewhere, 402, "payment_required")
 
 
@@ -606,7 +611,8 @@ async def test_who_always_says_that_nothing_arrived_pays_for_what_was_sent(path:
             stream.cancel()
             await until(lambda number=number: len(worker.receipts) == number)  # type: ignore[misc]
         billed = [receipt.output_tokens for receipt in worker.receipts]
-        assert billed == [0, 0, 30, 30]  # 80 tokens are eight windows
+        assert billed == [0, 0, 30, 30]
+        lost("answers that are said not to have arrived", (4 * 30 - sum(billed)) * 5, 8 * WINDOW * 5)
 
 
 async def test_who_hangs_up_before_the_end_again_and_again_pays_all_the_same(path: Path) -> None:

@@ -20,6 +20,7 @@ from lloom.core.payment.events import Block, Event, ReleaseStarted, Seen, Settle
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Receivable
 from lloom.core.payment.voucher import Claim
+from tests.money_support import lost
 
 NOW = time.time() + 3600
 """Later than any voucher of these tests comes."""
@@ -204,6 +205,8 @@ async def test_a_client_that_takes_its_money_out_is_redeemed_at_once(path: Path)
         await ledger.settling.hear()
         assert (await ledger.treasury.means(CLIENT.address)).available == 0
         assert await ledger.settling.look(NOW) == [1]
+        ((_, [claim]),) = ledger.bank.settled
+        lost("a deposit taken out while it owes", 200_000 - claim.up_to, 0)
 
 
 async def test_a_lane_that_is_released_is_redeemed_and_not_relied_on(path: Path) -> None:
