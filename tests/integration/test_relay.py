@@ -445,7 +445,8 @@ async def test_a_relayed_connection_that_falls_silent_gives_its_place_back() -> 
         connection = await pool.connection(executor.address, v.relays(executor.address))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(switchboard, "SILENCE_SECONDS", 0.01)
-            await connection.open(CALL)  # the last that is said
+            stream = await connection.open(CALL)
+            await stream.finish()  # the answer to this is the last that is said
             await connection.closed.wait()
             await until(lambda: v.board.streams == 0)
 

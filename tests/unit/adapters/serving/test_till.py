@@ -277,12 +277,13 @@ async def test_what_one_answer_leaves_goes_to_those_that_wait_without_the_ledger
         third.close()
 
 
-async def test_a_small_request_does_not_overtake_a_large_one_that_waits() -> None:
+async def test_a_small_request_does_not_overtake_a_large_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     async with counter() as it:
         await it.open(voucher=40)
         it.desk.there.clear()
         large = asyncio.create_task(it.open(voucher=70, inputs=50))
         await until(lambda: it.desk.calls == 2)
+        monkeypatch.setattr(tills, "LEDGER_SECONDS", 1.0)
         small = asyncio.create_task(it.open())
         await turns()
         assert not small.done()
