@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from support import Process, environment, free_port, launch
+from support import Process, environment, free_port, launch, remains
 
 from lloom.core.identity import Identity, checksum
 
@@ -63,8 +62,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     identity = Identity.generate()
     bootstrap = f"network.bootstrap=[127.0.0.1:{entry}]"
     with ExitStack() as stack:
-        # The validator is killed by a test: what it worked in stays behind.
-        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="lt-", dir="/tmp", ignore_cleanup_errors=True))
+        place = stack.enter_context(remains())
 
         def start(name: str, *words: str, **env: str) -> Process:
             return stack.enter_context(launch(*words, f"home={homes / name}", env=environment(**env)))

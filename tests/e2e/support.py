@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -139,6 +140,13 @@ class Process:
         """The process of an actor, by the name of its class."""
         (found,) = (each for each in self.family() if " ".join(each.cmdline()).startswith(f"ray::{kind}"))
         return found
+
+
+@contextmanager
+def remains() -> Iterator[str]:
+    """A `TMPDIR` for nodes that are killed, whose remains nobody else clears away; short, since they make sockets there."""
+    with tempfile.TemporaryDirectory(prefix="lt-", dir="/tmp", ignore_cleanup_errors=True) as place:
+        yield place
 
 
 @contextmanager

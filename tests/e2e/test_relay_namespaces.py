@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from namespaces import CLIENT, ROUTER, VALIDATORS, Machines, NotPermitted, machines
-from support import Process, environment, launch
+from support import Process, environment, launch, remains
 
 from lloom.core.identity import Identity, checksum
 
@@ -81,6 +81,7 @@ def hidden(tmp_path: Path) -> Iterator[Hidden]:
             at = stack.enter_context(machines())
         except NotPermitted as error:
             pytest.skip(f"no network namespaces here ({error})")
+        place = stack.enter_context(remains())
         identities = [Identity.generate() for _ in VALIDATORS]
         known = [f"{checksum(key.address)}@{host}:{PORT}" for key, host in zip(identities, VALIDATORS, strict=True)]
 
@@ -92,7 +93,8 @@ def hidden(tmp_path: Path) -> Iterator[Hidden]:
         def start_validator(number: int) -> Process:
             words = ("role=validator", f"network.port={PORT}", f"network.advertise={VALIDATORS[number]}")
             secret = identities[number].secret.hex()
-            return start(f"validator-{number}", *words, f"metrics.port={METRICS}", LLOOM_PRIVATE_KEY=secret)
+            env = {"LLOOM_PRIVATE_KEY": secret, "TMPDIR": place}
+            return start(f"validator-{number}", *words, f"metrics.port={METRICS}", **env)
 
         validators = [start_validator(number) for number in range(len(VALIDATORS))]
         executor = start("executor", "role=executor", "llm=[mock]", f"network.port={PORT}", f"metrics.port={METRICS}")
