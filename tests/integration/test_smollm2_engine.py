@@ -188,9 +188,12 @@ async def slots(engine: SmolLM2Engine) -> list[dict[str, Any]]:
 
 async def test_a_stranger_on_this_machine_cannot_use_it(engine: SmolLM2Engine) -> None:
     assert engine._upstream is not None
-    url = engine._upstream._target.base_url + "/chat/completions"
-    async with aiohttp.ClientSession() as session, session.post(url, data=ask()) as response:
-        assert response.status == 401
+    url = engine._upstream._target.base_url
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"{url}/chat/completions", data=ask()) as response:
+            assert response.status == 401
+        async with session.get(f"{url.removesuffix('/v1')}/metrics") as response:
+            assert response.status == 401
 
 
 async def test_a_missing_package_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

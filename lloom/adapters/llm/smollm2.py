@@ -173,7 +173,11 @@ def _load(weights: Path, lineup: Lineup, backend: SmolLM2Backend, key: str) -> A
     # Without it some answers repeat one sentence until their limit.
     params.sampling.penalty_repeat, params.sampling.penalty_last_n = 1.1, 256
     params.cpuparams.n_threads = backend.threads or os.cpu_count() or 1
+    params.endpoint_metrics = True
     try:
-        return xllamacpp.Server(params)
+        server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise ConfigError(f"llama.cpp cannot load {weights.name}: {error}") from error
+    # Answered by its loop, which begins a little later than it listens: one that is freed before that never ends.
+    server.handle_metrics()
+    return server
