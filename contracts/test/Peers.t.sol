@@ -6,6 +6,9 @@ import {Base} from "./Base.sol";
 
 /// @notice What has gone wrong in other projects of this kind.
 contract PeersTest is Base {
+    /// @dev Shown by forge at `-vv`.
+    event log_named_uint(string what, uint256 value);
+
     uint256 private constant THAW = 48 hours;
 
     /// @dev A claim against an account with one unit in it was marked as paid, and the rest was lost.
@@ -119,6 +122,9 @@ contract PeersTest is Base {
         accounting.settle(executor, NATIVE, one(absurd)); // paid by the client, not counted
         vm.prank(client);
         accounting.publishUsage(NATIVE, one(absurd)); // it is no usage of the client's
+        emit log_named_uint(
+            "poisoned statistics, tokens counted of at most 0", accounting.executorStats(executor).inputTokens
+        );
         same(accounting.executorStats(executor), 0, 0, 0, 0);
         // Nor can it keep honest numbers out by a smaller voucher in between.
         settle(voucher(CLIENT_KEY, client, 1, 2, used(MODEL, 100, 20, 3)));

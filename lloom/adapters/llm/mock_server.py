@@ -223,13 +223,13 @@ class Connection(HttpConnection):
         await asyncio.sleep(behaviour.first_token_seconds)
         events = _broken(events, fault)
         for start in range(0, len(events), behaviour.together):
-            await self._some(events[start : start + behaviour.together])
+            await self._write_together(events[start : start + behaviour.together])
         if fault == "pause":
             await _for_ever()
         if fault != "cut":
             self.transport.write(LAST_CHUNK)
 
-    async def _some(self, events: tuple[bytes, ...]) -> None:
+    async def _write_together(self, events: tuple[bytes, ...]) -> None:
         """Events in one piece, and the pause after them."""
         server, data = self._server, b"".join(events)
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
