@@ -6,25 +6,19 @@ import asyncio
 import contextlib
 import logging
 import random
-import socket
 import time
 from collections.abc import Awaitable
 
 from kademlia.network import Server
 
 from tests.bench.dht_real import DEAD, row
+from tests.free_ports import free_port
 
 KEYS = 12
 PATIENCE = 60.0
 """Seconds after which one operation is given up and counted as that long."""
 FEW = 5
 """Operations among dead peers: each takes seconds."""
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
 
 
 async def timed(work: Awaitable[object]) -> tuple[float, object]:

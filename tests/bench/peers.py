@@ -18,7 +18,8 @@ import psutil
 
 from tests import environments
 from tests.bench.systems import MODEL, NotStarted, System, process
-from tests.e2e.support import ROOT, environment, free_port
+from tests.e2e.support import ROOT, environment
+from tests.free_ports import free_port
 
 ENVIRONMENT = ROOT / ".venv-bench"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")

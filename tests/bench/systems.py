@@ -14,7 +14,8 @@ import psutil
 
 from lloom.adapters.chain import anvil
 from lloom.core.errors import ConfigError
-from tests.e2e.support import ROOT, STOP_SECONDS, Process, environment, free_port, gone
+from tests.e2e.support import ROOT, STOP_SECONDS, Process, environment, gone
+from tests.free_ports import free_port
 
 MODEL = "bench"
 VIA_LITELLM = "bench-litellm"

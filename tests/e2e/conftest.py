@@ -9,9 +9,10 @@ from pathlib import Path
 
 import openai
 import pytest
-from support import Process, environment, free_port, launch, remains
+from support import Process, environment, launch, remains
 
 from lloom.core.identity import Identity, checksum
+from tests.free_ports import free_port
 
 MODEL = "smollm2-135m"
 MOCK = "mock-small"

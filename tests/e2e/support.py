@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,21 +20,6 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90
 STOP_SECONDS = 40
-
-_PORTS = iter(range(16_000 + os.getpid() % 4_000, 32_000))
-
-
-def free_port() -> int:
-    """A port that is free now, another one at every call; below the range from which connections take theirs."""
-    for port in _PORTS:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            try:
-                tcp.bind(("127.0.0.1", port))
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -9,7 +9,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from support import ROOT, Process, environment, free_port, gone
+from support import ROOT, Process, environment, gone
+
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.timeout(240)
 

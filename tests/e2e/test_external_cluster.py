@@ -12,7 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import ROOT, environment, free_port, launch
+from support import ROOT, environment, launch
+
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.timeout(240)
 

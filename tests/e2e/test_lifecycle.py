@@ -15,7 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import ROOT, Process, environment, free_port, gone
+from support import ROOT, Process, environment, gone
+
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.timeout(240)
 

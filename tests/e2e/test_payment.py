@@ -16,12 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
-from support import ROOT, Process, environment, free_port, launch
+from support import ROOT, Process, environment, launch
 
 from lloom.adapters.chain import anvil
 from lloom.core import messages
 from lloom.core.errors import ConfigError
 from lloom.core.payment.voucher import read
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.timeout(400)
 

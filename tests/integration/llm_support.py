@@ -23,12 +23,11 @@ async def mock(
     token_seconds: float = 0,
     faults: Faults = NO_FAULTS,
     models: tuple[str, ...] = ("mock",),
-    host: str = "127.0.0.1",
     port: int = 0,
     **more: Any,
 ) -> AsyncIterator[MockServer]:
     behaviour = Behaviour(models, tokens, first_token_seconds, token_seconds, faults, **more)
-    async with MockServer.run(behaviour, host, port) as server:
+    async with MockServer.run(behaviour, "127.0.0.1", port) as server:
         yield server
 
 

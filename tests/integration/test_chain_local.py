@@ -16,15 +16,13 @@ from lloom.core.configuration import argv, checks
 from lloom.core.errors import ConfigError
 from lloom.core.identity import Identity, checksum
 from lloom.core.settings import Chain, Settings
+from tests.free_ports import free_port
 
 
 @pytest.fixture
 def port() -> int:
     """One that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-    return number
+    return free_port()
 
 
 def settings(url: str, *words: str) -> Settings:

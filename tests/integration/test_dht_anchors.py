@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from lloom.adapters.dht import Dht
 from lloom.core.identity import Identity, checksum
 from lloom.core.records import Key, index_key
+from tests.free_ports import free_port
 from tests.integration.dht_support import (
     DEADLINE,
     SETTINGS,
@@ -82,8 +83,8 @@ async def test_ids_ground_around_a_key_hide_nothing_from_who_asks_the_validators
 async def test_a_validator_that_comes_back_gets_all_records_again_and_nothing_is_restarted() -> None:
     me = Identity.generate()
     settings = tuned(bootstrap_seconds=0.2, table_refresh_seconds=0.2)
-    validator = await start(identity=me)
-    port = validator.port
+    port = free_port()
+    validator = await start(identity=me, port=port)
     where = replace(network(), bootstrap=(f"{checksum(me.address)}@127.0.0.1:{port}",))
     executor = await Dht.start(Identity.generate(), where, settings, client=False)
     async with asyncio.timeout(DEADLINE):

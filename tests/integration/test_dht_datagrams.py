@@ -22,6 +22,7 @@ from lloom.core import datagram
 from lloom.core.errors import PeerFault
 from lloom.core.identity import Identity, NodeId
 from lloom.core.records import Stamp, index_key, index_record, sign
+from tests.free_ports import free_port
 from tests.integration.dht_support import (
     SETTINGS,
     Clock,
@@ -423,8 +424,8 @@ async def families(host: str) -> AsyncIterator[Server]:
 def test_a_port_taken_in_one_family_leaves_no_socket_of_the_other_behind() -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as taken:
         taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        taken.bind(("::", 0))
-        port = taken.getsockname()[1]
+        port = free_port()
+        taken.bind(("::", port))
         with pytest.raises(OSError, match="in use"):
             bind(port, "::", both=True)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:

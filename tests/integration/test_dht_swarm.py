@@ -32,6 +32,7 @@ from lloom.core.records import (
     sign,
 )
 from lloom.core.settings import DhtSettings
+from tests.free_ports import free_port
 from tests.integration.dht_support import (
     DEADLINE,
     SETTINGS,
@@ -292,8 +293,7 @@ async def test_client_mode_nodes_are_in_no_routing_table_and_hold_nothing() -> N
 async def test_bootstrap_to_a_dead_node_tells_why_once_and_succeeds_when_it_lives(
     log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with alone() as placeholder:
-        port = placeholder.port
+    port = free_port()
     async with alone(port, settings=tuned(rpc_seconds=0.1)) as early:
         tries = 0
         greet = early._swarm.protocol.greet
@@ -317,8 +317,7 @@ async def test_bootstrap_to_a_dead_node_tells_why_once_and_succeeds_when_it_live
 
 @on_both_loops
 async def test_what_nobody_heard_is_said_again_as_soon_as_somebody_is_there() -> None:
-    async with alone() as placeholder:
-        port = placeholder.port
+    port = free_port()
     # So long that only the network's coming can be the reason.
     patient = tuned(bootstrap_seconds=3600.0)
     async with alone(port, settings=patient, client=True) as early:
@@ -331,8 +330,8 @@ async def test_what_nobody_heard_is_said_again_as_soon_as_somebody_is_there() ->
 
 @on_both_loops
 async def test_a_node_whose_peers_are_all_gone_finds_its_seed_again() -> None:
-    async with alone() as seed:
-        port = seed.port
+    port = free_port()
+    async with alone(port=port):
         member = await Dht.start(Identity.generate(), network(port), tuned(rpc_seconds=0.2), client=False)
         await until(lambda: member.peers == 1)
     try:
@@ -355,8 +354,7 @@ async def test_without_anybody_to_ask_a_node_is_ready_at_once() -> None:
 
 @on_both_loops
 async def test_a_node_that_is_its_own_seed_is_ready() -> None:
-    async with alone() as placeholder:
-        port = placeholder.port
+    port = free_port()
     async with alone(port, port=port) as seed, asyncio.timeout(DEADLINE):
         await seed.ready.wait()
         assert seed.status.problem is None

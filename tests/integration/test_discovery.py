@@ -21,6 +21,7 @@ from lloom.adapters.serving.gate import Gate
 from lloom.core.errors import RetryElsewhere
 from lloom.core.lineup import Lineup
 from lloom.core.settings import Model
+from tests.free_ports import free_port
 from tests.integration.llm_support import ask, mock, model, read, until
 from tests.integration.test_openai_engine import MOST, backend
 from tests.integration.test_serving import SETTINGS
@@ -191,15 +192,18 @@ async def test_a_model_that_is_pulled_later_is_offered_without_a_restart() -> No
 
 
 async def test_a_backend_that_starts_later_is_offered_then_and_the_others_meanwhile() -> None:
-    async with mock(models=("late",)) as first:
-        host, port = first.url.removeprefix("http://").split(":")
-    async with mock(models=("there",)) as there, engine(first.url, name="late") as late, engine(there.url) as other:
+    port = free_port()
+    async with (
+        mock(models=("there",)) as there,
+        engine(f"http://127.0.0.1:{port}", name="late") as late,
+        engine(there.url) as other,
+    ):
         menu = Menu([late, other], 60)
         await menu.look()
         network = Network(menu)
         async with network.running():
             await until(lambda: network.announced == ["there"])
-            async with mock(models=("late",), host=host, port=int(port)):
+            async with mock(models=("late",), port=port):
                 await menu.look()
                 await until(lambda: network.announced == ["late", "there"])
                 assert b"[DONE]" in await read(late.stream("chat", "late", ask()))

@@ -33,6 +33,7 @@ from lloom.core.identity import Identity, checksum
 from lloom.core.messages import ReachCall
 from lloom.core.offer import Endpoint, ModelOffer, Offer, seal
 from lloom.core.settings import Settings
+from tests.free_ports import free_port
 from tests.integration import bridge_support, dht_support
 from tests.integration.bridge_support import NETWORK, certificate
 from tests.integration.llm_support import mock
@@ -81,7 +82,7 @@ class Validator:
 async def validator(*, bridge: bool = True) -> AsyncIterator[Validator]:
     """One that answers over UDP and, with `bridge`, over TCP; an executor has registered."""
     me, catalogue = Identity.generate(), Catalogue(10, 1)
-    dht = await Dht.start(me, dht_support.network(name=NETWORK), dht_support.SETTINGS, client=False)
+    dht = await Dht.start(me, dht_support.network(name=NETWORK, port=free_port()), dht_support.SETTINGS, client=False)
     back = DialBack(Link(me, NETWORK, bridge_support.settings(connect_seconds=1)))
     counter = Counter(catalogue, NETWORK, VALIDATOR, lambda: {}, {ReachCall: back.answer})
     service = Service(me.address, NETWORK, bridge_support.settings(), counter.handle, lambda _, __: None)
@@ -122,7 +123,7 @@ async def test_a_healthy_node_is_well() -> None:
 async def test_a_closed_port_is_told_with_what_the_validator_saw(relay: str, verdict: str) -> None:
     # The node is said to run, so its port is left to it; nobody is there, as if a firewall stood in between.
     async with validator() as one:
-        chosen = settings(seeds=(one.seed,), port=dead_port(), relay=relay)
+        chosen = settings(seeds=(one.seed,), port=free_port(), relay=relay)
         found = await diagnosis(chosen, identity=Identity.generate(), running=True)
         assert verdicts(found) == {**WELL, "reachability": verdict}
         assert "[Errno 111]" in found["reachability"].found
@@ -156,14 +157,8 @@ async def test_a_wrong_clock_is_blamed_and_nothing_else(ahead: float, said: str)
         assert "timedatectl" in found["clock"].advice
 
 
-def dead_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
-
-
 async def test_dead_validators_are_named_one_by_one() -> None:
-    seeds = tuple(f"127.0.0.1:{dead_port()}" for _ in range(3))
+    seeds = tuple(f"127.0.0.1:{free_port()}" for _ in range(3))
     found = await diagnosis(settings(seeds=seeds))
     assert all(found[f"bootstrap {seed}"].verdict == "problem" for seed in seeds)
     assert found["network"].verdict == "problem"
@@ -171,7 +166,7 @@ async def test_dead_validators_are_named_one_by_one() -> None:
 
 
 async def test_one_dead_validator_of_two_is_no_more_than_a_warning() -> None:
-    dead = f"127.0.0.1:{dead_port()}"
+    dead = f"127.0.0.1:{free_port()}"
     async with validator() as one:
         found = await diagnosis(settings(seeds=(one.seed, dead)))
         assert found[f"bootstrap {one.seed}"].verdict == "ok"
@@ -210,7 +205,7 @@ async def test_neighbours_are_found_by_multicast_where_no_validator_is_configure
 
 async def test_a_validator_that_names_itself_does_not_wait_for_itself() -> None:
     me = Identity.generate()
-    chosen = settings(seeds=(f"{checksum(me.address)}@127.0.0.1:{dead_port()}",))
+    chosen = settings(seeds=(f"{checksum(me.address)}@127.0.0.1:{free_port()}",))
     found = await diagnosis(replace(chosen, role="validator"), identity=me)
     assert found["bootstrap"].verdict == "ok"
 
@@ -278,7 +273,7 @@ async def test_the_difference_between_what_is_offered_and_what_is_there_is_shown
 
 
 async def test_a_backend_that_is_not_there_is_a_problem() -> None:
-    found = await backend("llm=openai", f"llm.openai.base_url=http://127.0.0.1:{dead_port()}/v1", OPENAI_API_KEY="k")
+    found = await backend("llm=openai", f"llm.openai.base_url=http://127.0.0.1:{free_port()}/v1", OPENAI_API_KEY="k")
     assert found.verdict == "problem"
     assert "cannot be reached" in found.found
 
@@ -317,7 +312,7 @@ async def test_the_command_tells_programs_whether_the_node_can_work(
         assert told["healthy"]
         assert {each["verdict"] for each in told["findings"]} <= {"ok", "warning"}
         assert secret not in repr(told)
-    dead = replace(settings(seeds=(f"127.0.0.1:{dead_port()}",)), home=str(tmp_path))
+    dead = replace(settings(seeds=(f"127.0.0.1:{free_port()}",)), home=str(tmp_path))
     assert await doctor._diagnose(dead, tmp_path) == 1
     text = capsys.readouterr().out
     assert "problem   bootstrap 127.0.0.1:" in text

@@ -39,6 +39,7 @@ from lloom.core.messages import (
 )
 from lloom.core.offer import Endpoint
 from lloom.core.settings import RelaySettings
+from tests.free_ports import free_port
 from tests.integration.bridge_support import NETWORK, certificate, echo, on_both_loops, read_all, settings, until
 
 CALL = OfferCall()
@@ -454,9 +455,7 @@ async def test_a_relayed_connection_that_falls_silent_gives_its_place_back() -> 
 @on_both_loops
 async def test_a_validator_dials_back_the_address_it_is_asked_from() -> None:
     async with validator() as v, hidden(v) as executor:
-        closed = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
-        nobody = closed.sockets[0].getsockname()[1]
-        closed.close()
+        nobody = free_port()
         link = Link(executor.identity, NETWORK, settings(connect_seconds=1))
         pool = Pool(lambda at, who: dial(at, who, link, lambda *_: None), 8)
         found = await reach(pool, [v.whereabouts], [executor.listener.port, nobody], anywhere)

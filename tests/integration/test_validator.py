@@ -43,6 +43,7 @@ from lloom.core.messages import (
 from lloom.core.offer import Endpoint, ModelOffer, Offer, seal
 from lloom.core.trust import Trust
 from lloom.core.vouch import Probe, Vouch
+from tests.free_ports import free_port
 from tests.integration.bridge_support import NETWORK, certificate, on_both_loops, settings, until
 from tests.integration.test_prober import SETTINGS
 
@@ -76,7 +77,7 @@ class Validator:
     me: Identity = field(default_factory=Identity.generate)
     fellows: list[Whereabouts] = field(default_factory=list)
     answer: bytes | None = None
-    port: int = 0
+    port: int = field(default_factory=free_port)
 
     async def start(self) -> None:
         self.catalogue = Catalogue(100, int(time.time() * 1000) + self.me.address[0])
@@ -85,7 +86,6 @@ class Validator:
         )
         service = Service(self.me.address, NETWORK, settings(), self.handle, lambda _, __: None)
         self.listener = await Listener.start("127.0.0.1", self.port, certificate(self.me), service)
-        self.port = self.listener.port
         self.pool = pool_of(self.me)
         trusted = lambda: {self.me.address, *(who for who, _ in self.fellows)}  # noqa: E731
         self.gossip = Gossip(self.catalogue, self.pool, NETWORK, 0.01, lambda: self.fellows, trusted)

@@ -27,6 +27,7 @@ from lloom.adapters.chain import banking, deployment
 from lloom.adapters.chain.contract import text
 from lloom.adapters.chain.rpc import Rpc, shown
 from lloom.adapters.chain.wallet import Wallet
+from lloom.adapters.machine import ports
 from lloom.core.errors import ConfigError, LloomError
 from lloom.core.identity import Identity, NodeId, parse_address
 from lloom.core.settings import Chain, Settings
@@ -154,9 +155,7 @@ def _port(name: str, chain: Chain) -> int:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return ports.first_port("127.0.0.1", 0, ((socket.SOCK_STREAM, 0),), "chain.*.rpc")
 
 
 def _is_free(port: int) -> bool:
