@@ -119,9 +119,9 @@ class Kept:
         """Keeps nothing of it any longer."""
         self._bytes.clear()
 
-    def text(self, length: int, start: int = 0) -> str:
-        """What the model wrote in the first `length` bytes after the first `start`, where an event ends; tool calls included."""
-        return text(self._operation, Splitter(limit=None).feed(bytes(self._bytes[start:length])))
+    def text(self, length: int) -> str:
+        """What the model wrote in the first `length` bytes; tool calls included."""
+        return text(self._operation, Splitter(limit=None).feed(bytes(self._bytes[:length])))
 
     def says(self, length: int) -> bool:
         """Whether anything of an answer is in the first `length` bytes: a word, or a vector."""
@@ -180,12 +180,9 @@ class Meter:
         """Input and output tokens as the backend reported them; (0, 0) if it did not."""
         return self._reported.prompt_tokens, self._reported.completion_tokens
 
-    def text(self, length: int, start: int = 0) -> str:
-        """What the model wrote in the first `length` bytes passed on, tool calls included, for a count of our own.
-
-        `start`: without that many bytes at the beginning; there an event ends.
-        """
-        return self._kept.text(length, start)
+    def text(self, length: int) -> str:
+        """What the model wrote in the first `length` bytes passed on, tool calls included, for a count of our own."""
+        return self._kept.text(length)
 
     def says(self, length: int) -> bool:
         """Whether anything of an answer is in the first `length` bytes passed on: a word, or a vector."""

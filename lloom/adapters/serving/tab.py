@@ -75,18 +75,28 @@ class Tab:
         """Set once there is news for who waits; None before anybody does."""
         self._closed = False
 
-    def covers(self, outputs: int) -> bool:
-        """Whether so many tokens of the answer may be sent. Never waits."""
+    @property
+    def whole(self) -> bool:
+        """Whether all is drawn that it may cost, so that nobody has to count."""
+        return self._drawn >= self._price.ceiling
+
+    def covers(self, outputs: int, most: int = 0) -> bool:
+        """Whether so many tokens of the answer may be sent, and even `most`, if that is more. It draws ahead of `outputs`, and
+        never waits.
+        """
+        if self.whole:
+            return True
         price, window = self._price, self._price.quote.min_window
         owed = price.at(outputs)
-        if self._drawn - owed > window // 2 or self._drawn >= price.ceiling:
-            return True
-        wanted = min(max(0, owed - self._drawn) + window, price.ceiling - self._drawn)
-        self._drawn += self._till.more(self, self._slice, wanted)
-        return self._drawn >= owed
+        if self._drawn - owed <= window // 2:
+            wanted = min(max(0, owed - self._drawn) + window, price.ceiling - self._drawn)
+            self._drawn += self._till.more(self, self._slice, wanted)
+        return self._drawn >= price.at(max(outputs, most))
 
     async def credit(self, outputs: int) -> None:
         """Returns once so many tokens are covered; `Unpaid` if that takes too long."""
+        if self.covers(outputs):
+            return
         try:
             async with asyncio.timeout(self._till.credit_seconds):
                 while not self.covers(outputs):

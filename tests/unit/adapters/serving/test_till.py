@@ -176,6 +176,23 @@ async def test_an_answer_draws_window_by_window() -> None:
         assert it.free == 60
 
 
+async def test_what_it_may_amount_to_has_to_be_covered_and_what_it_does_is_drawn_ahead() -> None:
+    async with counter() as it:
+        tab = await it.open(voucher=100, inputs=20)
+        assert tab.covers(4, WINDOW)
+        assert not tab.covers(4, WINDOW + 1)
+        assert it.free == 70
+
+
+async def test_where_all_is_drawn_that_it_may_cost_nothing_has_to_be_counted() -> None:
+    async with counter() as it:
+        short = await it.open(voucher=100, inputs=20, outputs=WINDOW)
+        long = await it.open(voucher=100, inputs=20, outputs=WINDOW + 1)
+        assert (short.whole, long.whole) == (True, False)
+        assert long.covers(WINDOW)
+        assert long.whole
+
+
 async def test_an_answer_that_grows_by_more_than_a_window_draws_all_it_needs() -> None:
     async with counter() as it:
         tab = await it.open(voucher=100, inputs=20)
