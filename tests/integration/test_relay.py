@@ -99,11 +99,14 @@ class Validator:
 
 
 @asynccontextmanager
-async def validator(board: type[Switchboard] = Switchboard, **changes: Any) -> AsyncIterator[Validator]:
+async def validator(
+    board: type[Switchboard] = Switchboard, drain_seconds: float = 5, **changes: Any
+) -> AsyncIterator[Validator]:
     identity = Identity.generate()
     loop = asyncio.get_running_loop()
     found = Validator(board(relay_settings(**changes), loop.time), Link(identity, NETWORK, settings()), identity)
-    service = Service(identity.address, NETWORK, settings(), found.handle, lambda *_: None)
+    own = settings(drain_seconds=drain_seconds)
+    service = Service(identity.address, NETWORK, own, found.handle, lambda *_: None)
     found.listener = await Listener.start("127.0.0.1", 0, certificate(identity), service)
     try:
         yield found
@@ -266,6 +269,45 @@ async def test_when_a_relay_is_cut_the_next_request_goes_through_the_other() -> 
         first.cut()
         await connection.closed.wait()
         assert await ask(await pool.connection(executor.address, ways[second]), b"after") == b"after"
+
+
+@on_both_loops
+async def test_a_validator_that_stops_waits_for_answers_and_for_nothing_else() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(stream: Stream) -> None:
+        await stream.send(b"be")
+        begun.set()
+        await go_on.wait()
+        await stream.send(b"fore")
+        await stream.finish()
+
+    drain = {"drain_seconds": 3600}
+    async with (
+        validator(**drain) as first,
+        validator() as second,
+        hidden(first, second, handler=answer, **drain) as executor,
+        client(**drain) as pool,
+    ):
+        ways = {each: each.relays(executor.address) for each in (first, second)}
+        stream = await (await pool.connection(executor.address, ways[first])).open(CALL)
+        await begun.wait()
+        stops = asyncio.create_task(first.listener.close())
+        await until(lambda: executor.reservations.held == (ways[second],))
+        with pytest.raises(RetryElsewhere):
+            await pool.connection(executor.address, ways[first])
+        assert (first.board.reserved, first.board.streams, stops.done()) == (0, 1, False)
+        go_on.set()
+        assert await read_all(stream) == b"before"
+        assert await ask(await pool.connection(executor.address, ways[second]), b"") == b"before"
+        await stops
+
+
+@on_both_loops
+async def test_a_validator_that_stops_waits_for_no_connection_that_is_kept_warm() -> None:
+    async with validator(drain_seconds=3600) as v, hidden(v) as executor, client() as pool:
+        assert await ask(await pool.connection(executor.address, v.relays(executor.address)), b"") == b""
+        await v.listener.close()
 
 
 @on_both_loops

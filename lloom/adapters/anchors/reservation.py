@@ -108,7 +108,7 @@ class Reservations:
             self._held[validator] = Endpoint(endpoint.host, endpoint.port, bytes(validator), self._number)
             self._pauses.pop(validator, None)
             self.changed.set()
-            await stream.receive()
+            await _until_lost(connection, stream)
         except (RetryElsewhere, TimeoutError) as error:
             logger.debug("{} relays to us no more: {}", checksum(validator), error)
         finally:
@@ -124,6 +124,18 @@ class Reservations:
         self._pauses[validator] = min(2 * pause, LONGEST_PAUSE)
         self._not_before[validator] = asyncio.get_running_loop().time() + pause * self._rng.uniform(0.75, 1.25)
         self._look.set()
+
+
+async def _until_lost(connection: Connection, reservation: Stream) -> None:
+    """Returns when the validator ends the reservation, or stops; RetryElsewhere if it is lost."""
+    ends = [asyncio.ensure_future(each) for each in (reservation.receive(), connection.leaving.wait())]
+    try:
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in done:
+            end.result()
+    finally:
+        for end in ends:
+            end.cancel()
 
 
 async def _give_up(connection: Connection, reservation: Stream | None) -> None:

@@ -41,6 +41,8 @@ class Connection:
         self.session: Final = Session(side, settings, self._loop.time())
         self.peer = NodeId(b"")
         """Who is at the other end; empty until that is proved."""
+        self.leaving: Final = asyncio.Event()
+        """Set once the peer takes no more streams, or is gone."""
         self.closed: Final = asyncio.Event()
         self.wire: Wire
         """What it runs over; its maker sets it."""
@@ -158,6 +160,7 @@ class Connection:
             self._fail(RetryElsewhere(f"the connection to {checksum(self.peer)} was lost{why}", code="connection_lost"))
         if self._timer is not None:
             self._timer.cancel()
+        self.leaving.set()
         self.closed.set()
         if not self._tasks:
             self._over()
@@ -194,6 +197,7 @@ class Connection:
         # Never the caller's fault, whatever the peer says: it is about no request.
         refusal = event.refusal
         self._farewell = RetryElsewhere(refusal.message, status=refusal.status, code=refusal.code)
+        self.leaving.set()
 
     def _on_greeted(self, event: events.Greeted) -> None:
         self._greeted(event.hello)

@@ -100,7 +100,7 @@ class Dialled(Connection):
             raise RetryElsewhere(f"{checksum(self.peer)} is reached through relays only", code="unreachable")
         relay = await self._link.relays(NodeId(endpoint.via), Endpoint(endpoint.host, endpoint.port))
         stream = await relay.open(RelayCall(self.peer, endpoint.worker))
-        self._work = self._loop.create_task(Carrier(stream, self.wire, ours=True).run())
+        self._work = self._loop.create_task(self._ride(relay, Carrier(stream, self.wire, ours=True)))
 
     async def welcomed(self) -> None:
         """Waits until the acceptor let us in (the session bounds the time); raises why it did not. Cancelled, it hangs up."""
@@ -129,6 +129,21 @@ class Dialled(Connection):
         if self._greeting is not None:
             self._greeting.cancel()
         super().lost(error)
+
+    async def _ride(self, relay: Connection, carrier: Carrier) -> None:
+        """The whole life of a relayed connection. When the relay stops it ends with its open streams, so that nobody has to wait
+        for one that is merely kept warm.
+        """
+        leave = self._loop.create_task(self._leave_with(relay))
+        try:
+            await carrier.run()
+        finally:
+            leave.cancel()
+
+    async def _leave_with(self, relay: Connection) -> None:
+        await relay.leaving.wait()
+        await asyncio.wait([self._welcome])
+        await self.close()
 
     async def _greet_signed_by(self, greeter: Greeter, audience: hello.Audience) -> None:
         """The session bounds the time, as for all of the handshake."""
