@@ -29,7 +29,7 @@ from lloom.core.billing.quote import Quote, cost, quote_hash, quote_of
 from lloom.core.billing.receipt import Delivery, Draft, Receipt, Status, check_receipt, read_receipt
 from lloom.core.billing.request import Request, request_digest, request_hash, sign_request
 from lloom.core.eip712 import Domain
-from lloom.core.errors import RetryElsewhere
+from lloom.core.errors import CallerFault, RetryElsewhere
 from lloom.core.identity import Identity, NodeId
 from lloom.core.messages import (
     Control,
@@ -480,6 +480,74 @@ async def test_a_voucher_counts_whatever_became_of_the_request_that_it_came_with
         refused = await worker.refusal(msgspec.structs.replace(it.call(FIRST), model="none"))
         assert refused.code == "model_not_found"
         assert await worker.ask(it.call(None)) == HELLO + WORLD
+
+
+def told(**fields: Any) -> bytes:
+    return msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": "Say hello."}], **fields})
+
+
+async def test_who_orders_a_shorter_prompt_than_is_sent_is_refused(path: Path) -> None:
+    async with market(path) as it:
+        (worker,) = it.workers
+        refused = await worker.refusal(it.call(FIRST, max_input_tokens=INPUTS - 1))
+        assert kind(refused) == (RetryElsewhere, 402, "payment_required")
+        assert f"allows {INPUTS - 1} tokens of a prompt, and has {INPUTS}" in str(refused)
+        assert worker.engine.asked == []
+
+
+async def test_a_prompt_that_counts_for_more_than_the_context_is_paid_as_far_as_that(path: Path) -> None:
+    film = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64," + "A" * 10_000}}
+    body = told(messages=[{"role": "user", "content": [film]}])
+    async with market(path) as it:
+        (worker,) = it.workers
+        costs = cost(it.quote, 2048, 0, 1)
+        terms = {"max_input_tokens": 2048, "max_output_tokens": 1, "max_cost": costs}
+        assert await worker.ask(it.call(costs, body=body, **terms), body) == HELLO + WORLD
+
+
+@pytest.mark.parametrize(
+    ("ordered", "asked", "limit"),
+    [
+        (10, {}, {"max_tokens": 10}),
+        (10, {"max_tokens": None}, {"max_tokens": 10}),
+        (10, {"max_tokens": 512}, {"max_tokens": 10}),
+        (10, {"max_completion_tokens": 512}, {"max_completion_tokens": 10}),
+        (10, {"max_tokens": 5, "max_completion_tokens": 512}, {"max_tokens": 5, "max_completion_tokens": 10}),
+        (10, {"max_tokens": 10}, {"max_tokens": 10}),
+        (10, {"max_tokens": 10, "n": 3}, {"max_tokens": 3, "n": 3}),
+        (512, {"n": 2}, {"max_tokens": 256, "n": 2}),
+        (512, {}, {}),
+        (512, {"n": 1}, {"n": 1}),
+    ],
+)
+async def test_no_answer_is_longer_than_was_ordered(
+    path: Path, ordered: int, asked: dict[str, Any], limit: dict[str, int]
+) -> None:
+    body = told(**asked)
+    async with market(path) as it:
+        (worker,) = it.workers
+        await worker.ask(it.call(10 * FIRST, body=body, max_output_tokens=ordered), body)
+        ((_, sent),) = worker.engine.asked
+        assert msgspec.json.decode(sent) == {**msgspec.json.decode(told()), **limit}
+
+
+@pytest.mark.parametrize("asked", [{"n": 2}, {"n": 2, "max_tokens": 1}])
+async def test_who_orders_less_than_a_token_for_each_answer_is_refused(path: Path, asked: dict[str, Any]) -> None:
+    body = told(**asked)
+    async with market(path) as it:
+        (worker,) = it.workers
+        refused = await worker.refusal(it.call(FIRST, body=body, max_output_tokens=1), body)
+        assert kind(refused) == (RetryElsewhere, 402, "payment_required")
+        assert worker.engine.asked == []
+
+
+@pytest.mark.parametrize("n", ["128", True, 1.5, 0, -1])
+async def test_who_says_how_many_answers_in_a_way_that_only_backends_may_read_is_refused(path: Path, n: Any) -> None:
+    body = told(n=n)
+    async with market(path) as it:
+        with pytest.raises(CallerFault, match="n must be"):
+            await it.workers[0].ask(it.call(FIRST, body=body), body)
+        assert it.workers[0].engine.asked == []
 
 
 async def test_a_request_that_is_made_twice_is_served_once(path: Path) -> None:

@@ -35,8 +35,8 @@ _PRIVATE: Final = (
     "models route provider plugins preset",
     # Groq, Together: tools and models beside the one that is asked
     "compound_custom search_settings safety_model",
-    # llama.cpp: a limit above all others, what else is loaded, others' places
-    "n_predict lora id_slot",
+    # llama.cpp: limits above all others, what else is loaded, others' places
+    "n_predict n_cmpl lora id_slot",
     # vLLM: before whom, and from where
     "priority kv_transfer_params",
 )
@@ -126,6 +126,22 @@ def limit(operation: Operation, content: Fields, most: int) -> int | None:
             found.append(min(wanted, most))
             put(content, name, found[-1])
     return min(found, default=None)
+
+
+def texts(operation: Operation, content: Fields) -> int:
+    """How many prompts there are; CallerFault if they are none."""
+    if operation == "chat":
+        return 1
+    name = "prompt" if operation == "completions" else "input"
+    try:
+        return len(split(name, _prompts.decode(content.get(name, b'""'))))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise CallerFault(f"{name} must be a text, or its tokens", code="invalid_type", param=name) from error
+
+
+def answers(operation: Operation, content: Fields) -> int:
+    """How many are asked for; CallerFault if that is no number."""
+    return (whole(content, "n") or 1) * texts(operation, content)
 
 
 def call_limit(content: Fields, name: str) -> None:

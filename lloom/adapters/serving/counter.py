@@ -9,6 +9,7 @@ from typing import Final, TypeVar, TypeVarTuple
 
 from lloom.adapters.bridge import Connection, Stream
 from lloom.adapters.llm import Engine
+from lloom.adapters.serving import bounds
 from lloom.adapters.serving.audit import Audit
 from lloom.adapters.serving.bodies import Bodies, Body
 from lloom.adapters.serving.book import Book, Terms
@@ -32,7 +33,7 @@ from lloom.core.offer import ModelOffer
 from lloom.core.settings import BridgeSettings, ExecutorSettings
 
 SHORT: Final = 4096
-"""Bytes of a body whose prompt is counted at once, within a few milliseconds at worst; that of longer ones in a thread."""
+"""Bytes of a body that is looked into at once, within a few milliseconds at worst; into longer ones in a thread."""
 
 EXPECTED_OUTPUT: Final = 512
 """Tokens of an answer that are reserved of a backend's rate; most requests allow far more than they get."""
@@ -148,7 +149,8 @@ class Serving:
 
     async def _paid(self, run: Run, engine: Engine, outlet: Outlet, terms: Terms, body: bytes) -> None:
         """An answer that goes as far as it is paid for. Whatever happens, what it did not cost is given back."""
-        till = self._tills.at(run.call.chain)
+        till, call = self._tills.at(run.call.chain), run.call
+        body = await _aside(body, bounds.bounded, call.operation, body, run.request, terms.model)
         tab = outlet.tab = await self._tab(till, outlet.connection, run, terms, body)
         try:
             async with await self._place(engine, run, terms, body) as visit:
@@ -176,6 +178,7 @@ class Serving:
         """Draws what the request's beginning may cost. RetryElsewhere (402) if its client has not paid for that."""
         call, request = run.call, run.request
         tokens = await _prompt(call.operation, body, terms.model.encoding)
+        await _aside(body, bounds.admit, call.operation, body, request, terms.model, tokens)
         lane = Lane(request.client, terms.quote.token, request.lane)
         return await till.open(connection, lane, Price.of(terms.quote, request, tokens), tokens)
 
@@ -232,9 +235,12 @@ class Serving:
 
 async def _prompt(operation: Operation, body: bytes, encoding: str) -> int:
     """Tokens of the prompt, counted without holding up the loop."""
-    if len(body) <= SHORT:
-        return prompt.count(operation, body, encoding)
-    return await asyncio.to_thread(prompt.count, operation, body, encoding)
+    return await _aside(body, prompt.count, operation, body, encoding)
+
+
+async def _aside(body: bytes, work: Callable[[*Ts], T], *given: *Ts) -> T:
+    """What `work` gives: at once where `body` is short."""
+    return work(*given) if len(body) <= SHORT else await asyncio.to_thread(work, *given)
 
 
 async def _in_time(until: float, work: Callable[[*Ts], Awaitable[T]], *given: *Ts) -> T:

@@ -63,7 +63,7 @@ def test_fields_that_act_on_the_operators_account_are_dropped() -> None:
     assert set(rewritten) == {"messages", "model", "stream", "stream_options", "top_k"}
 
 
-@pytest.mark.parametrize("name", ["models", "plugins", "n_predict"])
+@pytest.mark.parametrize("name", ["models", "plugins", "n_predict", "n_cmpl"])
 def test_a_stranger_chooses_no_other_model_no_tools_of_the_provider_and_no_limit_above_ours(name: str) -> None:
     rewritten = sent(openai.rewrite("chat", chat(max_tokens=5, **{name: ["dearest/model"]}), MODEL))
     assert name not in rewritten
