@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from accounting_support import CLIENT, COST, EXECUTOR, draft, numbers, read, sign
 
-from lloom.adapters.journal import receipts
+from lloom.adapters.journal import receipts, transactions
 from lloom.adapters.journal.file import Journal
+from lloom.core.billing.lane import Lane
 from lloom.core.billing.receipt import Draft, read_receipt
 from lloom.core.errors import ConfigError, PeerFault, RetryElsewhere
 from lloom.core.messages import SignedReceipt
@@ -75,6 +76,13 @@ def test_receipts_are_numbered_without_gaps_on_each_lane(journal: Journal) -> No
 @pytest.mark.parametrize("lane", [2**63, 2**64 - 1])
 def test_any_lane_number_a_client_may_choose_can_be_written(journal: Journal, lane: int) -> None:
     assert read(issue(journal, draft(1, lane), draft(2, lane))) == [(1, COST), (2, 2 * COST)]
+
+
+@pytest.mark.parametrize("number", [0, 2**63 - 1, 2**63, 2**64 - 1])
+def test_any_lane_number_a_client_may_choose_can_be_redeemed(journal: Journal, number: int) -> None:
+    claim = Lane(b"c" * 20, b"t" * 20, number), 5
+    journal.commit([lambda db: transactions.add(db, b"a" * 20, b"data", [claim])])
+    assert journal.commit([transactions.claims]) == [[claim]]
 
 
 def test_the_same_request_gets_the_very_same_receipt(journal: Journal, path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from lloom.adapters.journal.words import amount, number
+from lloom.adapters.journal.words import amount, number, signed, unsigned
 from lloom.core.billing.lane import Lane
 from lloom.core.payment.fees import Fees
 
@@ -105,7 +105,7 @@ def add(db: sqlite3.Connection, contract: bytes, data: bytes, claims: Iterable[C
     assert row.lastrowid is not None
     db.executemany(
         "INSERT INTO batch (job, client, token, lane, cumulative) VALUES (?, ?, ?, ?, ?)",
-        [(row.lastrowid, lane.client, lane.token, lane.number, amount(total)) for lane, total in claims],
+        [(row.lastrowid, lane.client, lane.token, signed(lane.number), amount(total)) for lane, total in claims],
     )
     return row.lastrowid
 
@@ -125,7 +125,7 @@ def claims(db: sqlite3.Connection) -> list[Claim]:
         "SELECT client, token, lane, cumulative FROM batch NATURAL JOIN txjob WHERE state IN (?, ?)",
         _OPEN,
     )
-    return [(Lane(client, token, lane), number(total)) for client, token, lane, total in rows]
+    return [(Lane(client, token, unsigned(lane)), number(total)) for client, token, lane, total in rows]
 
 
 def attempts(db: sqlite3.Connection, job: int) -> list[Attempt]:

@@ -19,6 +19,16 @@ def number(blob: bytes) -> int:
     return int.from_bytes(blob, "big")
 
 
+def signed(value: int) -> int:
+    """What SQLite can hold of a uint64: the upper half below zero."""
+    return value - (value >> 63 << 64)
+
+
+def unsigned(value: int) -> int:
+    """The uint64 that `value` stands for."""
+    return value % (1 << 64)
+
+
 def lane_key(lane: Lane) -> bytes:
     """48 bytes: client, token, number."""
     return lane.client + lane.token + lane.number.to_bytes(8, "big")
