@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from lloom.core import tokens
 from lloom.core.api.prompts import Prompts
@@ -14,11 +14,16 @@ from lloom.core.api.request import Operation
 BYTES_PER_TOKEN: Final = 4
 """Used only for what cannot be counted: a prompt in a form of its own, the part of a very long answer that was not kept."""
 
+_NONE: Final = Raw(b"null")
+
 
 class _Chat(Struct, frozen=True):
     messages: list[dict[str, Any]] = []
     tools: list[dict[str, Any]] | None = None
     functions: list[dict[str, Any]] | None = None
+    documents: Raw = _NONE
+    chat_template_kwargs: Raw = _NONE
+    """What vLLM and llama.cpp hand to a model's template, which may show it."""
 
 
 class _Completion(Struct, frozen=True):
@@ -52,7 +57,9 @@ def count(operation: Operation, body: bytes, encoding: str) -> int:
 
 def _of_chat(asked: _Chat, encoding: str) -> int:
     older = [{"type": "function", "function": function} for function in asked.functions or ()]
-    return tokens.count_messages(asked.messages, [*(asked.tools or ()), *older], encoding)
+    besides = [bytes(each).decode() for each in (asked.documents, asked.chat_template_kwargs) if each != _NONE]
+    found = tokens.count_messages(asked.messages, [*(asked.tools or ()), *older], encoding)
+    return found + tokens.count("".join(besides), encoding)
 
 
 def _of_texts(prompts: Prompts, encoding: str) -> int:

@@ -39,6 +39,17 @@ def test_a_chat_counts_its_messages_and_its_tools() -> None:
     assert count("chat", body(messages=messages, functions=[function]), ENCODING) == with_tools
 
 
+@pytest.mark.parametrize("field", ["documents", "chat_template_kwargs"])
+def test_what_a_template_may_show_is_counted(field: str) -> None:
+    messages, text = [{"role": "user", "content": "Hi"}], "word " * 1000
+    plain = count("chat", body(messages=messages), ENCODING)
+    assert count("chat", body(messages=messages, **{field: None}), ENCODING) == plain
+    given = {"date_string": text}
+    assert count("chat", body(messages=messages, **{field: given}), ENCODING) == plain + tokens.count(
+        msgspec.json.encode(given).decode(), ENCODING
+    )
+
+
 @given(st.lists(TEXTS, min_size=1, max_size=5), st.lists(TOKENS, min_size=1, max_size=5))
 def test_texts_count_each_for_itself_and_tokens_as_they_are(texts: list[str], lists: list[list[int]]) -> None:
     expected = sum(tokens.count(text, ENCODING) for text in texts)

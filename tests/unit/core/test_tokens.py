@@ -69,6 +69,23 @@ def test_a_chat_with_tools_counts_as_openai_published(encoding: str, expected: i
     assert tokens.count_messages(WEATHER, [WEATHER_TOOL], encoding) == expected
 
 
+LONG = "word " * 5000
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "$comment": LONG}}},
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "required": [LONG]}}},
+        {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"default": LONG}}}}},
+        {"type": "function", "function": {"name": "f", "returns": LONG}},
+        {"type": LONG},
+    ],
+)
+def test_what_the_published_rule_leaves_out_of_tools_is_no_free_prompt(tool: dict[str, object]) -> None:
+    assert tokens.count_messages(WEATHER, [tool], "o200k_base") > 0.8 * tokens.count(LONG, "o200k_base")
+
+
 @pytest.mark.parametrize(
     ("encoding", "expected"), [("p50k_base", 14), ("cl100k_base", 9), ("o200k_base", 8), ("o200k_harmony", 8)]
 )
