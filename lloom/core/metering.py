@@ -32,6 +32,16 @@ _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL: Final = msgspec.Raw(b"null")
 
 
+class _Input(Struct, frozen=True):
+    input: str | None = None
+
+
+class _CustomPiece(Struct, frozen=True):
+    """A piece of a call of a custom tool (OpenAI), which has a text instead of arguments."""
+
+    custom: _Input | None = None
+
+
 class _Usage(Struct, frozen=True):
     prompt_tokens: Tokens = 0
     completion_tokens: Tokens = 0
@@ -87,6 +97,7 @@ _usage = msgspec.json.Decoder(_Usage)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _calls = msgspec.json.Decoder(CallPiece)
 _functions = msgspec.json.Decoder(CalledFunction)
+_customs = msgspec.json.Decoder(_CustomPiece)
 _ends = msgspec.json.Decoder(_Ends)
 _chat_content = msgspec.json.Decoder(_ChatContent)
 _completion_content = msgspec.json.Decoder(_CompletionContent)
@@ -267,11 +278,15 @@ def _call_words(
     """Of the piece that begins a call all its JSON, for backends bill a frame around each; of those that follow the arguments."""
     try:
         call = decoder.decode(piece)
+        if isinstance(call, CalledFunction):
+            function, begins = call, False
+        elif call.function is None and not call.id:
+            return (_customs.decode(piece).custom or _Input()).input or ""
+        else:
+            function, begins = call.function or CalledFunction(), bool(call.id)
     except _MALFORMED:
         return bytes(piece).decode(errors="replace")
-    function = (call.function or CalledFunction()) if isinstance(call, CallPiece) else call
-    begins = function.name or (isinstance(call, CallPiece) and call.id)
-    return bytes(piece).decode(errors="replace") if begins else function.arguments or ""
+    return bytes(piece).decode(errors="replace") if begins or function.name else function.arguments or ""
 
 
 def _completion_words(data: bytes) -> str:

@@ -144,6 +144,14 @@ def test_of_a_call_its_beginning_counts_whole_and_after_that_its_arguments() -> 
         assert called(odd) == json.dumps(odd)
 
 
+def test_of_a_call_of_a_custom_tool_its_text_counts() -> None:
+    first = {"index": 0, "id": "call_1", "type": "custom", "custom": {"name": "run", "input": ""}}
+    rest = [{"index": 0, "custom": {"input": each}} for each in ("print(", "1)")]
+    assert called(first, *rest) == json.dumps(first) + "print(1)"
+    assert called({"index": 0}, {"index": 0, "custom": None}, {"index": 0, "custom": {}}) == ""
+    assert called({"custom": 7}) == '{"custom": 7}'
+
+
 def test_so_does_the_older_form_of_a_call() -> None:
     meter = Meter("chat")
     for piece in ({"name": "add", "arguments": ""}, {"arguments": "{}"}):
