@@ -82,6 +82,20 @@ async def test_what_is_due_is_handed_over_once(path: Path) -> None:
         assert await ledger.settling.look(NOW + settling.AGAIN_SECONDS) == [2]  # unless nothing is heard of it
 
 
+async def test_a_settlement_that_waits_for_cheaper_gas_keeps_back_nothing_that_came_after_it(path: Path) -> None:
+    async with books(path, bank()) as ledger:
+        await owe(ledger, 100)
+        assert await ledger.settling.look(NOW) == [1]
+        ledger.bank.flying = [(LANE, 100)]
+        later = NOW + settling.AGAIN_SECONDS
+        assert await ledger.settling.look(later, everything=True) == [], "that is on its way"
+        await owe(ledger, 900)
+        ledger.bank.money[CLIENT.address] = Funds(1000, 1000, int(later) + 172_800)
+        await ledger.treasury.renew([CLIENT.address])
+        assert await ledger.settling.look(later) == [2]
+        assert ledger.bank.settled[-1] == (TOKEN, [Claim(checked(900), 900)])
+
+
 async def test_no_more_is_redeemed_than_was_charged(path: Path) -> None:
     async with books(path, bank()) as ledger:
         await ledger.lend(A, voucher=checked(1000))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from loguru import logger
+from msgspec.structs import replace
 
 from lloom.adapters.journal import lanes
 from lloom.adapters.journal.lanes import Owing
@@ -86,13 +88,11 @@ class Settling:
     async def look(self, now: float, *, everything: bool = False) -> list[int]:
         """Hands what is due to the chain (`everything`: all that is worth its gas); the numbers of the settlements."""
         await self._treasury.look()
-        claimed = {lane for lane, _ in await self._bank.claims()}
-        owing = [
-            each
-            for each in await self._writer.write(lanes.owing, 1)
-            if each.state.lane not in claimed and not _tried(each, now)
-        ]
-        dues = await self._dues(owing, everything)
+        flying: defaultdict[Lane, int] = defaultdict(int)
+        for lane, up_to in await self._bank.claims():
+            flying[lane] = max(flying[lane], up_to)
+        owing = [each for each in await self._writer.write(lanes.owing, 1) if not _tried(each, now)]
+        dues = await self._dues(owing, flying, everything)
         ready = {each.state.lane: each.claim for each in owing}
         numbers = []
         for chosen in batches(dues, self._treasury.policy, now):
@@ -120,7 +120,10 @@ class Settling:
             self._seen = seen + self._seen
             raise
 
-    async def _dues(self, owing: Sequence[Owing], everything: bool) -> list[Due]:
+    async def _dues(self, owing: Sequence[Owing], flying: Mapping[Lane, int], everything: bool) -> list[Due]:
+        """`flying`: what is claimed on lanes by settlements that are not over. Only what goes beyond that is due: one that
+        waits for cheaper gas must not keep back what has become of its lanes since.
+        """
         await self._treasury.renew(self._treasury.oldest({each.state.lane.client for each in owing}, RENEWED))
         strange = 0
         dues = []
@@ -135,7 +138,8 @@ class Settling:
             except RetryElsewhere as error:
                 logger.warning("what {} has on chain is not known: {}", named(lane.client), error)
                 continue
-            dues.append(self._due(each, funds, line, everything))
+            known = replace(each.state, claimed=max(each.state.claimed, flying.get(lane, 0)))
+            dues.append(self._due(replace(each, state=known), funds, line, everything))
         return dues
 
     def _due(self, owing: Owing, funds: Funds, line: LaneFunds, everything: bool) -> Due:
