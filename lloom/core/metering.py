@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from lloom.core.api.calls import CalledFunction, CallPiece
+from lloom.core.api.calls import CalledFunction
 from lloom.core.api.request import Operation
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Tokens
@@ -32,14 +32,16 @@ _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL: Final = msgspec.Raw(b"null")
 
 
-class _Input(Struct, frozen=True):
+class _Custom(Struct, frozen=True):
     input: str | None = None
 
 
-class _CustomPiece(Struct, frozen=True):
-    """A piece of a call of a custom tool (OpenAI), which has a text instead of arguments."""
+class _Call(Struct, frozen=True):
+    """A piece of a call: of a function, or of a custom tool (OpenAI), which takes a text instead of arguments."""
 
-    custom: _Input | None = None
+    id: str | None = None
+    function: CalledFunction | None = None
+    custom: _Custom | None = None
 
 
 class _Usage(Struct, frozen=True):
@@ -77,11 +79,11 @@ class _Ends(Struct, frozen=True):
 
 
 class _ChatChoice(Struct, frozen=True):
-    delta: _Delta = _Delta()
+    delta: _Delta | None = None
 
 
 class _ChatContent(Struct, frozen=True):
-    choices: list[_ChatChoice] = []
+    choices: list[_ChatChoice] | None = None
 
 
 class _CompletionChoice(Struct, frozen=True):
@@ -89,15 +91,14 @@ class _CompletionChoice(Struct, frozen=True):
 
 
 class _CompletionContent(Struct, frozen=True):
-    choices: list[_CompletionChoice] = []
+    choices: list[_CompletionChoice] | None = None
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
 _usage = msgspec.json.Decoder(_Usage)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
-_calls = msgspec.json.Decoder(CallPiece)
+_calls = msgspec.json.Decoder(_Call)
 _functions = msgspec.json.Decoder(CalledFunction)
-_customs = msgspec.json.Decoder(_CustomPiece)
 _ends = msgspec.json.Decoder(_Ends)
 _chat_content = msgspec.json.Decoder(_ChatContent)
 _completion_content = msgspec.json.Decoder(_CompletionContent)
@@ -250,10 +251,10 @@ def _finishes(event: bytes) -> bool:
 
 def _chat_words(data: bytes) -> str:
     try:
-        choices = _chat_content.decode(data).choices
-    except _MALFORMED:
-        return ""
-    return "".join([_delta_words(choice.delta) for choice in choices])
+        choices = _chat_content.decode(data).choices or ()
+    except _MALFORMED as error:
+        return _unread(data, error)
+    return "".join([_delta_words(choice.delta) for choice in choices if choice.delta])
 
 
 def _delta_words(delta: _Delta) -> str:
@@ -261,40 +262,52 @@ def _delta_words(delta: _Delta) -> str:
     if delta.tool_calls != _NULL:
         words += _called(delta.tool_calls)
     if delta.function_call != _NULL:
-        words += _call_words(delta.function_call, _functions)
+        words += _function_words(delta.function_call)
     return words
 
 
 def _called(calls: msgspec.Raw) -> str:
     try:
-        return "".join([_call_words(piece, _calls) for piece in _raws.decode(calls)])
+        return "".join(map(_call_words, _raws.decode(calls)))
     except _MALFORMED:
-        return bytes(calls).decode(errors="replace")
+        return _whole(calls)
 
 
-def _call_words(
-    piece: msgspec.Raw, decoder: msgspec.json.Decoder[CallPiece] | msgspec.json.Decoder[CalledFunction]
-) -> str:
-    """Of the piece that begins a call all its JSON, for backends bill a frame around each; of those that follow the arguments."""
+def _call_words(piece: msgspec.Raw) -> str:
+    """Of the piece that begins a call all its JSON, for backends bill a frame around each; of those that follow what they add."""
     try:
-        call = decoder.decode(piece)
-        if isinstance(call, CalledFunction):
-            function, begins = call, False
-        elif call.function is None and not call.id:
-            return (_customs.decode(piece).custom or _Input()).input or ""
-        else:
-            function, begins = call.function or CalledFunction(), bool(call.id)
+        call = _calls.decode(piece)
     except _MALFORMED:
-        return bytes(piece).decode(errors="replace")
-    return bytes(piece).decode(errors="replace") if begins or function.name else function.arguments or ""
+        return _whole(piece)
+    function, custom = call.function or CalledFunction(), call.custom or _Custom()
+    return _whole(piece) if call.id or function.name else (function.arguments or "") + (custom.input or "")
+
+
+def _function_words(piece: msgspec.Raw) -> str:
+    """The same of the older form of a call."""
+    try:
+        function = _functions.decode(piece)
+    except _MALFORMED:
+        return _whole(piece)
+    return _whole(piece) if function.name else function.arguments or ""
+
+
+def _whole(json: msgspec.Raw) -> str:
+    return bytes(json).decode(errors="replace")
 
 
 def _completion_words(data: bytes) -> str:
     try:
-        choices = _completion_content.decode(data).choices
-    except _MALFORMED:
-        return ""
+        choices = _completion_content.decode(data).choices or ()
+    except _MALFORMED as error:
+        return _unread(data, error)
     return "".join([choice.text for choice in choices if choice.text])
+
+
+def _unread(data: bytes, error: Exception) -> str:
+    """What counts of an event that is no chunk: of an object all its JSON, since a client that is not ours may read it."""
+    odd = data.startswith(b"{") and isinstance(error, msgspec.ValidationError)
+    return data.decode(errors="replace") if odd else ""
 
 
 _WORDS: Final[dict[Operation, Callable[[bytes], str]]] = {

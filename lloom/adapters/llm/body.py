@@ -30,15 +30,17 @@ STANDARD: Final = {operation: frozenset(names.split()) for operation, names in _
 
 _PRIVATE: Final = (
     # OpenAI
-    "service_tier store metadata web_search_options moderation best_of",
+    "service_tier store metadata web_search_options moderation best_of prediction",
     # OpenRouter: which other model answers, by whom, with what tools
     "models route provider plugins preset",
     # Groq, Together: tools and models beside the one that is asked
     "compound_custom search_settings safety_model",
     # llama.cpp: limits above all others, what else is loaded, others' places
     "n_predict n_cmpl lora id_slot",
-    # vLLM: before whom, and from where
-    "priority kv_transfer_params",
+    # vLLM: before whom, from where, several times as much work, and tokens that no text shows
+    "priority kv_transfer_params ec_transfer_params vllm_xargs use_beam_search return_token_ids request_id",
+    # SGLang: the same, and code
+    "lora_path rid bootstrap_host bootstrap_port bootstrap_room return_hidden_states custom_logit_processor custom_params",
 )
 PRIVATE: Final = frozenset(" ".join(_PRIVATE).split())
 """Fields that act on the account of whoever owns the key, or cost what no answer shows. A stranger does not set them."""

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lloom.core import metering
+from lloom.core.api.request import Operation
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.metering import Meter
 from lloom.core.sse import event
@@ -157,6 +158,22 @@ def test_so_does_the_older_form_of_a_call() -> None:
     for piece in ({"name": "add", "arguments": ""}, {"arguments": "{}"}):
         meter.feed(event(json.dumps({"choices": [{"index": 0, "delta": {"function_call": piece}}]}).encode()))
     assert meter.text(1 << 20) == '{"name": "add", "arguments": ""}{}'
+
+
+@pytest.mark.parametrize(
+    ("operation", "choices"),
+    [("chat", [{"delta": {"content": [{"type": "thinking", "thinking": "hm"}]}}]), ("completions", [{"text": ["hm"]}])],
+)
+def test_what_stands_where_no_text_should_counts_whole(operation: Operation, choices: object) -> None:
+    meter, odd = Meter(operation), json.dumps({"choices": choices})
+    assert meter.text(len(meter.feed(event(odd.encode())))) == odd
+
+
+@pytest.mark.parametrize("operation", ["chat", "completions"])
+@pytest.mark.parametrize("empty", ["null", "{}", '{"choices": null}', '{"choices": [{"delta": null, "text": null}]}'])
+def test_an_event_that_says_nothing_counts_for_nothing(operation: Operation, empty: str) -> None:
+    meter = Meter(operation)
+    assert meter.text(len(meter.feed(event(empty.encode())))) == ""
 
 
 def test_what_cannot_be_read_counts_as_no_text() -> None:
