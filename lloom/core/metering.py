@@ -1,4 +1,7 @@
-"""What an answer amounts to: takes usage and end marks out of a backend's events. It parses no content chunk on the way."""
+"""What an answer amounts to: takes usage and end marks out of a backend's events, and the text that counts out of their chunks.
+
+`Meter.feed`, which all answers go through, parses no content chunk.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from lloom.core.api.calls import CalledFunction
 from lloom.core.api.request import Operation
 from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Tokens
-from lloom.core.sse import DONE, END, Splitter, payload
+from lloom.core.sse import DONE, END, Splitter, payload, payloads
 
 MAX_USAGE: Final = 4096
 """Bytes, as `messages.Done` takes."""
@@ -60,11 +63,18 @@ class _ErrorText(Struct, frozen=True):
     message: str = ""
 
 
+class _Audio(Struct, frozen=True):
+    transcript: str | None = None
+
+
 class _Delta(Struct, frozen=True):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     """Another name of the same: some backends send both."""
+    reasoning_details: msgspec.Raw = _NULL
+    """The same once more, or what stands for it (OpenRouter)."""
+    audio: _Audio | None = None
     refusal: str | None = None
     tool_calls: msgspec.Raw = _NULL
     function_call: msgspec.Raw = _NULL
@@ -133,7 +143,7 @@ class Kept:
 
     def text(self, length: int) -> str:
         """What the model wrote in the first `length` bytes; tool calls included."""
-        return text(self._operation, Splitter(limit=None).feed(bytes(self._bytes[:length])))
+        return text(self._operation, payloads(Splitter(limit=None).block(bytes(self._bytes[:length]))))
 
     def says(self, length: int) -> bool:
         """Whether anything of an answer is in the first `length` bytes: a word, or a vector."""
@@ -237,9 +247,9 @@ class Meter:
         self.ended = True
 
 
-def text(operation: Operation, events: Iterable[bytes]) -> str:
-    """What the model wrote in `events`, tool calls included; what is no content counts for nothing."""
-    return "".join(map(_WORDS[operation], map(payload, events)))
+def text(operation: Operation, chunks: Iterable[bytes]) -> str:
+    """What the model wrote in `chunks` (`sse.payloads`), tool calls included; what is no content counts for nothing."""
+    return "".join(map(_WORDS[operation], chunks))
 
 
 def _finishes(event: bytes) -> bool:
@@ -252,13 +262,17 @@ def _finishes(event: bytes) -> bool:
 def _chat_words(data: bytes) -> str:
     try:
         choices = _chat_content.decode(data).choices or ()
-    except _MALFORMED as error:
-        return _unread(data, error)
+    except _MALFORMED:
+        return _unread(data)
     return "".join([_delta_words(choice.delta) for choice in choices if choice.delta])
 
 
 def _delta_words(delta: _Delta) -> str:
     words = (delta.content or "") + (delta.reasoning_content or delta.reasoning or "") + (delta.refusal or "")
+    if delta.audio is not None:
+        words += delta.audio.transcript or ""
+    if not words and delta.reasoning_details != _NULL:
+        words = _verbatim(delta.reasoning_details)
     if delta.tool_calls != _NULL:
         words += _called(delta.tool_calls)
     if delta.function_call != _NULL:
@@ -270,7 +284,7 @@ def _called(calls: msgspec.Raw) -> str:
     try:
         return "".join(map(_call_words, _raws.decode(calls)))
     except _MALFORMED:
-        return _whole(calls)
+        return _verbatim(calls)
 
 
 def _call_words(piece: msgspec.Raw) -> str:
@@ -278,9 +292,9 @@ def _call_words(piece: msgspec.Raw) -> str:
     try:
         call = _calls.decode(piece)
     except _MALFORMED:
-        return _whole(piece)
+        return _verbatim(piece)
     function, custom = call.function or CalledFunction(), call.custom or _Custom()
-    return _whole(piece) if call.id or function.name else (function.arguments or "") + (custom.input or "")
+    return _verbatim(piece) if call.id or function.name else (function.arguments or "") + (custom.input or "")
 
 
 def _function_words(piece: msgspec.Raw) -> str:
@@ -288,26 +302,25 @@ def _function_words(piece: msgspec.Raw) -> str:
     try:
         function = _functions.decode(piece)
     except _MALFORMED:
-        return _whole(piece)
-    return _whole(piece) if function.name else function.arguments or ""
+        return _verbatim(piece)
+    return _verbatim(piece) if function.name else function.arguments or ""
 
 
-def _whole(json: msgspec.Raw) -> str:
+def _verbatim(json: bytes) -> str:
     return bytes(json).decode(errors="replace")
 
 
 def _completion_words(data: bytes) -> str:
     try:
         choices = _completion_content.decode(data).choices or ()
-    except _MALFORMED as error:
-        return _unread(data, error)
+    except _MALFORMED:
+        return _unread(data)
     return "".join([choice.text for choice in choices if choice.text])
 
 
-def _unread(data: bytes, error: Exception) -> str:
-    """What counts of an event that is no chunk: of an object all its JSON, since a client that is not ours may read it."""
-    odd = data.startswith(b"{") and isinstance(error, msgspec.ValidationError)
-    return data.decode(errors="replace") if odd else ""
+def _unread(data: bytes) -> str:
+    """What counts of an event that is no chunk: of an object all of it, since a client that is not ours may read it."""
+    return _verbatim(data) if data.startswith(b"{") else ""
 
 
 _WORDS: Final[dict[Operation, Callable[[bytes], str]]] = {

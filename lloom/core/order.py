@@ -69,7 +69,7 @@ class Client:
         outputs = min(wanted * chat.choices, _MOST)
         max_cost = cost(candidate.quote, inputs, 0, outputs) - paying.spent
         if paying.spent:  # no executor takes an order that may cost more than it allows
-            outputs = min(outputs, _affordable(candidate.quote, inputs, max_cost))
+            outputs = min(outputs, _affordable(candidate.quote, inputs, max_cost, chat.choices))
         request = Request(
             quote_hash=candidate.quote_hash,
             client=self.identity.address,
@@ -86,10 +86,11 @@ class Client:
         return Order(call, request, digest, candidate.quote, paying.domain)
 
 
-def _affordable(quote: Quote, inputs: int, amount: int) -> int:
-    """Output tokens that `amount` pays for beside the prompt."""
+def _affordable(quote: Quote, inputs: int, amount: int, choices: int) -> int:
+    """Output tokens that `amount` pays for beside the prompt: one for each of the answers at least."""
     left = amount - cost(quote, inputs, 0, 0)
-    if left <= 0:
+    outputs = left * PRICE_UNIT // quote.output_price if quote.output_price else _MOST
+    if left <= 0 or outputs < choices:
         message = "What executors billed that failed to answer is already all that this request may cost."
         raise RetryElsewhere(message, status=402, code="cost")
-    return left * PRICE_UNIT // quote.output_price if quote.output_price else _MOST
+    return outputs

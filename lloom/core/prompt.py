@@ -12,7 +12,7 @@ from lloom.core.api.prompts import Prompts
 from lloom.core.api.request import Operation
 
 BYTES_PER_TOKEN: Final = 4
-"""Used only for what cannot be counted: a prompt in a form of its own, the part of a very long answer that was not kept."""
+"""Stands in for a count: of a prompt in a form of its own, of the part of a very long answer that was not kept, of what comes."""
 
 _NONE: Final = Raw(b"null")
 
@@ -21,9 +21,17 @@ class _Chat(Struct, frozen=True):
     messages: list[dict[str, Any]] = []
     tools: list[dict[str, Any]] | None = None
     functions: list[dict[str, Any]] | None = None
+    response_format: Raw = _NONE
+    """Providers show its schema to the model."""
     documents: Raw = _NONE
     chat_template_kwargs: Raw = _NONE
     """What vLLM and llama.cpp hand to a model's template, which may show it."""
+
+    @property
+    def besides(self) -> str:
+        """What is in the prompt, or may be, beside messages and tools."""
+        given = (self.response_format, self.documents, self.chat_template_kwargs)
+        return "".join([bytes(each).decode() for each in given if each != _NONE])
 
 
 class _Completion(Struct, frozen=True):
@@ -55,11 +63,21 @@ def count(operation: Operation, body: bytes, encoding: str) -> int:
         return len(body) // BYTES_PER_TOKEN
 
 
+def plain(operation: Operation, body: bytes) -> bool:
+    """Whether all backends make the same of it, but for tools, schemas and what is given to templates."""
+    if operation != "chat":
+        return True
+    try:
+        asked = _chat.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return not (asked.tools or asked.functions or asked.besides)
+
+
 def _of_chat(asked: _Chat, encoding: str) -> int:
     older = [{"type": "function", "function": function} for function in asked.functions or ()]
-    besides = [bytes(each).decode() for each in (asked.documents, asked.chat_template_kwargs) if each != _NONE]
     found = tokens.count_messages(asked.messages, [*(asked.tools or ()), *older], encoding)
-    return found + tokens.count("".join(besides), encoding)
+    return found + tokens.count(asked.besides, encoding)
 
 
 def _of_texts(prompts: Prompts, encoding: str) -> int:

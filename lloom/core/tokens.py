@@ -40,9 +40,9 @@ ENUM: Final = -3
 ENUM_ITEM: Final = 3
 FUNCTIONS_END: Final = 12
 
-TOOL_BYTES: Final = 6
-"""Bytes of the JSON of tools that are a token at least: the published rule leaves out parts of it (defaults, remarks) that
-templates show to a model all the same, and whoever asks puts there what he likes. Honest tools have fewer for a token.
+TOOL_CHARACTERS: Final = 10
+"""Of the JSON of tools, that are a token at least: the published rule leaves out parts of it (defaults, remarks, what is nested)
+that templates show to a model all the same, and whoever asks puts there what he likes. Prose has four or five for a token.
 """
 
 # OpenAI, "Images and vision", gpt-4o: 85 tokens, and for high detail 170 for each tile of 512 × 512 of the image, scaled
@@ -179,7 +179,7 @@ def _tools(tools: Sequence[Any], encoding: str) -> int:
         return 0
     held = _mappings([tool.get("function") or tool.get("custom") for tool in _mappings(tools)])
     found = sum(_function(each, encoding) for each in held) + FUNCTIONS_END if held else 0
-    return max(found, len(_json(tools).encode(errors="replace")) // TOOL_BYTES)
+    return max(found, len(_json(tools)) // TOOL_CHARACTERS)
 
 
 def _function(function: Message, encoding: str) -> int:

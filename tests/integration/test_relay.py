@@ -304,6 +304,32 @@ async def test_a_validator_that_stops_waits_for_answers_and_for_nothing_else() -
 
 
 @on_both_loops
+async def test_who_is_amid_a_handshake_when_a_relay_stops_leaves_after_it() -> None:
+    me, asked, sign = Identity.generate(), asyncio.Event(), asyncio.Event()
+
+    async def greet(audience: hello.Audience, limits: Limits) -> Hello:
+        asked.set()
+        await sign.wait()
+        return hello.greet(me, audience, limits, time.time())
+
+    async with validator(drain_seconds=3600) as v, hidden(v) as executor:
+        outer = await dial(v.endpoint, v.identity.address, Link(me, NETWORK, settings()), lambda *_: None)
+
+        async def relays(_validator: NodeId, _at: Endpoint) -> Connection:
+            return outer
+
+        link = Link(greet, NETWORK, settings(), relays)
+        dialling = asyncio.create_task(dial(v.relays(executor.address), executor.address, link, lambda *_: None))
+        await asked.wait()
+        stops = asyncio.create_task(v.listener.close())
+        await outer.leaving.wait()
+        sign.set()
+        connection = await dialling
+        await stops
+        assert connection.closed.is_set()
+
+
+@on_both_loops
 async def test_a_validator_that_stops_waits_for_no_connection_that_is_kept_warm() -> None:
     async with validator(drain_seconds=3600) as v, hidden(v) as executor, client() as pool:
         assert await ask(await pool.connection(executor.address, v.relays(executor.address)), b"") == b""

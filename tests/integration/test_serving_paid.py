@@ -490,7 +490,7 @@ async def test_who_orders_a_shorter_prompt_than_is_sent_is_refused(path: Path) -
     async with market(path) as it:
         (worker,) = it.workers
         refused = await worker.refusal(it.call(FIRST, max_input_tokens=INPUTS - 1))
-        assert kind(refused) == (RetryElsewhere, 402, "payment_required")
+        assert kind(refused) == (RetryElsewhere, 402, "ordered")
         assert f"allows {INPUTS - 1} tokens of a prompt, and has {INPUTS}" in str(refused)
         assert worker.engine.asked == []
 
@@ -537,7 +537,7 @@ async def test_who_orders_less_than_a_token_for_each_answer_is_refused(path: Pat
     async with market(path) as it:
         (worker,) = it.workers
         refused = await worker.refusal(it.call(FIRST, body=body, max_output_tokens=1), body)
-        assert kind(refused) == (RetryElsewhere, 402, "payment_required")
+        assert kind(refused) == (RetryElsewhere, 402, "ordered")
         assert worker.engine.asked == []
 
 
@@ -548,6 +548,25 @@ async def test_who_says_how_many_answers_in_a_way_that_only_backends_may_read_is
         with pytest.raises(CallerFault, match="n must be"):
             await it.workers[0].ask(it.call(FIRST, body=body), body)
         assert it.workers[0].engine.asked == []
+
+
+@pytest.mark.parametrize("words", [" word", "word " * 400])
+async def test_a_backend_that_knows_no_limit_is_stopped(path: Path, words: str) -> None:
+    async with market(path, *[chunk(words)] * 2000, END) as it:
+        (worker,) = it.workers
+        received, ended = await broken(await worker.open(it.call(FIRST, max_output_tokens=WINDOW)))
+        assert kind(ended) == (RetryElsewhere, 402, "payment_required")
+        assert len(received) < 512 * (WINDOW + 8) + 2 * len(chunk(words))
+        await until(lambda: bool(worker.receipts))
+        receipt = it.check(worker.signed[0], received)
+        assert (receipt.status, receipt.output_tokens) == (Status.UNPAID, WINDOW)
+
+
+async def test_an_answer_of_large_events_is_as_long_as_was_ordered(path: Path) -> None:
+    wide = event(b'{"choices":[{"delta":{"content":" word"},"logprobs":"%s"}]}' % (b"x" * 4000))
+    async with market(path, *[wide] * WINDOW, END) as it:
+        (worker,) = it.workers
+        assert await worker.ask(it.call(FIRST, max_output_tokens=WINDOW)) == wide * WINDOW
 
 
 async def test_a_request_that_is_made_twice_is_served_once(path: Path) -> None:

@@ -136,6 +136,7 @@ async def _until_lost(connection: Connection, reservation: Stream) -> None:
     finally:
         for end in ends:
             end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
 
 
 async def _give_up(connection: Connection, reservation: Stream | None) -> None:

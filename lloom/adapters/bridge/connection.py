@@ -42,7 +42,7 @@ class Connection:
         self.peer = NodeId(b"")
         """Who is at the other end; empty until that is proved."""
         self.leaving: Final = asyncio.Event()
-        """Set once the peer takes no more streams, or is gone."""
+        """Set once the peer takes no more streams."""
         self.closed: Final = asyncio.Event()
         self.wire: Wire
         """What it runs over; its maker sets it."""
@@ -160,7 +160,6 @@ class Connection:
             self._fail(RetryElsewhere(f"the connection to {checksum(self.peer)} was lost{why}", code="connection_lost"))
         if self._timer is not None:
             self._timer.cancel()
-        self.leaving.set()
         self.closed.set()
         if not self._tasks:
             self._over()

@@ -15,6 +15,8 @@ from lloom.core.errors import CallerFault
 Fields = dict[str, Raw]
 
 LIMITS: Final = ("max_tokens", "max_completion_tokens")
+COMPLETION_TOKENS: Final = 16
+"""The limit of a completion that names none (OpenAI)."""
 
 _SAMPLING: Final = "temperature top_p n stop seed presence_penalty frequency_penalty logit_bias logprobs"
 _STANDARD: Final[dict[Operation, str]] = {
@@ -37,10 +39,12 @@ _PRIVATE: Final = (
     "compound_custom search_settings safety_model",
     # llama.cpp: limits above all others, what else is loaded, others' places
     "n_predict n_cmpl lora id_slot",
-    # vLLM: before whom, from where, several times as much work, and tokens that no text shows
+    # vLLM: before whom, from where, several times as much work, prompts and tokens that no text shows
     "priority kv_transfer_params ec_transfer_params vllm_xargs use_beam_search return_token_ids request_id",
+    "chat_template prompt_embeds",
     # SGLang: the same, and code
     "lora_path rid bootstrap_host bootstrap_port bootstrap_room return_hidden_states custom_logit_processor custom_params",
+    "embed_overrides",
 )
 PRIVATE: Final = frozenset(" ".join(_PRIVATE).split())
 """Fields that act on the account of whoever owns the key, or cost what no answer shows. A stranger does not set them."""
@@ -107,20 +111,16 @@ def given(content: Fields, name: str) -> bool:
     return bytes(content.get(name, b"null")).strip() not in _ABSENT
 
 
-def several(content: Fields, name: str) -> bool:
-    """Whether `name` holds more than one text; CallerFault if it holds none, or something else."""
-    try:
-        return len(split(name, _prompts.decode(content.get(name, b"null")))) > 1
-    except msgspec.DecodeError as error:
-        raise CallerFault(f"{name} must be a text, or its tokens", code="invalid_type", param=name) from error
-
-
 def limit(operation: Operation, content: Fields, most: int) -> int | None:
     """Lowers the wanted tokens to `most` where they are above; the limit that holds, None if the request has none.
+    Completions have `max_tokens` only: a backend may pass over the other, so that goes.
 
     CallerFault when a limit is not a whole number from 1 (from 0 for completions, which may just repeat the prompt).
     """
-    least = 0 if operation == "completions" else 1
+    least = 1
+    if operation == "completions":
+        least = 0
+        drop(content, LIMITS[1:])
     found: list[int] = []
     for name in LIMITS:
         wanted = whole(content, name, least)
@@ -130,20 +130,20 @@ def limit(operation: Operation, content: Fields, most: int) -> int | None:
     return min(found, default=None)
 
 
-def texts(operation: Operation, content: Fields) -> int:
+def prompt_count(operation: Operation, content: Fields) -> int:
     """How many prompts there are; CallerFault if they are none."""
     if operation == "chat":
         return 1
     name = "prompt" if operation == "completions" else "input"
     try:
-        return len(split(name, _prompts.decode(content.get(name, b'""'))))
+        return len(split(name, _prompts.decode(content.get(name, b"null"))))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise CallerFault(f"{name} must be a text, or its tokens", code="invalid_type", param=name) from error
 
 
-def answers(operation: Operation, content: Fields) -> int:
-    """How many are asked for; CallerFault if that is no number."""
-    return (whole(content, "n") or 1) * texts(operation, content)
+def answer_count(operation: Operation, content: Fields) -> int:
+    """How many answers are asked for; CallerFault if that is no number."""
+    return (whole(content, "n") or 1) * prompt_count(operation, content)
 
 
 def call_limit(content: Fields, name: str) -> None:

@@ -30,8 +30,6 @@ FIELDS: Final[dict[Operation, frozenset[str]]] = {
     # It leaves these two out without a word, and gives logprobs in a form of its own.
     "completions": bodies.STANDARD["completions"] - {"suffix", "echo", "logprobs"},
 }
-COMPLETION_TOKENS: Final = 16
-"""Of a completion that does not say how many: OpenAI's default."""
 
 
 SPINS: Final = "1000"
@@ -110,7 +108,7 @@ def rewrite(operation: Operation, body: bytes, served: Served) -> bytes:
     bodies.keep(content, FIELDS[operation])
     most = served.offer.max_output
     wanted = bodies.limit(operation, content, most) or (
-        min(COMPLETION_TOKENS, most) if operation == "completions" else most
+        min(bodies.COMPLETION_TOKENS, most) if operation == "completions" else most
     )
     bodies.drop(content, bodies.LIMITS)
     bodies.put(content, "max_tokens", wanted)
@@ -128,7 +126,7 @@ def _check(operation: Operation, content: bodies.Fields, name: str) -> None:
     for field in ("suffix", "echo", "logprobs"):
         if bodies.given(content, field):
             raise CallerFault(f"{name} does not do {field} in completions", code="unsupported_parameter", param=field)
-    if bodies.several(content, "prompt"):
+    if bodies.prompt_count(operation, content) > 1:
         raise CallerFault(f"{name} takes one prompt at a time", code="invalid_value", param="prompt")
 
 

@@ -11,21 +11,21 @@ from lloom.core.offer import ModelOffer
 
 def bounded(operation: Operation, body: bytes, request: Request, model: ModelOffer) -> bytes:
     """`body`, each of its answers limited to its part of the tokens that were ordered: nobody pays for more, and it is
-    the backend that counts them. Who ordered less than a token for each is refused (RetryElsewhere 402).
+    the backend that counts them.
+
+    RetryElsewhere (402) for who ordered less than a token for each; CallerFault as `body.limit` and `body.answer_count`.
     """
     if operation == "embeddings":
         return body
     content = bodies.fields(body)
-    share = request.max_output_tokens // bodies.answers(operation, content)
+    share = request.max_output_tokens // bodies.answer_count(operation, content)
     if share >= model.max_output:  # as many as the model gives
         return body
-    wanted = [found for name in bodies.LIMITS if (found := bodies.whole(content, name, 0)) is not None]
-    if wanted and max(wanted) <= share:
-        return body
-    if not share:
+    if not share and bodies.whole(content, "max_tokens", 0) != 0:
         raise _less(f"{request.max_output_tokens} tokens of an answer", "and asks for more")
     if bodies.limit(operation, content, share) is None:
-        bodies.put(content, "max_tokens", share)
+        most = bodies.COMPLETION_TOKENS if operation == "completions" else share
+        bodies.put(content, "max_tokens", min(share, most))
     return bodies.encode(content)
 
 
@@ -34,9 +34,9 @@ def admit(operation: Operation, body: bytes, request: Request, model: ModelOffer
     backend takes more than the context, whatever we count of pictures and films.
     """
     allowed = request.max_input_tokens
-    if prompt > allowed and model.context * bodies.texts(operation, bodies.fields(body)) > allowed:
+    if prompt > allowed and model.context * bodies.prompt_count(operation, bodies.fields(body)) > allowed:
         raise _less(f"{allowed} tokens of a prompt", f"and has {prompt}")
 
 
 def _less(allows: str, but: str) -> RetryElsewhere:
-    return RetryElsewhere(f"The request allows {allows}, {but}.", status=402, code="payment_required")
+    return RetryElsewhere(f"The request allows {allows}, {but}.", status=402, code="ordered")

@@ -178,7 +178,8 @@ class Serving:
         """Draws what the request's beginning may cost. RetryElsewhere (402) if its client has not paid for that."""
         call, request = run.call, run.request
         tokens = await _prompt(call.operation, body, terms.model.encoding)
-        await _aside(body, bounds.admit, call.operation, body, request, terms.model, tokens)
+        if tokens > request.max_input_tokens:
+            await _aside(body, bounds.admit, call.operation, body, request, terms.model, tokens)
         lane = Lane(request.client, terms.quote.token, request.lane)
         return await till.open(connection, lane, Price.of(terms.quote, request, tokens), tokens)
 
@@ -239,7 +240,7 @@ async def _prompt(operation: Operation, body: bytes, encoding: str) -> int:
 
 
 async def _aside(body: bytes, work: Callable[[*Ts], T], *given: *Ts) -> T:
-    """What `work` gives: at once where `body` is short."""
+    """What `work` gives, done in a thread unless `body` is short."""
     return work(*given) if len(body) <= SHORT else await asyncio.to_thread(work, *given)
 
 

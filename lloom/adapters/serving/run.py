@@ -26,8 +26,10 @@ from lloom.core.errors import PeerFault, RetryElsewhere
 from lloom.core.messages import Done, ModelCall
 from lloom.core.metering import Meter
 from lloom.core.prompt import BYTES_PER_TOKEN
-from lloom.core.sse import events
+from lloom.core.sse import payloads
 
+_ROOMY: Final = 512
+"""Bytes of a token's event, more than nearly all have."""
 _SHORT: Final = 1024
 """Characters that are counted faster than a thread takes over: in 0.2 ms, and of the worst text in two."""
 _CUT: Final = (Status.CANCELLED, Status.UNPAID)
@@ -53,6 +55,10 @@ class Run:
         self._counted = self._most = 0
         """Tokens of the answer that are counted, and the most that what was said since then, `_uncounted`, can amount to."""
         self._uncounted: list[str] = []
+        self._given = 0
+        """Bytes of it that the backend gave."""
+        self._looked = _ROOMY * (checked.request.max_output_tokens + 8)
+        """Beyond so many it is looked at whether they are more than was ordered."""
 
     @property
     def request(self) -> Request:
@@ -105,7 +111,7 @@ class Run:
     async def _pump(self, source: AsyncGenerator[bytes, None]) -> None:
         async for data in source:
             block = self._meter.feed(data)
-            if self._tab is not None and not self._tab.whole:
+            if self._tab is not None:
                 await self._cover(self._tab, block)
             for start in range(0, len(block), MAX_DATA):
                 piece = block[start : start + MAX_DATA]
@@ -117,9 +123,9 @@ class Run:
             raise RetryElsewhere("The backend ended without an answer.", code="backend_silent")
 
     async def compare(self, audit: Audit, body: bytes) -> None:
-        """Now and then, once the answer is out: does the backend count as we do?"""
+        """Now and then, once the answer is out: does the backend count as we do, where nothing is left to guess?"""
         model = self._terms.model
-        if self._meter.usage and audit.due(model.id):
+        if self._meter.usage and audit.due(model.id) and prompt.plain(self.call.operation, body):
             counted = await asyncio.to_thread(self._count_text, body, self._hash.length)
             audit.compare(model.id, model.encoding, self._meter.tokens(), counted)
 
@@ -127,12 +133,25 @@ class Run:
         """Waits until there is credit for `block`. No token is shorter than a byte: as long as credit covers the bytes of what
         it says, nothing is counted.
         """
-        text = metering.text(self.call.operation, events(block))
+        self._given += len(block)
+        if tab.whole:
+            if self._given > self._looked:
+                await self._end_of_order()
+            return
+        text = metering.text(self.call.operation, payloads(block))
         self._uncounted.append(text)
         self._most += len(text.encode())
         if not tab.covers(self._counted + self._most // BYTES_PER_TOKEN, self._counted + self._most):
             self._counted += await self._count_since()
             await tab.credit(self._counted)
+
+    async def _end_of_order(self) -> None:
+        """`Unpaid` if there are far more tokens than were ordered: nobody pays for them, and the backend knows no limit. What
+        another tokenizer makes of a text is no more than twice as much.
+        """
+        self._looked *= 2
+        if await asyncio.to_thread(self._outputs, self._given) > 2 * self.request.max_output_tokens:
+            raise Unpaid
 
     async def _count_since(self) -> int:
         text, encoding = "".join(self._uncounted), self._terms.model.encoding

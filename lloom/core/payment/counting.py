@@ -13,7 +13,7 @@ from lloom.core.api.request import Operation
 from lloom.core.billing.quote import Basis
 from lloom.core.prompt import BYTES_PER_TOKEN
 from lloom.core.settings import AccountingSettings
-from lloom.core.sse import Splitter
+from lloom.core.sse import Splitter, payloads
 
 LONG: Final = 8192
 """Characters that are counted in about a millisecond; of a longer piece in the middle of an answer the size is enough."""
@@ -58,7 +58,7 @@ class Tally:
         fresh = self._kept.since(self._read)
         self._read += len(fresh)
         self._splitter = self._splitter or Splitter(limit=None)
-        text = metering.text(self._operation, self._splitter.feed(fresh))
+        text = metering.text(self._operation, payloads(self._splitter.block(fresh)))
         self._counted += tokens.count(text, self._encoding) if len(text) <= LONG else len(text) // BYTES_PER_TOKEN
         return self._counted + self._unkept()
 

@@ -71,6 +71,9 @@ def test_a_stream_without_end_mark_is_known_as_cut() -> None:
     [
         ({"reasoning": "hm"}, "hm"),
         ({"reasoning": "hm", "reasoning_content": "hm"}, "hm"),
+        ({"reasoning": "hm", "reasoning_details": [{"text": "hm"}]}, "hm"),
+        ({"content": "", "reasoning_details": [{"data": "x"}]}, '[{"data": "x"}]'),
+        ({"audio": {"id": "a", "data": "AAAA", "transcript": "hm"}}, "hm"),
         ({"refusal": "no"}, "no"),
         ({"function_call": {"name": "f"}}, '{"name": "f"}'),
         ({"content": "a", "reasoning": "b", "refusal": "c"}, "abc"),
@@ -176,10 +179,15 @@ def test_an_event_that_says_nothing_counts_for_nothing(operation: Operation, emp
     assert meter.text(len(meter.feed(event(empty.encode())))) == ""
 
 
-def test_what_cannot_be_read_counts_as_no_text() -> None:
+@pytest.mark.parametrize("value", ["\xff", "NaN", '"\\ud83d"'])
+def test_what_is_not_quite_json_counts_whole(value: str) -> None:
+    meter, odd = Meter("chat"), '{"choices": [{"delta": {"content": "a"}, "logprobs": ' + value + "}]}"
+    assert meter.text(len(meter.feed(event(odd.encode())))) == odd
+
+
+def test_what_is_no_object_counts_as_no_text() -> None:
     meter = Meter("chat")
-    nonsense = event(b'{"choices": [{"delta": {"content": "\xff"}}]}')
-    length = len(meter.feed(chunk("a") + nonsense + event(b"[" * 100_000) + chunk("b")))
+    length = len(meter.feed(chunk("a") + event(b"[" * 100_000) + event(b"7") + chunk("b")))
     assert meter.text(length) == "ab"
 
 

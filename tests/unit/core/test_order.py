@@ -67,3 +67,10 @@ def test_what_earlier_attempts_cost_cannot_be_spent_again(spent: int) -> None:
     assert request.max_cost == whole - spent
     most = cost(DEAR.quote, request.max_input_tokens, 0, request.max_output_tokens)
     assert request.max_cost - 7 < most <= request.max_cost, "as much as is left, and no order that may cost more"
+
+
+def test_of_what_is_left_each_answer_gets_a_token_at_least() -> None:
+    whole = 3 * 100 * 7
+    assert order(Paying(CHAIN, 7, 20, whole - 3 * 7), n=3).request.max_output_tokens == 3
+    with pytest.raises(RetryElsewhere, match="all that this request may cost"):
+        order(Paying(CHAIN, 7, 20, whole - 3 * 7 + 1), n=3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lloom.core import tokens
 from lloom.core.api.request import Operation
-from lloom.core.prompt import count
+from lloom.core.prompt import count, plain
 
 ENCODING = "o200k_base"
 TOKENS = st.lists(st.integers(0, 200_000), min_size=1, max_size=20)
@@ -32,22 +32,31 @@ def test_a_chat_counts_its_messages_and_its_tools() -> None:
     messages = [{"role": "user", "content": "How tall is the Eiffel tower?"}]
     function = {"name": "height", "description": "Height of a building", "parameters": {"type": "object"}}
     tools = [{"type": "function", "function": function}]
-    plain = count("chat", body(messages=messages), ENCODING)
-    assert plain == tokens.count_messages(messages, [], ENCODING) > 8
+    without = count("chat", body(messages=messages), ENCODING)
+    assert without == tokens.count_messages(messages, [], ENCODING) > 8
     with_tools = count("chat", body(messages=messages, tools=tools), ENCODING)
-    assert with_tools == tokens.count_messages(messages, tools, ENCODING) > plain
+    assert with_tools == tokens.count_messages(messages, tools, ENCODING) > without
     assert count("chat", body(messages=messages, functions=[function]), ENCODING) == with_tools
 
 
-@pytest.mark.parametrize("field", ["documents", "chat_template_kwargs"])
+@pytest.mark.parametrize("field", ["documents", "chat_template_kwargs", "response_format"])
 def test_what_a_template_may_show_is_counted(field: str) -> None:
     messages, text = [{"role": "user", "content": "Hi"}], "word " * 1000
-    plain = count("chat", body(messages=messages), ENCODING)
-    assert count("chat", body(messages=messages, **{field: None}), ENCODING) == plain
+    without = count("chat", body(messages=messages), ENCODING)
+    assert count("chat", body(messages=messages, **{field: None}), ENCODING) == without
     given = {"date_string": text}
-    assert count("chat", body(messages=messages, **{field: given}), ENCODING) == plain + tokens.count(
+    assert count("chat", body(messages=messages, **{field: given}), ENCODING) == without + tokens.count(
         msgspec.json.encode(given).decode(), ENCODING
     )
+
+
+@pytest.mark.parametrize("field", ["documents", "chat_template_kwargs", "response_format", "tools", "functions"])
+def test_what_backends_make_something_else_of_is_known(field: str) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    assert plain("chat", body(messages=messages, **{field: None}))
+    assert not plain("chat", body(messages=messages, **{field: [{"type": "function"}]}))
+    assert not plain("chat", b"{")
+    assert plain("completions", body(prompt="Hi"))
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=5), st.lists(TOKENS, min_size=1, max_size=5))

@@ -83,7 +83,7 @@ LONG = "word " * 5000
     ],
 )
 def test_what_the_published_rule_leaves_out_of_tools_is_no_free_prompt(tool: dict[str, object]) -> None:
-    assert tokens.count_messages(WEATHER, [tool], "o200k_base") > 0.8 * tokens.count(LONG, "o200k_base")
+    assert tokens.count_messages(WEATHER, [tool], "o200k_base") > 0.4 * tokens.count(LONG, "o200k_base")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,18 @@ def test_each_prompt_of_a_completion_has_answers_of_its_own(prompt: Any) -> None
 
 @pytest.mark.parametrize("prompt", ["a", [1, 2, 3], ["a"]])
 def test_one_prompt_has_one_answer(prompt: Any) -> None:
-    assert limited("completions", 20, prompt=prompt) == {"prompt": prompt, "max_tokens": 20}
+    assert limited("completions", 10, prompt=prompt) == {"prompt": prompt, "max_tokens": 10}
+
+
+def test_a_completion_that_names_no_limit_has_the_usual_one() -> None:
+    assert limited("completions", 40, prompt="a") == {"prompt": "a", "max_tokens": 16}
+    assert limited("completions", 50, prompt="a") == {"prompt": "a"}
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": None}, {"max_tokens": 512}])
+def test_a_limit_that_completions_do_not_have_is_none(fields: dict[str, Any]) -> None:
+    asked = {"prompt": "a", "max_completion_tokens": 1, **fields}
+    assert limited("completions", 1, **asked) == {"prompt": "a", "max_tokens": 1}
 
 
 def test_a_completion_may_just_repeat_its_prompt() -> None:

@@ -69,7 +69,7 @@ def test_what_is_whole_is_what_is_paid_for(operation: Operation, chunks: list[li
     record.feed(b"".join(events))
     record.check()
     if record.whole:
-        assert record.text == metering.text(operation, [each.removesuffix(END) for each in events])
+        assert record.text == metering.text(operation, [payload(each.removesuffix(END)) for each in events])
 
 
 def test_the_first_chunk_names_the_answer() -> None:
