@@ -20,8 +20,8 @@ CHAIN = Domain(31337, b"\xc0" * 20)
 DEAR = candidate(1, input_price=3 * 10**6, output_price=7 * 10**6)
 
 
-def order(paying: Paying | None, max_tokens: int = 100) -> Order:
-    return CLIENT.order(request(max_tokens=max_tokens), DEAR, Nonce(bytes(32), bytes(16)), 100, paying)
+def order(paying: Paying | None, max_tokens: int = 100, n: int = 1) -> Order:
+    return CLIENT.order(request(max_tokens=max_tokens, n=n), DEAR, Nonce(bytes(32), bytes(16)), 100, paying)
 
 
 def test_a_paid_order_names_its_chain_and_lane_and_is_signed_for_it() -> None:
