@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from clock_support import leaping
 from market_support import (
     END,
     PER_EXECUTOR,
@@ -326,6 +327,7 @@ async def test_who_is_left_before_the_first_word_is_paid_and_the_next_may_cost_a
     path: Path, breaks: bool
 ) -> None:
     """Nobody can tell whose fault it is: an honest executor bills its work. But that does not use up the request's limit."""
+    leap = leaping()
 
     async def leaves(sale: Sale) -> None:
         await sale.send(ROLE)
@@ -333,10 +335,12 @@ async def test_who_is_left_before_the_first_word_is_paid_and_the_next_may_cost_a
         await until(lambda: any(expected.early for expected in buyer.deliveries._open.values()))
         if breaks:
             sale.stream.connection.wire.abort()
+        else:
+            leap(3)
         await asyncio.Event().wait()
 
     bad, good = Seller(leaves), Seller(briefly, price=2 * PRICE)
-    hasty = msgspec.structs.replace(ROUTING, first_token_seconds=0.2)
+    hasty = msgspec.structs.replace(ROUTING, first_token_seconds=3)
     async with listening(bad, good), buying(path, bad, good, routing=hasty) as buyer:
         assert await ask(buyer, max_tokens=1, messages=LONG) == WORD + END
         assert buyer.lane(bad).payable.accepted == bad.sales[0].request.max_input_tokens * TOKEN_COST

@@ -36,6 +36,7 @@ from lloom.core.routing.plans import Plans
 from lloom.core.sse import Splitter, event, payload
 from tests.integration import gateway_support
 from tests.integration.bridge_support import NETWORK, certificate, settings, until
+from tests.integration.clock_support import leaping
 from tests.integration.gateway_support import DONE, FIRST, REST, Reply, Running, ScriptedRouter, ask
 from tests.money_support import accounting
 from tests.unit.adapters.routing_support import DOMAIN, FakeDht, FakeExecutor
@@ -107,7 +108,7 @@ async def well(worker: Worker, stream: Stream) -> None:
 
 
 async def busy(_: Worker, __: Stream) -> None:
-    raise RetryElsewhere("all places are taken", status=429, code="busy", retry_after=1)
+    raise RetryElsewhere("all places are taken", status=429, code="busy", retry_after=30)
 
 
 async def hang(_: Worker, __: Stream) -> None:
@@ -333,7 +334,13 @@ async def test_a_lost_connection_goes_elsewhere() -> None:
 
 
 async def test_silence_goes_elsewhere_and_stops_the_work() -> None:
-    await (await _taken_over(hang, first_token_seconds=0.1)).cancelled.wait()
+    leap = leaping()
+
+    async def hang_too_long(worker: Worker, stream: Stream) -> None:
+        leap(3)
+        await hang(worker, stream)
+
+    await (await _taken_over(hang_too_long, first_token_seconds=3)).cancelled.wait()
 
 
 async def _taken_over(serve: Callable[[Worker, Stream], Awaitable[None]], **changes: Any) -> Worker:
@@ -358,7 +365,7 @@ async def test_a_dead_endpoint_goes_elsewhere() -> None:
 async def test_when_all_refuse_the_caller_gets_the_reason_and_its_status() -> None:
     async with network(Worker(1, busy), Worker(2, busy)) as net:
         reply = await net.http.ask(stream=True)
-        assert (reply.status, reply.error["code"], reply.headers["retry-after"]) == (429, "busy", "1")
+        assert (reply.status, reply.error["code"], reply.headers["retry-after"]) == (429, "busy", "30")
 
 
 async def test_after_content_the_error_comes_in_band_and_nobody_else_is_asked() -> None:

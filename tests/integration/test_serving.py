@@ -36,6 +36,7 @@ from lloom.core.rates import Limits
 from lloom.core.settings import ExecutorSettings, Resources
 from lloom.core.sse import event
 from tests.integration.bridge_support import NETWORK, Executor, executor, read_all, settings, until
+from tests.integration.clock_support import leaping
 from tests.money_support import accounting
 
 SETTINGS = ExecutorSettings(
@@ -620,9 +621,13 @@ async def test_an_answer_of_no_words_that_says_why_it_ends_is_one() -> None:
 
 
 async def test_a_backend_that_hangs_is_given_up_at_the_deadline() -> None:
-    async with opened(HELLO, HANG, request_seconds=0.05) as counter:
+    leap = leaping()
+    async with opened(HELLO, HANG, request_seconds=9) as counter:
+        stream = await counter.open(counter.call(counter.quote(counter.publish())))
+        await counter.engine.hung.wait()
+        leap(9)
         with pytest.raises(RetryElsewhere) as refused:
-            await counter.ask(counter.call(counter.quote(counter.publish())))
+            await read_all(stream)
         assert kind(refused.value) == (RetryElsewhere, 504, "deadline")
         await until(lambda: counter.idle)
         assert [draft.status for draft in counter.drafts] == [Status.FAILED]

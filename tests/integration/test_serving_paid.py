@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from clock_support import leaping
 from msgspec.structs import replace
 from receivables_support import CHAIN, DOMAIN, EXECUTOR, Books, FakeBank, books
 from test_serving import BODY, END, HANG, HELLO, SETTINGS, WORLD, ScriptedEngine, chunk, kind, model
@@ -740,10 +741,15 @@ async def test_who_hangs_up_before_the_end_again_and_again_pays_all_the_same(pat
 
 
 async def test_who_lets_the_time_run_out_again_and_again_pays_all_the_same(path: Path) -> None:
-    async with market(path, *[WORD] * 30, HANG, request_seconds=0.5) as it:
+    leap = leaping()
+    async with market(path, *[WORD] * 30, HANG, request_seconds=9) as it:
         (worker,) = it.workers
         for number in range(1, 4):
-            _, ended = await broken(await worker.open(it.call(number * 10 * FIRST)))
+            worker.engine.hung.clear()
+            stream = await worker.open(it.call(number * 10 * FIRST))
+            await worker.engine.hung.wait()
+            leap(9)
+            _, ended = await broken(stream)
             assert kind(ended) == (RetryElsewhere, 504, "deadline")
         await until(lambda: len(worker.receipts) == 3)
         assert [receipt.output_tokens for receipt in worker.receipts] == [0, 0, 30]
@@ -791,10 +797,14 @@ async def test_who_was_sent_a_beginning_only_pays_nothing_for_what_one_event_hol
 
 
 async def test_who_was_sent_a_beginning_only_pays_nothing_when_our_time_is_over(path: Path) -> None:
-    async with market(path, BEGINNING, HANG, request_seconds=0.2) as it:
+    leap = leaping()
+    async with market(path, BEGINNING, HANG, request_seconds=9) as it:
         (worker,) = it.workers
         worker.desk.till.forgive = lambda *_: False  # type: ignore[method-assign] # it has cancelled often
-        received, ended = await broken(await worker.open(it.call(FIRST)))
+        stream = await worker.open(it.call(FIRST))
+        await worker.engine.hung.wait()
+        leap(9)
+        received, ended = await broken(stream)
         assert (received, kind(ended)) == (BEGINNING, (RetryElsewhere, 504, "deadline"))
         await until(lambda: bool(worker.receipts))
         receipt = it.check(worker.signed[0], received)
