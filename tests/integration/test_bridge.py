@@ -492,7 +492,11 @@ async def test_a_stranger_that_says_nothing_is_hung_up_on() -> None:
         reader, writer = await asyncio.open_connection(server.endpoint.host, server.endpoint.port)
         assert await reader.read() == b""
         writer.close()
+    async with executor(echo) as server:
         stranger = await Stranger.knock(server)
+        (knocking,) = server.listener.knocking
+        knocking.session._liveness._deadline = 0.0  # its time is over, though TLS was up in time
+        knocking._set_timer()
         assert why(await stranger.hear_all()).code == "slow_handshake"
         stranger.writer.close()
         assert not server.listener.knocking
