@@ -61,7 +61,7 @@ class Both:
 
 @pytest.fixture
 async def both(local: Local, first: Front, second: Front) -> AsyncIterator[Both]:
-    made = Both(local.settings(rpc_seconds=0.2), first, second)
+    made = Both(local.settings(rpc_seconds=2), first, second)
     yield made
     await made.rpc.close()
 

@@ -304,7 +304,7 @@ async def test_a_backend_that_is_not_there_is_unreachable() -> None:
 
 
 async def test_a_backend_to_which_no_connection_can_be_had_is_unreachable() -> None:
-    limits = {"parallel": 1, "connect_seconds": 0.1}
+    limits = {"parallel": 1, "connect_seconds": 1}
     async with mock(tokens=100_000, token_seconds=0.001) as server, running(server, **limits) as engine:
         async with aclosing(engine.stream("chat", "mock", ask())) as answer:
             await anext(answer)
