@@ -139,12 +139,15 @@ async def test_one_answer_that_differs_condemns_nobody() -> None:
 
 
 async def test_executors_are_visited_by_strangers_who_change_and_ask_all_the_same() -> None:
-    sellers = tuple(free(serving(answer)) for _ in range(6))
+    sellers = tuple(
+        free(serving(answer)) for _ in range(16)
+    )  # of six, one in a thousand times all get the same visitor
     owner, clock, began = Identity.generate(), [0.0], time.time()
     async with (
         asyncio.timeout(60),
         listening(*sellers),
-        prober(owner=owner, clock=lambda: clock[0], probe_keys=4) as (its, _),
+        # An epoch that ends meanwhile would have others come.
+        prober(owner=owner, clock=lambda: clock[0], probe_keys=4, probe_key_seconds=1 << 40) as (its, _),
     ):
         for seller in sellers:
             await its.look(seller.offer)
