@@ -360,8 +360,8 @@ async def test_a_node_whose_clock_is_wrong_is_told_so_once_and_works_when_it_is_
         clock = Clock()
         clock.ahead = -300.0
         seeds = [node.port for node in nodes.nodes]
-        hasty = tuned(lookup_seconds=0.3)
-        late = await Dht.start(Identity.generate(), network(*seeds), hasty, client=False, clock=clock)
+        late = await Dht.start(Identity.generate(), network(*seeds), SETTINGS, client=False, clock=clock)
+        late._patience = 0.3  # for somebody to be there; a lookup may take its time
         try:
             protocol = late._swarm.protocol
             await until(lambda: protocol.clock_offset is not None)

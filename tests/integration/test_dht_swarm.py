@@ -111,7 +111,7 @@ async def test_a_swarm_with_a_third_of_its_nodes_dead_still_finds_nine_of_ten() 
         for dead in random.sample(nodes.nodes[2:-1], 12):
             await nodes.kill(dead)
         for asker in (client, *nodes.nodes[:5]):
-            async with asyncio.timeout(SETTINGS.lookup_seconds + 1):
+            async with asyncio.timeout(DEADLINE):
                 found = set(await asker.executors("m"))
             assert found <= served
             assert len(found) >= 0.9 * len(served)
@@ -463,7 +463,7 @@ async def test_endless_ghosts_do_not_make_a_lookup_endless(monkeypatch: pytest.M
 
         monkeypatch.setattr(liar._swarm.protocol, "_neighbours", ghosts)
         monkeypatch.setattr(asker._swarm.protocol, "call_find_value", count)
-        async with asyncio.timeout(SETTINGS.lookup_seconds + 1):
+        async with asyncio.timeout(DEADLINE):
             await asker.executors("m")
         assert asked <= SETTINGS.max_queries
 
