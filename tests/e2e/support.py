@@ -122,8 +122,16 @@ class Process:
 
     def actor(self, kind: str) -> psutil.Process:
         """The process of an actor, by the name of its class."""
-        (found,) = (each for each in self.family() if " ".join(each.cmdline()).startswith(f"ray::{kind}"))
+        (found,) = (each for each in self.family() if command_line(each).startswith(f"ray::{kind}"))
         return found
+
+
+def command_line(process: psutil.Process) -> str:
+    """What it calls itself; nothing if it has ended meanwhile, as idle workers of Ray do at any time."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 @contextmanager

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from support import ROOT, environment, launch
+from support import ROOT, command_line, environment, launch
 
 from tests.free_ports import free_port
 
@@ -45,15 +45,9 @@ def cluster(place: Path, mode: str) -> Iterator[str]:
     try:
         yield f"127.0.0.1:{port}"
     finally:
-        for process in [each for each in psutil.process_iter() if f"{place}/ray" in " ".join(_words(each))]:
-            process.kill()
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+        for process in [each for each in psutil.process_iter() if f"{place}/ray" in command_line(each)]:
+            with suppress(psutil.NoSuchProcess):  # its parent's death may have been enough
+                process.kill()
 
 
 def test_a_node_lives_in_a_cluster_with_a_token_and_leaves_it_as_it_was(place: Path) -> None:
@@ -62,8 +56,7 @@ def test_a_node_lives_in_a_cluster_with_a_token_and_leaves_it_as_it_was(place: P
         with launch(*words, env=environment(RAY_AUTH_TOKEN_PATH=str(place / "token"))) as node:
             node.wait_for(" is up")
         assert any(
-            "gcs_server" in " ".join(_words(each)) and str(place) in " ".join(_words(each))
-            for each in psutil.process_iter()
+            "gcs_server" in command_line(each) and str(place) in command_line(each) for each in psutil.process_iter()
         )
 
 

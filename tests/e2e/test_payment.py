@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support import ROOT, Process, environment, launch
+from support import ROOT, Process, command_line, environment, launch
 
 from lloom.adapters.chain import anvil
 from lloom.core import messages
@@ -260,7 +260,7 @@ def clients(market: Market) -> set[bytes]:
 def kill_all(process: Process, kind: str) -> None:
     """kill -9 of all actors of that class."""
     for each in process.family():
-        if re.match(rf"ray::{kind}\b", " ".join(each.cmdline())):
+        if re.match(rf"ray::{kind}\b", command_line(each)):
             each.kill()
 
 
