@@ -14,7 +14,7 @@ import pytest
 from kademlia.node import Node
 from loguru import logger
 
-from lloom.adapters.dht import Dht
+from lloom.adapters.dht import Dht, health
 from lloom.adapters.dht.addresses import Reach
 from lloom.adapters.dht.wire import Envelope
 from lloom.core.errors import ConfigError
@@ -85,8 +85,12 @@ async def store(asker: Dht, at: Dht, signed: SignedRecord, key: bytes | None = N
 
 
 @on_both_loops
-async def test_what_is_announced_is_found_by_model_and_under_all() -> None:
-    async with swarm(6) as nodes:
+async def test_what_is_announced_is_found_by_model_and_under_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    # All of them have to say that they hold what was announced. Together they are one process, and a lookup waits 30 ms.
+    monkeypatch.setattr(health, "MIN_HEDGE", DEADLINE)
+    monkeypatch.setattr(health, "MIN_TIMEOUT", DEADLINE)
+    patient = tuned(rpc_seconds=DEADLINE, hedge_seconds=DEADLINE, lookup_seconds=DEADLINE)
+    async with swarm(6, settings=patient) as nodes:
         executor, other = nodes.nodes[2], nodes.nodes[3]
         assert await executor.announce(["m1", "m2"], [endpoint(1), endpoint(2)], fingerprint(1)) == 5
         await other.announce(["m2"], [endpoint(3)], fingerprint(2))
