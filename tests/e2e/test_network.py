@@ -67,7 +67,9 @@ def test_the_openai_client_gets_the_same_answer_streamed_and_plain(network: Netw
     assert plain.choices[0].finish_reason in ("stop", "length")
     assert plain.usage is not None
     assert chunks[-1].choices == []
-    assert chunks[-1].usage == plain.usage
+    assert chunks[-1].usage is not None
+    but_what_was_cached = {"prompt_tokens_details": None}  # a probe of the validator may have come in between
+    assert chunks[-1].usage.model_copy(update=but_what_was_cached) == plain.usage.model_copy(update=but_what_was_cached)
     assert plain.usage.completion_tokens <= 24
 
 
