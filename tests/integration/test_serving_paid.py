@@ -620,7 +620,7 @@ async def test_a_long_answer_goes_on_as_it_is_paid(path: Path) -> None:
 
 
 async def test_an_answer_that_nobody_pays_is_ended_and_billed_as_far_as_it_came(path: Path) -> None:
-    async with market(path, *[WORD] * 100, END, credit_seconds=0.05) as it:
+    async with market(path, *[WORD] * 100, END, credit_seconds=1) as it:
         (worker,) = it.workers
         received, ended = await broken(await worker.open(it.call(FIRST)))
         assert kind(ended) == (RetryElsewhere, 402, "payment_required")
@@ -645,7 +645,7 @@ async def test_what_a_backend_reports_with_the_part_that_was_held_back_is_not_bi
 
 
 async def test_credit_is_all_that_is_lost_on_a_client_that_stops_paying(path: Path) -> None:
-    async with market(path, *[WORD] * 400, END, credit_seconds=0.05, credit=200) as it:
+    async with market(path, *[WORD] * 400, END, credit_seconds=1, credit=200) as it:
         (worker,) = it.workers
         with pytest.raises(RetryElsewhere):
             await worker.ask(it.call(FIRST))
@@ -666,7 +666,7 @@ async def test_events_that_hold_many_tokens_are_counted_before_they_are_given_aw
 
 @pytest.mark.parametrize("words", ["word " * 20, "1 " * 20, "\N{GRINNING FACE}\u0e01" * 9])
 async def test_no_token_too_many_is_sent_where_events_hold_several(path: Path, words: str) -> None:
-    async with market(path, *[chunk(words)] * 20, END, credit_seconds=0.05, credit=500) as it:
+    async with market(path, *[chunk(words)] * 20, END, credit_seconds=1, credit=500) as it:
         (worker,) = it.workers
         received, ended = await broken(await worker.open(it.call(FIRST)))
         assert kind(ended) == (RetryElsewhere, 402, "payment_required")
