@@ -570,6 +570,13 @@ async def test_an_answer_of_large_events_is_as_long_as_was_ordered(path: Path) -
         assert await worker.ask(it.call(FIRST, max_output_tokens=WINDOW)) == wide * WINDOW
 
 
+async def test_an_answer_may_repeat_its_prompt(path: Path) -> None:
+    prompt = chunk("word " * 2000)
+    async with market(path, prompt, END) as it:
+        (worker,) = it.workers
+        assert await worker.ask(it.call(FIRST, max_input_tokens=2000, max_output_tokens=1)) == prompt
+
+
 async def test_a_request_that_is_made_twice_is_served_once(path: Path) -> None:
     async with market(path, workers=2) as it:
         one, other = it.workers

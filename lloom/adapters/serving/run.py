@@ -147,10 +147,11 @@ class Run:
 
     async def _end_of_order(self) -> None:
         """`Unpaid` if there are far more tokens than were ordered: nobody pays for them, and the backend knows no limit. What
-        another tokenizer makes of a text is no more than twice as much.
+        another tokenizer makes of a text is no more than twice as much; a completion may repeat its prompt (`echo`).
         """
         self._looked *= 2
-        if await asyncio.to_thread(self._outputs, self._given) > 2 * self.request.max_output_tokens:
+        ordered = self.request.max_input_tokens + self.request.max_output_tokens
+        if await asyncio.to_thread(self._outputs, self._given) > 2 * ordered:
             raise Unpaid
 
     async def _count_since(self) -> int:
