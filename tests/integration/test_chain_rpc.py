@@ -16,6 +16,7 @@ from lloom.adapters.chain import banking, deployment, gas, history
 from lloom.adapters.chain.answers import amount
 from lloom.adapters.chain.contract import calldata
 from lloom.adapters.chain.gas import Transaction
+from lloom.adapters.chain.head import block_at
 from lloom.adapters.chain.rpc import FIRST_REST_SECONDS, ChainAway, Refused, Rpc
 from lloom.adapters.journal.transactions import State
 from lloom.core.errors import ConfigError, LloomError, RetryElsewhere
@@ -178,6 +179,22 @@ async def test_an_answer_that_makes_no_sense_is_no_answer(
 async def test_nonsense_of_one_server_is_corrected_by_another(both: Both, first: Front) -> None:
     first.answers["eth_getBalance"] = "many"
     assert await both.rpc.ask(amount, "eth_getBalance", "0x" + "00" * 20, "latest") >= 0
+
+
+async def test_an_error_that_is_none_without_a_result_is_no_answer(both: Both, first: Front, second: Front) -> None:
+    first.answers["eth_blockNumber"] = lambda _, true: {"jsonrpc": "2.0", "id": true["id"], "error": None}
+    assert await both.rpc.call("eth_blockNumber")
+    assert second.calls[-1] == "eth_blockNumber"
+    await both.rpc.survey()
+
+
+async def test_a_block_of_another_number_is_no_answer(both: Both, first: Front, second: Front, local: Local) -> None:
+    """A follower that believed it would read the same blocks for ever."""
+    await local.mine(5)
+    first.answers["eth_getBlockByNumber"] = lambda _, true: {**true, "result": {**true["result"], "number": "0x1"}}
+    found = await block_at(both.rpc, 3)
+    assert found is not None
+    assert found.number == 3
 
 
 async def test_if_nobody_answers_one_sentence_says_so_without_a_key(both: Both, first: Front, second: Front) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -31,8 +31,15 @@ async def newest(rpc: Rpc, settings: Chain) -> Head:
 
 async def block_at(rpc: Rpc, number: int) -> Block | None:
     """The block of that number now; None if there is none."""
-    found = await rpc.ask(optional(header), "eth_getBlockByNumber", hex(number), False)
-    return None if found is None else found.block
+    return await rpc.ask(optional(lambda found: _numbered(found, number)), "eth_getBlockByNumber", hex(number), False)
+
+
+def _numbered(found: Any, number: int) -> Block:
+    """A server that answers with another block than it was asked for would have its events read for ever."""
+    block = header(found).block
+    if block.number != number:
+        raise ValueError("another block")
+    return block
 
 
 async def _final(rpc: Rpc, settings: Chain, newest_block: Block) -> int:

@@ -78,10 +78,12 @@ class Server:
             raise Unreachable(type(error).__name__) from None
         except (ValueError, RecursionError):
             raise Unreachable("its answer is no JSON") from None
-        if not isinstance(answer, dict) or ("error" not in answer and "result" not in answer):
+        if not isinstance(answer, dict):
             raise Unreachable("its answer is no JSON-RPC")
         if (error_found := answer.get("error")) is not None:
             raise _refusal(self.shown, error_found)
+        if "result" not in answer:  # some say `error` of every answer, and null if there was none
+            raise Unreachable("its answer is no JSON-RPC")
         return answer["result"]
 
     async def ask_chain_id(self) -> int:
