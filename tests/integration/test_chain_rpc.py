@@ -354,6 +354,38 @@ async def test_a_new_chain_for_tests_in_place_of_the_old_one_is_started_over(
             pass
 
 
+async def test_a_server_that_does_not_know_the_first_block_does_not_make_it_another_chain(
+    local: Local, first: Front, tmp_path: Path
+) -> None:
+    settings = local.settings(rpc=(first.url,), local=False)
+
+    def pruned(params: list[Any], answer: Any) -> Any:
+        return {**answer, "result": None} if params[0] == "0x0" else answer
+
+    first.answers["eth_getBlockByNumber"] = pruned
+    with pytest.raises(ConfigError, match="No server of the chain anvil answers"):
+        async with watching(tmp_path / "journal", settings, None):
+            pass
+    first.answers.clear()
+    async with watching(tmp_path / "journal", settings, None) as it:
+        await it.chain.step()
+    first.answers["eth_getBlockByNumber"] = pruned
+    async with watching(tmp_path / "journal", settings, None) as it:
+        with pytest.raises(ChainAway):
+            await it.chain.step()
+        first.answers.clear()
+        await it.chain.step()
+
+
+async def test_while_it_runs_a_server_of_another_chain_ends_nothing_if_the_others_are_only_away(
+    both: Both, first: Front, second: Front
+) -> None:
+    await both.rpc.survey()
+    first.status, second.answers["eth_chainId"] = 503, "0x1"
+    with pytest.raises(ChainAway):
+        await both.rpc.survey()
+
+
 async def test_where_no_server_has_the_past_that_is_said_and_what_helps(
     both: Both, first: Front, second: Front, local: Local
 ) -> None:

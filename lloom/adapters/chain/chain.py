@@ -13,9 +13,10 @@ from typing import Final
 from loguru import logger
 
 from lloom.adapters.chain import deployment, gas
+from lloom.adapters.chain.answers import header
 from lloom.adapters.chain.contract import Contract, settlement
 from lloom.adapters.chain.follower import Follower
-from lloom.adapters.chain.head import block_at, newest
+from lloom.adapters.chain.head import newest
 from lloom.adapters.chain.oracle import Oracle
 from lloom.adapters.chain.rpc import ChainAway, Rpc
 from lloom.adapters.chain.sender import Sender
@@ -158,8 +159,8 @@ class Chain:
         """ConfigError unless this is the chain of the settings, the one of the journal, and has the contract."""
         await self._rpc.survey()
         await deployment.check(self._rpc, self._contract.address)
-        first = await block_at(self._rpc, 0)
-        genesis = first.hash if first else b""
+        # Asked so that a server which does not know it is passed over: nothing says then that it is the same chain, or another.
+        genesis = (await self._rpc.ask(header, "eth_getBlockByNumber", hex(0), False)).block.hash
         facts = await self._writer.write(sightings.facts, 1)
         strange = facts.get("genesis", genesis) != genesis
         if strange and not self.settings.local:

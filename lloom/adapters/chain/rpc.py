@@ -125,13 +125,13 @@ class Rpc:
     async def survey(self) -> None:
         """Asks all servers at once which chain they have and how far they are; those of another chain, or far behind, rest.
 
-        ConfigError if all that answer have another chain; ChainAway if none answers.
+        ConfigError if all of them have another chain; ChainAway if none answers that has ours: those that are away may have it.
         """
         found = await self._heights()
         best = max((height for height in found if height is not None), default=None)
         if best is None:
             strange = [server for server in self._servers if server.chain_id not in (None, self._settings.id)]
-            if strange:
+            if len(strange) == len(self._servers):
                 raise ConfigError(
                     f"chain.{self.name}: {strange[0].shown} serves the chain {strange[0].chain_id}, "
                     f"not {self._settings.id}"
