@@ -13,6 +13,7 @@ from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.rpc import Refused
 from lloom.adapters.chain.sender import IN_FLIGHT
 from lloom.adapters.journal.transactions import State
+from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
 from lloom.core.payment.events import ModelUsed, Settled
 from lloom.core.payment.fees import Fees
@@ -318,6 +319,36 @@ async def test_one_that_fails_on_chain_is_sent_anew_and_dropped_in_the_end(
             await local.mine()
         assert await it.state(job) is State.DROPPED
         assert await transactions_of(local, executor) == 3
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        {"eth_getTransactionCount": hex((1 << 63) - 1)},
+        {
+            "eth_estimateGas": hex((1 << 63) - 1),
+            "eth_call": "0x" + "00" * 16 + "ff" * 16,
+            "eth_getBalance": hex((1 << 128) - 1),
+        },
+    ],
+    ids=["nonces", "gas"],
+)
+async def test_numbers_that_no_journal_can_hold_are_no_answer(
+    local: Local, tmp_path: Path, lies: dict[str, str]
+) -> None:
+    executor, client = await local.person(), await local.client()
+    await local.still()
+    async with (
+        front(local.url) as server,
+        watching(tmp_path / "journal", local.settings(rpc=(server.url,)), executor) as it,
+    ):
+        jobs = [await it.chain.settle(COIN, [local.claim(client, executor, n * FINNEY)]) for n in (1, 2)]
+        server.answers |= lies
+        for _ in range(3):
+            with contextlib.suppress(RetryElsewhere):
+                await it.chain.step()
+        server.answers.clear()
+        assert [await it.state(job) for job in jobs] == [State.WAITING] * 2
 
 
 async def foreign(local: Local, who: Identity, nonce: int) -> str:

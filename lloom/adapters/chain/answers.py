@@ -16,8 +16,8 @@ from lloom.core.payment.events import Block
 T = TypeVar("T")
 
 NONSENSE: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
-_COUNT_BITS: Final = 63
-"""Heights, nonces, times and gas go into a journal, whose integers have no more."""
+_COUNT_BITS: Final = 53
+"""Heights, nonces, times and gas: far more than any chain has, and what is added to them still fits into a journal (63 bits)."""
 _AMOUNT_BITS: Final = 128
 
 
