@@ -196,12 +196,21 @@ def decode(topics: Sequence[bytes], data: bytes) -> Event | None:
         return None
     words = [*topics[1:], *(data[start : start + WORD] for start in range(0, len(data), WORD))]
     types = _SIGNATURES[kind].split(",")
-    if len(words) != len(types) or any(len(word) != WORD for word in words):
+    if len(words) != len(types) or not all(map(_fits, words, types)):
         raise ValueError(f"a log that is no {signature(kind)}")
-    return kind(*(_value(word, each) for word, each in zip(words, types, strict=True)))
+    return kind(*map(_value, words, types))
+
+
+def _fits(word: bytes, kind: str) -> bool:
+    """Whether the contract can have said it. A server can say anything, and journals have room for no more than the type has."""
+    return len(word) == WORD and not any(word[: WORD - _width(kind)])
+
+
+def _width(kind: str) -> int:
+    if kind.startswith("uint"):
+        return int(kind.removeprefix("uint")) // 8
+    return ADDRESS_BYTES if kind == "address" else WORD
 
 
 def _value(word: bytes, kind: str) -> bytes | int:
-    if kind == "bytes32":
-        return word
-    return word[-ADDRESS_BYTES:] if kind == "address" else int.from_bytes(word, "big")
+    return int.from_bytes(word, "big") if kind.startswith("uint") else word[WORD - _width(kind) :]

@@ -59,6 +59,17 @@ def test_a_log_that_only_looks_like_one_is_refused(cut: int) -> None:
         decode(topics[:-1], body)
 
 
+@pytest.mark.parametrize("place", [3, 4, 5])
+def test_a_number_that_is_too_large_for_its_member_is_refused(place: int) -> None:
+    """No contract says it, but a server may: what goes into a journal by it would end whoever writes it there."""
+    values = [bytes(20), bytes(20), bytes(20), 1, 2, 3, 4]
+    topics, body = _log(Settled, ABI["Settled"]["inputs"], values)
+    words = [*topics[1:], *(body[start : start + 32] for start in range(0, len(body), 32))]
+    words[place] = b"\x01" + bytes(31)
+    with pytest.raises(ValueError, match="no Settled"):
+        decode([topics[0], *words[: len(topics) - 1]], b"".join(words[len(topics) - 1 :]))
+
+
 def _value(kind: str) -> st.SearchStrategy[Any]:
     if kind.startswith("uint"):
         return st.integers(0, (1 << int(kind.removeprefix("uint"))) - 1)
