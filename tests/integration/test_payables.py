@@ -21,8 +21,8 @@ def ask(least: int, best: int | None = None, executor: Identity = EXECUTOR, numb
     return Ask(executor.address, number, least, least if best is None else best)
 
 
-def settled(claimed: int, client: bytes = CLIENT.address, removed: bool = False) -> Seen:
-    event = Settled(client, EXECUTOR.address, TOKEN, 0, claimed, claimed, claimed)
+def settled(claimed: int, client: bytes = CLIENT.address, removed: bool = False, lane: int = 0) -> Seen:
+    event = Settled(client, EXECUTOR.address, TOKEN, lane, claimed, claimed, claimed)
     return Seen(event, Block(1, bytes(32), 0), bytes(32), 0, False, removed)
 
 
@@ -157,3 +157,15 @@ async def test_receipts_of_a_lane_the_journal_lost_do_no_harm(tmp_path: Path) ->
 def test_the_receipts_of_these_tests_are_well_formed() -> None:
     assert receipt(2).lane_charged == 200
     assert DOMAIN.chain_id == 31337
+
+
+async def test_what_is_paid_on_a_lane_that_no_journal_can_name_ends_nothing(tmp_path: Path) -> None:
+    """Some other program signs with our key: its lanes may have any number of 64 bits."""
+    async with opened(tmp_path / "ledger.sqlite", FakeContract(claimed={EXECUTOR.address: 300})) as payables:
+        await payables.raise_ceiling(ask(500))
+        following = asyncio.create_task(payables.follow())
+        payables.heard([settled(300, lane=(1 << 64) - 1)])
+        await told(payables, settled(300), 200)
+        assert not following.done()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from lloom.adapters.journal import receipts
-from lloom.adapters.journal.words import amount, number
+from lloom.adapters.journal.words import amount, number, signed
 from lloom.core.billing.receipt import Receipt, Status
 from lloom.core.messages import Usage
 from lloom.core.payment.payable import Judged, LaneEntry, plus
@@ -160,7 +160,11 @@ def claimed(db: sqlite3.Connection, executor: bytes, token: bytes, lane_number: 
     """The contract has paid so much on a lane: that is owed no more."""
     row = db.execute(
         "SELECT id, ceiling, claimed FROM payable WHERE executor = ? AND token = ? AND number = ?",
-        (executor, token, lane_number),
+        (
+            executor,
+            token,
+            signed(lane_number),
+        ),  # another program with our key may use all 64 bits: then it is none of ours
     ).fetchone()
     if row is None:
         return
