@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 By = Literal["peer", "model", "day", "chain"]
+_LAST: Final = datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp()
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -83,5 +84,5 @@ def differences(ledger: Iterable[Row], on_chain: Iterable[Row]) -> list[Differen
 
 
 def day(seconds: float) -> str:
-    """The day (UTC) of a Unix time: `2026-01-31`."""
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+    """The day (UTC) of a Unix time: `2026-01-31`. Peers say what time it was: one beyond the calendar is its last day."""
+    return datetime.fromtimestamp(min(seconds, _LAST), UTC).date().isoformat()

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lloom.core.payment.usage import Entry, differences, rows
+from lloom.core.payment.usage import Entry, day, differences, rows
 
 ENTRIES = st.lists(
     st.builds(
@@ -54,3 +54,9 @@ def test_what_is_not_settled_yet_and_what_one_side_does_not_know_are_differences
         ("0xa", "paid", 10, 7),
         ("0xb", "input_tokens", 0, 5),
     ]
+
+
+def test_a_day_that_no_calendar_has_is_told_as_the_last_one() -> None:
+    """Executors sign what they like as the end of an answer."""
+    assert day(1_785_000_000) == "2026-07-25"
+    assert day(((1 << 64) - 1) / 1000) == "9999-12-31"
