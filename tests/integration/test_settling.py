@@ -16,7 +16,7 @@ from lloom.adapters.journal.lanes import Owing
 from lloom.adapters.payment import settling
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import Identity
-from lloom.core.payment.events import Block, Event, ReleaseStarted, Seen, Settled, ThawStarted
+from lloom.core.payment.events import Block, Event, ReleaseStarted, Seen, Settled, Skipped, ThawStarted
 from lloom.core.payment.funds import Funds, LaneFunds
 from lloom.core.payment.receivable import Receivable
 from lloom.core.payment.voucher import Claim
@@ -299,3 +299,15 @@ async def test_an_unpaid_voucher_of_a_client_without_money_is_not_tried(path: Pa
         ledger.bank.money[CLIENT.address] = Funds(0, 0, 0)
         await ledger.treasury.renew([CLIENT.address])
         assert await ledger.settling.look(NOW, everything=True) == []
+
+
+async def test_claims_of_strangers_that_fail_in_our_name_ask_the_chain_nothing(path: Path) -> None:
+    """Anybody can send those, hundreds of them for a cent: each would be a question to a server that counts them."""
+    async with books(path, bank()) as ledger:
+        await owe(ledger, 100)
+        ledger.bank.asked.clear()
+        strange = [Skipped(bytes([n]) * 20, EXECUTOR.address, TOKEN, n, 1) for n in range(3)]
+        ours = [Skipped(CLIENT.address, EXECUTOR.address, TOKEN, number, 2) for number in (0, 7)]
+        ledger.settling.on_events([seen(event) for event in (*strange, *ours)])
+        await ledger.settling.hear()
+        assert [each for each in ledger.bank.asked if isinstance(each, tuple)] == [(CLIENT.address, 0)]

@@ -83,6 +83,12 @@ def load(db: sqlite3.Connection, lane: Lane) -> Receivable | None:
     return _state(row, _leases(db, row[0])) if row else None
 
 
+def known(db: sqlite3.Connection, lanes: Iterable[Lane]) -> set[Lane]:
+    """Those of `lanes` that are kept."""
+    query = "SELECT 1 FROM lane WHERE lane = ?"
+    return {lane for lane in lanes if db.execute(query, (lane_key(lane),)).fetchone() is not None}
+
+
 def count(db: sqlite3.Connection) -> int:
     """How many lanes are known."""
     (found,) = db.execute("SELECT count(*) FROM lane").fetchone()
