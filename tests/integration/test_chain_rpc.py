@@ -14,7 +14,7 @@ from loguru import logger
 
 from lloom.adapters.chain import banking, deployment, gas, history
 from lloom.adapters.chain.answers import amount
-from lloom.adapters.chain.contract import calldata
+from lloom.adapters.chain.contract import Contract, calldata
 from lloom.adapters.chain.gas import Transaction
 from lloom.adapters.chain.head import block_at
 from lloom.adapters.chain.rpc import FIRST_REST_SECONDS, ChainAway, Refused, Rpc
@@ -266,6 +266,47 @@ async def test_a_wallet_waits_behind_what_was_sent_with_its_key_before(local: Lo
         await local.mine()
         await sending
     assert await local.call("eth_getTransactionCount", address, "latest") == "0x2"
+
+
+@pytest.mark.parametrize("then", ["away", "nonce too low", "already known"])
+async def test_what_a_server_took_without_saying_so_is_waited_for_and_not_told_as_failed(
+    local: Local, first: Front, second: Front, then: str
+) -> None:
+    """Who is told that paying in has failed pays in once more."""
+    who = await local.person()
+    settings = local.settings(rpc=(first.url, second.url), block_seconds=0.1)
+    first.answers["eth_sendRawTransaction"] = lambda *_: "gone"
+    if then == "away":
+        second.answers["eth_sendRawTransaction"] = lambda *_: "gone"
+    else:
+        second.answers["eth_sendRawTransaction"] = RuntimeError(then)
+    async with local.wallet(who, settings) as wallet, asyncio.timeout(30):
+        await banking.deposit(wallet, deployment.address(), COIN, 5)
+        assert (await Contract(wallet.rpc, deployment.address()).funds(who.address, COIN)).balance == 5
+
+
+async def test_a_server_that_is_away_for_a_moment_does_not_end_the_wait(local: Local, first: Front) -> None:
+    who = await local.person()
+    await local.still()
+    async with local.wallet(who, local.settings(rpc=(first.url,), block_seconds=0.1)) as wallet, asyncio.timeout(30):
+        paying = asyncio.create_task(banking.deposit(wallet, deployment.address(), COIN, 5))
+        while "eth_getTransactionReceipt" not in first.calls:  # noqa: ASYNC110 - it is a server
+            await asyncio.sleep(0.01)
+        first.status = 503
+        for _ in range(3):
+            first.heard.clear()
+            await first.heard.wait()
+        first.status = 200
+        await local.mine()
+        assert len(await paying) == 1
+
+
+async def test_a_nonce_that_another_transaction_has_is_a_failure(local: Local, first: Front) -> None:
+    who = await local.person()
+    first.answers["eth_sendRawTransaction"] = RuntimeError("nonce too low")
+    async with local.wallet(who, local.settings(rpc=(first.url,))) as wallet:
+        with pytest.raises(LloomError, match="nonce too low"):
+            await banking.deposit(wallet, deployment.address(), COIN, 5)
 
 
 async def test_gas_that_is_dearer_than_allowed_is_not_paid(local: Local) -> None:

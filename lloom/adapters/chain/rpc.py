@@ -57,16 +57,21 @@ class Refused(RetryElsewhere):
         return bool(self.data) or self.number == _REVERTED or "revert" in self.reason
 
     @property
+    def known(self) -> bool:
+        """Whether the server has that very transaction already."""
+        return any(word in self.reason for word in _KNOWN)
+
+    @property
     def final(self) -> bool:
         """Whether another server would say the same: it is about the transaction or the contract, not about the server."""
         return self.reverted or any(word in self.reason for word in _FINAL)
 
 
 _REVERTED: Final = 3
+_KNOWN: Final = ("already known", "already imported")
 _FINAL: Final = (
+    *_KNOWN,
     "nonce too low",
-    "already known",
-    "already imported",
     "underpriced",
     "insufficient funds",
     "intrinsic gas",

@@ -225,7 +225,7 @@ class Sender:
         except Refused as error:
             if "insufficient funds" in error.reason:
                 self._tell(job, self._penniless())
-            elif not any(word in error.reason for word in ("already known", "already imported", "nonce too low")):
+            elif not error.known and "nonce too low" not in error.reason:
                 self._tell(job, f"waits: {error}")
 
     async def _finish(self, job: Job, state: State, note: str) -> None:

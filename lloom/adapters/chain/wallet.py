@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -12,7 +13,7 @@ from lloom.adapters.chain import gas
 from lloom.adapters.chain.answers import Receipt, amount, count, receipt
 from lloom.adapters.chain.contract import explained, text
 from lloom.adapters.chain.gas import Transaction
-from lloom.adapters.chain.rpc import Refused, Rpc
+from lloom.adapters.chain.rpc import ChainAway, Refused, Rpc
 from lloom.core.errors import LloomError
 from lloom.core.identity import Identity, checksum
 from lloom.core.payment import units
@@ -73,10 +74,18 @@ class Wallet:
         try:
             await self.rpc.call("eth_sendRawTransaction", text(made.raw))
         except Refused as error:
-            if "already known" not in error.reason:
+            if not await self._taken(made.hash, error):
                 raise LloomError(await self._unable(purpose, what, error)) from error
+        except ChainAway as error:  # a server may have taken it and not said so: who is told of a failure pays twice
+            self._say(f"{purpose}: {error} It may have been taken all the same, so it is waited for")
         self._say(f"{purpose}: sent {text(made.hash)}")
         return await self.mined(made.hash, purpose)
+
+    async def _taken(self, sent: bytes, error: Refused) -> bool:
+        """Whether it is there although the last server that was asked refused it: one before that took it and fell silent."""
+        if "nonce too low" in error.reason:
+            return await self.rpc.ask(receipt, "eth_getTransactionReceipt", text(sent)) is not None
+        return error.known
 
     async def mined(self, sent: bytes, purpose: str) -> Mined:
         """Waits until a transaction is mined and did its work; LloomError if it failed, or takes too long."""
@@ -91,12 +100,13 @@ class Wallet:
         return Mined(sent, found.block, found.gas, found.gas * found.price + found.l1_fee)
 
     async def _receipt(self, sent: bytes) -> Receipt:
-        """For as long as it takes."""
+        """For as long as it takes, also while no server answers."""
         pause = min(max(self._settings.block_seconds / 4, _FASTEST), _SLOWEST)
         while True:
-            found = await self.rpc.ask(receipt, "eth_getTransactionReceipt", text(sent))
-            if found is not None:
-                return found
+            with contextlib.suppress(ChainAway):
+                found = await self.rpc.ask(receipt, "eth_getTransactionReceipt", text(sent))
+                if found is not None:
+                    return found
             await asyncio.sleep(pause)
 
     async def _unable(self, purpose: str, what: Transaction, error: Refused) -> str:
