@@ -10,11 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from market_support import PER_EXECUTOR, TOKEN_COST, Buyer, Sale, Seller, buying, listening, well
 
-from lloom.core.messages import SignedVoucher
+from lloom.core.messages import LaneCall, LaneState, SignedVoucher
 from lloom.core.payment.voucher import read
+from tests.money_support import lost
 from tests.unit.adapters.routing_support import request
 
 BUY = """
@@ -132,7 +134,7 @@ async def test_a_killed_client_believes_no_more_than_it_had_promised(tmp_path: P
     path, seller = tmp_path / "ledger.sqlite", Seller()
     async with listening(seller):
         await killed("while an answer arrives", path, seller)
-        sale, before = seller.sales[-1], ceiling(path)
+        sale, before = seller.sales[-1], seller.book.best
         for _ in range(200):
             sale.receipt(900, 100)  # it knows that its client was killed, and invents what it served
         async with buying(path, seller, closing_seconds=30) as buyer:
@@ -236,3 +238,49 @@ async def test_a_journal_from_before_somebody_else_signed_begins_a_new_lane(tmp_
             payable = buyer.lane(seller).payable
             assert (payable.number >> 62, payable.accepted) == (1, 13 * TOKEN_COST)
         assert len(seller.books) == 2
+
+
+async def test_receipts_that_were_accepted_once_are_not_accepted_again_after_a_start(tmp_path: Path) -> None:
+    class Replaying(Seller):
+        def state(self, call: LaneCall) -> LaneState:
+            every = self.books[call.lane].receipts if self.books else []
+            return msgspec.structs.replace(super().state(call), seq=1 + len(every), receipts=tuple(every))
+
+    seller = Seller()
+    async with listening(seller):
+        for _ in range(3):
+            async with buying(tmp_path / "ledger.sqlite", seller, closing_seconds=30) as buyer:
+                await ask(buyer)
+                async with asyncio.timeout(10):
+                    while buyer.lane(seller).payable.accepted < seller.book.charged:  # noqa: ASYNC110 - it is a bridge
+                        await asyncio.sleep(0.001)
+                assert buyer.lane(seller).payable.accepted == seller.book.charged
+            seller.__class__ = Replaying
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+async def test_a_client_that_starts_anew_believes_no_more_than_the_voucher_it_is_shown(
+    tmp_path: Path, hidden: bool
+) -> None:
+    """Its journal allows far more than was ever signed, so that it need not be raised for each request."""
+
+    class Hiding(Seller):
+        def state(self, call: LaneCall) -> LaneState:
+            state = super().state(call)
+            return msgspec.structs.replace(state, voucher=None) if hidden else state
+
+    path, seller = tmp_path / "ledger.sqlite", Hiding()
+    async with listening(seller):
+        async with buying(path, seller, closing_seconds=30) as buyer:
+            await ask(buyer)
+            await buyer.bank.settled(1)
+        promised = seller.book.best
+        assert ceiling(path) > 2 * promised
+        for _ in range(100):
+            seller.sales[-1].receipt(9, 4, request_digest=os.urandom(32))
+        async with buying(path, seller, closing_seconds=30) as buyer:
+            await ask(buyer)
+            await buyer.bank.settled(1)
+            accepted = buyer.lane(seller).payable.accepted
+            bound = 0 if hidden else promised
+            lost("invented receipts after a start, beyond what was served", accepted - 26 * TOKEN_COST, bound)

@@ -138,9 +138,10 @@ class Lane:
     def orphan(self, signed: SignedReceipt, receipt: Receipt) -> bool:
         """A receipt, signed by the executor, of a request that this process does not know: an earlier one may have made it.
 
-        Whether it is accepted.
+        Whether it is accepted, now or before: what was counted up to the first gap is never looked at again.
         """
-        if self.payable.numbering.knows(_name(signed), receipt.lane_seq):
+        numbering = self.payable.numbering
+        if receipt.lane_seq <= numbering.seq or numbering.knows(_name(signed), receipt.lane_seq):
             return True
         problem = self._place_on_lane(signed, receipt)
         if problem is None and receipt.cost and not self.payable.covers(receipt):

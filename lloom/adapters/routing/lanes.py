@@ -105,8 +105,7 @@ class Lanes:
             return await self._elsewhere(executor)
         lane = self._lanes[executor] = Lane(executor, entry, self._wallet)
         lane.connection = connection
-        if shown is not None:
-            lane.payable.shown(shown)
+        lane.payable.shown(shown)
         if entry.seq < said.seq:
             self._take(lane, said)
         return lane

@@ -8,8 +8,8 @@ Rules
     receipt: all that can be lost here.
  3. An open request holds a grant: what it may cost before its receipt. It ends with the receipt, or when none is to come.
  4. A receipt is accepted or left out, once. What is left out is never paid, and does not come back.
- 5. A receipt of a request that nobody remembers (this process was killed meanwhile) is accepted within what may have been
-    promised before: that money is gone whether it is accepted or not.
+ 5. A receipt of a request that nobody remembers (this process was killed meanwhile) is accepted within the voucher that its
+    executor can show: that money is gone whether it is accepted or not.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Payable:
         """Of open requests that are over: what we count ourselves of what has arrived."""
         self.arrived = 0
         """All of that: it lacks receipts."""
-        self._covered = entry.ceiling
+        self._covered = 0
         self._left_out = entry.left_out
         self._said = (self.accepted, self._left_out)
         self._served = sum(usage.requests for usage in entry.usages)
@@ -104,10 +104,14 @@ class Payable:
         """Whether the latest voucher does not tell what was accepted, or left out."""
         return self._said != (self.accepted, self._left_out)
 
-    def shown(self, cumulative: int) -> None:
-        """The executor has this voucher of ours as its best one. Only at the beginning: nothing was signed here yet."""
-        assert cumulative <= self.ceiling
-        self.signed = cumulative
+    def shown(self, cumulative: int | None) -> None:
+        """The executor has this voucher of ours as its best one; None: it shows none. Only at the beginning: nothing was signed
+        here yet. What it charged until then it charged against that one: the ceiling, which it never saw, is far higher.
+        """
+        self._covered = cumulative or 0
+        if cumulative is not None:
+            assert cumulative <= self.ceiling
+            self.signed = cumulative
 
     def raised(self, ceiling: int) -> None:
         """The journal allows so much."""
@@ -180,7 +184,7 @@ class Payable:
             self._served += 1
 
     def covers(self, receipt: Receipt) -> bool:
-        """Whether an unknown request's receipt is within what may have been promised before this process began."""
+        """Whether an unknown request's receipt is within what the executor had been promised before this process began."""
         return self.accepted + receipt.cost <= self._covered
 
     def leave_out(self, digest: bytes, seq: int) -> None:

@@ -120,15 +120,15 @@ def test_a_need_is_answered_up_to_what_may_have_been_delivered() -> None:
     assert ledger.open == 150
 
 
-def test_what_may_have_been_promised_before_a_kill_covers_forgotten_requests() -> None:
+def test_the_voucher_of_before_a_kill_that_is_shown_covers_forgotten_requests() -> None:
     ledger = Payable(LaneEntry(0, ceiling=1_000, accepted=400))
-    assert ledger.signed == 1_000
-    assert ledger.covers(receipt(1, 600))
-    assert not ledger.covers(receipt(1, 601))
+    assert (ledger.signed, ledger.covers(receipt(1, 1))) == (1_000, False)
+    ledger.shown(None)
+    assert (ledger.signed, ledger.covers(receipt(1, 1))) == (1_000, False)
     ledger.shown(700)
-    assert (ledger.signed, ledger.covers(receipt(1, 600))) == (700, True)
+    assert (ledger.signed, ledger.covers(receipt(1, 300))) == (700, True)
     ledger.raised(9_000)  # a promise of this life is for what it remembers
-    assert not ledger.covers(receipt(1, 601))
+    assert not ledger.covers(receipt(1, 301))
 
 
 class Lane(RuleBasedStateMachine):
