@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,21 @@ async def test_receipts_of_requests_nobody_made_are_refused(tmp_path: Path) -> N
         await buyer.bank.settled(2)
         assert buyer.problems == ["", "a charge for a request that nobody made"]
         assert buyer.lane(seller).payable.accepted == 13 * TOKEN_COST
+
+
+async def test_what_nobody_ordered_is_no_usage_though_it_costs_nothing(tmp_path: Path) -> None:
+    """Else an executor has its client countersign whatever it likes, and is taken for one that has served a lot."""
+    seller = Seller()
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        for _ in range(20):
+            seller.sales[-1].receipt(9, (1 << 32) - 1, cost=0, request_digest=os.urandom(32))
+        buyer.purse.lanes.doubt(seller.address)
+        await buyer.bank.settled(2)
+        assert buyer.problems == ["", "an answer for nothing that nobody ordered"], "the others are not looked at"
+        [usage] = buyer.lane(seller).payable.usages.values()
+        assert (usage.requests, usage.output_tokens) == (1, 4)
 
 
 async def test_an_executor_whose_connection_broke_is_no_liar_but_is_paid_for_what_arrived_only(tmp_path: Path) -> None:

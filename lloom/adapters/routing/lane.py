@@ -17,7 +17,7 @@ from lloom.adapters.bridge import Connection
 from lloom.adapters.routing.ceiling import Ceiling
 from lloom.adapters.routing.purchase import Purchase
 from lloom.adapters.routing.wallet import Wallet
-from lloom.core.billing.receipt import Receipt
+from lloom.core.billing.receipt import Receipt, Status
 from lloom.core.errors import RetryElsewhere
 from lloom.core.identity import NodeId, checksum
 from lloom.core.messages import SignedReceipt, SignedVoucher
@@ -146,6 +146,8 @@ class Lane:
         problem = self._place_on_lane(signed, receipt)
         if problem is None and receipt.cost and not self.payable.covers(receipt):
             problem = "a charge for a request that nobody made"
+        if problem is None and not receipt.cost and receipt.status != Status.FAILED:  # it would count as usage
+            problem = "an answer for nothing that nobody ordered"
         if problem is None:
             self.payable.accept(receipt.request_digest, receipt)
         else:
