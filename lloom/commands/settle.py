@@ -21,7 +21,7 @@ from lloom.core.billing.quote import PRICE_UNIT
 from lloom.core.errors import PeerFault
 from lloom.core.payment.domain import domain
 from lloom.core.payment.fees import price
-from lloom.core.payment.settlement import MAX_CLAIMS
+from lloom.core.payment.settlement import FIRST_GAS, LANE_GAS, MODEL_GAS, NEW_MODEL_GAS, fitting
 from lloom.core.payment.voucher import Claim, check
 from lloom.core.settings import Settings
 
@@ -34,8 +34,7 @@ def run(settings: Settings) -> int:
 
     async def settle(counter: Counter) -> Told:
         claims = await _open(counter, _claims(settings, counter))
-        starts = range(0, len(claims), MAX_CLAIMS)
-        tried = [await _redeem(counter, claims[start : start + MAX_CLAIMS]) for start in starts]
+        tried = [await _redeem(counter, batch) for batch in fitting((claim, _gas(claim)) for claim in claims)]
         done = [batch for batch in tried if batch is not None]
         earned = await counter.contract.earned(counter.wallet.address, counter.token)
         if settings.output == "text":
@@ -65,6 +64,11 @@ def _claims(settings: Settings, counter: Counter) -> list[Claim]:
     if len(free) < len(ours):
         say(f"{counter.name}: the node is redeeming {len(ours) - len(free)} vouchers already")
     return free
+
+
+def _gas(claim: Claim) -> int:
+    """At most."""
+    return LANE_GAS + FIRST_GAS + (MODEL_GAS + NEW_MODEL_GAS) * len(claim.checked.usages)
 
 
 def _good(claim: Claim, counter: Counter) -> bool:

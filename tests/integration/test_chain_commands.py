@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from money_support import accounting
 
 from lloom.__main__ import main
 from lloom.adapters.chain import anvil, deployment
-from lloom.adapters.journal import lanes
+from lloom.adapters.journal import lanes, receipts
 from lloom.adapters.journal.writer import Writer
+from lloom.core.billing.receipt import Draft, Status, sign_receipt
+from lloom.core.eip712 import Domain
 from lloom.core.identity import Identity, checksum
 from lloom.core.payment.receivable import Receivable
 from lloom.core.payment.voucher import CheckedVoucher
@@ -221,6 +224,25 @@ async def holds(tmp_path: Path) -> AsyncIterator[Holds]:
         opened.append((writer, asyncio.create_task(writer.run())))
         await writer.write(lambda db: lanes.save(db, None, Receivable(lane=claim.lane, charged=charged)), 1)
         await writer.write(lambda db: lanes.keep(db, claim, 1.0), 1)
+        served = [
+            Draft(
+                lane=claim.lane,
+                request_digest=usage.model,
+                model=usage.model,
+                response_hash=bytes(32),
+                response_bytes=9,
+                input_tokens=1,
+                cached_tokens=0,
+                output_tokens=1,
+                cost=0,
+                started_at=1,
+                finished_at=2,
+                status=Status.COMPLETE,
+            )
+            for usage in claim.usages
+        ]
+        signing = partial(sign_receipt, identity=executor, domain=Domain())
+        await writer.write(lambda db: receipts.issue(db, served, signing), 1)
 
     yield put
     for writer, running in opened:

@@ -311,3 +311,18 @@ async def test_claims_of_strangers_that_fail_in_our_name_ask_the_chain_nothing(p
         ledger.settling.on_events([seen(event) for event in (*strange, *ours)])
         await ledger.settling.hear()
         assert [each for each in ledger.bank.asked if isinstance(each, tuple)] == [(CLIENT.address, 0)]
+
+
+async def test_usage_of_models_that_were_never_served_is_not_brought(path: Path) -> None:
+    """A client can name sixteen that nobody has heard of in each voucher: the contract takes ten times the gas to count those."""
+    async with books(path, bank()) as ledger:
+        await ledger.lend(A, voucher=checked(100, requests=5))
+        await ledger.receivables.issue(A, [draft(1, 100, model=b"\x07" * 32)])
+        await ledger.settling.look(NOW, everything=True)
+        [(_, [claim])] = ledger.bank.settled
+        assert (claim.up_to, claim.checked.usages, claim.checked.voucher) == (100, (), checked(100, requests=5).voucher)
+        await paid(ledger, 100)
+        await ledger.lend(A, voucher=checked(300, requests=6))
+        await ledger.receivables.issue(A, [draft(2, 150, model=bytes(32))])
+        await ledger.settling.look(NOW, everything=True)
+        assert ledger.bank.settled[-1][1] == [Claim(checked(300, requests=6), 250)]

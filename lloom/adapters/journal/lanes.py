@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from lloom.core import messages
 from lloom.core.billing.lane import Lane
 from lloom.core.billing.receipt import Draft, Receipt, read_receipt
 from lloom.core.identity import ADDRESS_BYTES
-from lloom.core.messages import SignedReceipt, SignedVoucher
+from lloom.core.messages import SignedReceipt, SignedVoucher, Usage
 from lloom.core.payment import receivable
 from lloom.core.payment.receivable import Holder, Lease, Receivable
 from lloom.core.payment.voucher import CheckedVoucher, Claim, read
@@ -64,6 +64,8 @@ class Owing(Struct, frozen=True):
 
     state: Receivable
     voucher: SignedVoucher
+    usages: tuple[Usage, ...]
+    """What of the voucher's usage is brought with it: all, or nothing where it names what was never served on the lane."""
     since: int
     """Unix seconds since when."""
     handed: int
@@ -73,7 +75,7 @@ class Owing(Struct, frozen=True):
     @property
     def claim(self) -> Claim:
         """The best voucher, as far as it is to be redeemed now."""
-        checked = CheckedVoucher(read(self.voucher), self.voucher.usages, self.voucher)
+        checked = CheckedVoucher(read(self.voucher), self.usages, self.voucher)
         return Claim(checked, self.state.redeemable)
 
 
@@ -185,7 +187,7 @@ def owing(db: sqlite3.Connection) -> list[Owing]:
         f"SELECT {_COLUMNS}, voucher, since, handed, handed_at FROM lane"  # noqa: S608
         " WHERE vouched > confirmed AND charged > confirmed AND voucher IS NOT NULL"
     ).fetchall()
-    return [Owing(_state(row), messages.decode(row[7], _signed), row[8], number(row[9]), row[10]) for row in rows]
+    return [_owed(db, row) for row in rows]
 
 
 def hand(db: sqlite3.Connection, claims: Iterable[Claim], now: float) -> None:
@@ -247,6 +249,13 @@ def _is_of(signed: SignedReceipt, draft: Draft) -> bool:
     """Whether the draft is the very one that the receipt was made of: it was handed in twice."""
     found = read_receipt(signed.receipt)
     return draft.numbered(found.lane_seq, found.lane_charged - draft.cost) == found
+
+
+def _owed(db: sqlite3.Connection, row: Sequence[Any]) -> Owing:
+    """Models cost gas, and a client can name any: the contract would count for it what its executor never had."""
+    voucher = messages.decode(row[7], _signed)
+    honest = all(receipts.served(db, row[0], usage.model) for usage in voucher.usages)
+    return Owing(_state(row), voucher, voucher.usages if honest else (), row[8], number(row[9]), row[10])
 
 
 def _first(db: sqlite3.Connection, holder: Holder, draft: Draft) -> bool:

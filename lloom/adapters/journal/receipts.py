@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from lloom.adapters.journal.words import amount, lane_key, number
-from lloom.core.billing.receipt import Draft, Receipt, read_receipt
+from lloom.core.billing.receipt import RECEIPT, Draft, Receipt, read_receipt
+from lloom.core.eip712 import WORD
 from lloom.core.messages import SignedReceipt
 
+_MODEL_AT: Final = RECEIPT.members.index("model") * WORD + 1
+"""Where a receipt's bytes name its model, as SQLite counts."""
 TABLES: Final = """
 CREATE TABLE issued (
     request   BLOB NOT NULL UNIQUE,
@@ -77,6 +80,12 @@ def issued(db: sqlite3.Connection, request: bytes) -> SignedReceipt | None:
     """The receipt of a request, None if it has none."""
     row = db.execute("SELECT receipt, signature FROM issued WHERE request = ?", (request,)).fetchone()
     return SignedReceipt(*row) if row else None
+
+
+def served(db: sqlite3.Connection, lane: bytes, model: bytes) -> bool:
+    """Whether a receipt of the lane is of this model (its hash)."""
+    query = "SELECT 1 FROM issued WHERE lane = ? AND substr(receipt, ?, ?) = ? ORDER BY seq DESC LIMIT 1"
+    return db.execute(query, (lane, _MODEL_AT, WORD, model)).fetchone() is not None
 
 
 def keep(db: sqlite3.Connection, items: Iterable[tuple[bytes, SignedReceipt]]) -> list[Receipt]:

@@ -147,7 +147,7 @@ class Settling:
         return Due(
             state=receivable.paid(owing.state, max(owing.state.claimed, line.claimed), 0, line.reserved),
             since=owing.since,
-            models=len(owing.voucher.usages),
+            models=len(owing.usages),
             available=funds.balance,  # what thaws can be claimed until it is taken out
             urgent=leaving or everything,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
@@ -13,6 +13,8 @@ from lloom.core.billing.quote import PRICE_UNIT
 from lloom.core.payment.fees import Prices
 from lloom.core.payment.receivable import Means, Receivable
 from lloom.core.settings import Chain, SettlementSettings
+
+T = TypeVar("T")
 
 BATCH_GAS: Final = 45_000
 """Gas of a settlement besides its lanes (contracts/, gas snapshot; rounded up, as all of these)."""
@@ -28,8 +30,13 @@ LANE_BYTES: Final = 480
 """Of one lane, with the usage of one model."""
 MODEL_BYTES: Final = 128
 """Of each further model."""
+NEW_MODEL_GAS: Final = 42_000
+"""Beside that, of each model whose usage was never counted on the lane, nor elsewhere."""
 MAX_CLAIMS: Final = 100
-"""Of one settlement: it stays well below a block's gas."""
+"""Of one settlement."""
+MAX_GAS: Final = 12_000_000
+"""Of one settlement, with the margin of estimates: no transaction may have more than 2^24 (EIP-7825), and one that is refused
+for that would hold up its lanes for ever."""
 
 
 class Due(Struct, frozen=True, kw_only=True):
@@ -61,6 +68,11 @@ class Due(Struct, frozen=True, kw_only=True):
         return LANE_GAS + MODEL_GAS * max(0, self.models - 1) + FIRST_GAS * (not self.state.claimed)
 
     @property
+    def most(self) -> int:
+        """The same where all its models are new."""
+        return self.gas + NEW_MODEL_GAS * self.models
+
+    @property
     def size(self) -> int:
         """What it adds to a settlement's calldata, in bytes."""
         return LANE_BYTES + MODEL_BYTES * max(0, self.models - 1)
@@ -90,15 +102,27 @@ class Policy(Struct, frozen=True):
 
 
 def batches(dues: Iterable[Due], policy: Policy, now: float) -> list[list[Lane]]:
-    """The lanes to be redeemed now (Unix seconds), in settlements of at most `MAX_CLAIMS`, the most urgent and largest first."""
+    """The lanes to be redeemed now (Unix seconds), as `fitting` parts them, the most urgent and largest first."""
     worth = [due for due in dues if due.amount > policy.price(due.gas, due.size)]
     by_client: defaultdict[bytes, list[Due]] = defaultdict(list)
     for due in worth:
         by_client[due.lane.client].append(due)
     ripe = [due for lanes in by_client.values() if _ripe(lanes, policy, now) for due in lanes]
     ripe.sort(key=lambda due: (due.urgent, due.amount), reverse=True)
-    lanes = [due.lane for due in ripe]
-    return [lanes[start : start + MAX_CLAIMS] for start in range(0, len(lanes), MAX_CLAIMS)]
+    return fitting((due.lane, due.most) for due in ripe)
+
+
+def fitting(wanted: Iterable[tuple[T, int]]) -> list[list[T]]:
+    """`wanted`, each with its gas, in their order: as many together as `MAX_CLAIMS` and `MAX_GAS` allow, and at least one."""
+    found: list[list[T]] = []
+    left = 0
+    for each, gas in wanted:
+        if not found or gas > left or len(found[-1]) >= MAX_CLAIMS:
+            found.append([])
+            left = MAX_GAS - BATCH_GAS
+        found[-1].append(each)
+        left -= gas
+    return found
 
 
 def _ripe(lanes: Sequence[Due], policy: Policy, now: float) -> bool:
