@@ -374,6 +374,29 @@ async def test_while_it_runs_a_chain_survives_a_server_that_goes_and_comes(
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_while_it_runs_a_chain_survives_a_server_that_is_one_of_another_for_a_moment(
+    local: Local, first: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that ends of that redeems nothing while its clients take their money out."""
+    monkeypatch.setattr("lloom.adapters.chain.chain.SURVEY_SECONDS", 0.0)
+    told = asyncio.Event()
+    settings = local.settings(rpc=(first.url,), block_seconds=0.01)
+    async with watching(tmp_path / "journal", settings, None) as it:
+        await it.chain.step()
+        it.chain.on_events = lambda _: told.set()
+        first.answers["eth_chainId"] = "0x1"
+        running = asyncio.create_task(it.chain.run())
+        await local.client(ETHER)
+        for _ in range(3):
+            first.heard.clear()
+            await asyncio.wait_for(first.heard.wait(), 20)
+        first.answers.clear()
+        await asyncio.wait({running, asyncio.ensure_future(told.wait())}, timeout=20, return_when="FIRST_COMPLETED")
+        assert told.is_set()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_new_chain_for_tests_in_place_of_the_old_one_is_started_over(
     local: Local, first: Front, tmp_path: Path
 ) -> None:

@@ -125,13 +125,15 @@ class Chain:
         return await self._writer.write(transactions.claims, 1)
 
     async def run(self) -> None:
-        """Sends and follows until cancelled. ConfigError if it turns out to be another chain, or to lack the contract."""
+        """Sends and follows until cancelled. ConfigError if it turns out to be another chain, or to lack the contract, once a
+        server answers for the first time.
+        """
         surveyed = time.monotonic()
         while True:
             try:
                 if time.monotonic() - surveyed > SURVEY_SECONDS:
                     surveyed = time.monotonic()
-                    await self._rpc.survey()
+                    await self._survey()
                 await self.step()
                 self._recovered()
             except RetryElsewhere as error:
@@ -154,6 +156,15 @@ class Chain:
         finally:  # a server that keeps no events may send transactions all the same
             if self._sender is not None:
                 await self._sender.step(head)
+
+    async def _survey(self) -> None:
+        """Servers that were of our chain and say another one for a while are away: who ends of that redeems nothing."""
+        try:
+            await self._rpc.survey()
+        except ConfigError as error:
+            if not self._checked:
+                raise
+            raise ChainAway(str(error)) from error
 
     async def _check(self) -> None:
         """ConfigError unless this is the chain of the settings, the one of the journal, and has the contract."""
