@@ -290,6 +290,24 @@ async def test_receipts_of_requests_nobody_made_are_refused(tmp_path: Path) -> N
         assert buyer.lane(seller).payable.accepted == 13 * TOKEN_COST
 
 
+async def test_an_executor_that_refuses_many_requests_is_asked_once_how_the_lane_stands(tmp_path: Path) -> None:
+    """Its answer may hold a thousand receipts, whose signatures take a client a tenth of a second."""
+    seller = Seller()
+    async with listening(seller), buying(tmp_path / "ledger.sqlite", seller) as buyer:
+        await ask(buyer)
+        await buyer.bank.settled(1)
+        before = seller.lane_calls
+        seller.sales[-1].receipt(0, 0, cost=0, status=Status.FAILED, request_digest=os.urandom(32))
+        for _ in range(20):
+            buyer.purse.lanes.doubt(seller.address)
+        await buyer.bank.settled(2)
+        seller.sales[-1].receipt(0, 0, cost=0, status=Status.FAILED, request_digest=os.urandom(32))
+        await asyncio.sleep(0)
+        buyer.purse.lanes.doubt(seller.address)
+        await buyer.bank.settled(3)
+        assert seller.lane_calls - before == 2
+
+
 async def test_what_nobody_ordered_is_no_usage_though_it_costs_nothing(tmp_path: Path) -> None:
     """Else an executor has its client countersign whatever it likes, and is taken for one that has served a lot."""
     seller = Seller()

@@ -37,6 +37,7 @@ class Lanes:
         self._lanes: dict[NodeId, Lane] = {}
         self._opening: dict[NodeId, asyncio.Task[Lane]] = {}
         self._tidying: dict[Lane, asyncio.TimerHandle] = {}
+        self._doubted: set[Lane] = set()
         self._works: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
         self._closing = False
@@ -58,10 +59,11 @@ class Lanes:
         return await asyncio.shield(task)
 
     def doubt(self, executor: NodeId) -> None:
-        """The executor of an open lane is asked what it knows, behind the requests."""
+        """The executor of an open lane is asked what it knows, behind the requests, and once for however many."""
         lane = self._lanes.get(executor)
-        if lane is not None:
-            self._own(self._recover(lane))
+        if lane is not None and lane not in self._doubted:
+            self._doubted.add(lane)
+            self._own(self._resolve(lane))
 
     def touch(self, lane: Lane) -> None:
         """Something happened on `lane`: it is not idle."""
@@ -128,6 +130,12 @@ class Lanes:
         entry = await self._wallet.ledger.adopt(executor, LaneEntry(secrets.randbits(62) | 1 << 62))
         lane = self._lanes[executor] = Lane(executor, entry, self._wallet)
         return lane
+
+    async def _resolve(self, lane: Lane) -> None:
+        try:
+            await self._recover(lane)
+        finally:
+            self._doubted.discard(lane)
 
     async def _recover(self, lane: Lane) -> None:
         """Takes what the executor knows of a lane and we do not."""
