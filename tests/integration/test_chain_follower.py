@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from chain_support import COIN, ETHER, Local, front, watching
 
 from lloom.adapters.chain import banking, deployment
+from lloom.adapters.chain.rpc import ChainAway
 from lloom.core.payment.events import Deposited, ThawStarted
 
 FIRST = (False, False)
@@ -136,6 +138,28 @@ async def test_ranges_are_cut_to_what_a_server_takes(local: Local, tmp_path: Pat
             await it.chain.step()
             assert it.told(Deposited) == [FINAL] * 3
     assert any(span > 7 for span in asked)
+
+
+async def test_a_range_that_a_server_does_not_answer_in_time_is_cut_as_well(local: Local, tmp_path: Path) -> None:
+    """It takes too long, or what it says is too long: it would be so for ever."""
+    async with front(local.url) as server:
+        settings = local.settings(rpc=(server.url,))
+        async with watching(tmp_path / "journal", settings, None) as it:
+            await it.chain.step()
+        await local.mine(40)
+        await local.client()
+        await local.mine(40)
+
+        def silent(params: list[Any], answer: Any) -> Any:
+            long = int(params[0].get("toBlock", "0x0"), 16) - int(params[0].get("fromBlock", "0x0"), 16) > 10
+            return "gateway timeout" if long else answer
+
+        server.answers["eth_getLogs"] = silent
+        async with watching(tmp_path / "journal", settings, None) as it:
+            for _ in range(10):
+                with contextlib.suppress(ChainAway):
+                    await it.chain.step()
+            assert it.told(Deposited)
 
 
 async def test_where_old_events_are_not_kept_the_rest_is_followed(local: Local, tmp_path: Path) -> None:

@@ -59,6 +59,9 @@ class Logs:
             mark = last if end == last.number else await self._block(end)
             try:
                 found = await self._fetch(start, mark)
+            except ChainAway:  # perhaps it was too much to be answered in time, and next time it would be, too
+                self._span = max((end - start + 1) // 2, 1)
+                raise
             except Refused:
                 if end == start:
                     raise
