@@ -87,18 +87,24 @@ class Policy(Struct, frozen=True):
 
     def price(self, gas: int, size: int) -> int:
         """So much gas and so many bytes of calldata, in smallest units of the token."""
-        coin = gas * self.prices.gas + size * self.prices.byte
-        return -(-coin * self.chain.gas_rate // PRICE_UNIT)
+        return self._worth(gas * self.prices.gas + size * self.prices.byte)
 
     def threshold(self, available: int) -> int:
-        """θ: what a client with so much on chain owes when it is redeemed."""
+        """θ: what a client with so much on chain owes when it is redeemed. Gas counts as what would be paid for it at most:
+        clients are relied on for more where it is dear, and a server could say any price.
+        """
         share = int(available * self.limits.share)
-        worth = self.limits.gas_multiple * self.price(BATCH_GAS + LANE_GAS, BATCH_BYTES + LANE_BYTES)
-        return max(worth, min(self.chain.settle_above, share))
+        gas = min(self.prices.gas, self.chain.max_fee)
+        one = self._worth((BATCH_GAS + LANE_GAS) * gas + (BATCH_BYTES + LANE_BYTES) * self.prices.byte)
+        return max(self.limits.gas_multiple * one, min(self.chain.settle_above, share))
 
     def means(self, available: int) -> Means:
         """What of a client's money is relied on: no more than two thresholds before it is paid and final."""
         return Means(available, 2 * self.threshold(available))
+
+    def _worth(self, coin: int) -> int:
+        """Smallest units of the coin in those of the token, rounded up."""
+        return -(-coin * self.chain.gas_rate // PRICE_UNIT)
 
 
 def batches(dues: Iterable[Due], policy: Policy, now: float) -> list[list[Lane]]:

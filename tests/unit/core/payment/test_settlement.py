@@ -69,6 +69,12 @@ def test_a_client_is_relied_on_for_two_thresholds() -> None:
     assert POLICY.means(RICH) == Means(RICH, 2 * POLICY.threshold(RICH))
 
 
+def test_a_client_is_not_relied_on_for_gas_that_would_never_be_paid() -> None:
+    """A server says what gas costs: one in league with a client could have it relied on for whatever it claims to have."""
+    dear = Policy(LIMITS, chain(settle_above=10**9, max_fee=10 * PRICE), Prices(1 << 100, 0))
+    assert dear.means(1 << 120).unconfirmed == 2 * max(10 * THRESHOLD, 10**9)
+
+
 def test_what_is_old_is_redeemed_if_it_pays_for_its_gas() -> None:
     old = NOW - LIMITS.age_seconds
     assert chosen(due(LONE + 1, since=old)) == [[0]]
