@@ -158,13 +158,10 @@ def keep(db: sqlite3.Connection, token: bytes, items: Iterable[Judged], now: int
 
 def claimed(db: sqlite3.Connection, executor: bytes, token: bytes, lane_number: int, paid: int) -> None:
     """The contract has paid so much on a lane: that is owed no more."""
+    # Another program with our key may have lanes of any 64 bits: those are none of ours.
     row = db.execute(
         "SELECT id, ceiling, claimed FROM payable WHERE executor = ? AND token = ? AND number = ?",
-        (
-            executor,
-            token,
-            signed(lane_number),
-        ),  # another program with our key may use all 64 bits: then it is none of ours
+        (executor, token, signed(lane_number)),
     ).fetchone()
     if row is None:
         return
