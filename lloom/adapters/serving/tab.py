@@ -84,14 +84,15 @@ class Tab:
         """Whether so many tokens of the answer may be sent, and even `most`, if that is more. It draws ahead of `outputs`, and
         never waits.
         """
-        if self.whole:
-            return True
         price, window = self._price, self._price.quote.min_window
+        most_owed = price.at(max(outputs, most))
+        if self.whole or self._drawn - most_owed > window // 2:
+            return True
         owed = price.at(outputs)
         if self._drawn - owed <= window // 2:
             wanted = min(max(0, owed - self._drawn) + window, price.ceiling - self._drawn)
             self._drawn += self._till.more(self, self._slice, wanted)
-        return self._drawn >= price.at(max(outputs, most))
+        return self._drawn >= most_owed
 
     async def credit(self, outputs: int) -> None:
         """Returns once so many tokens are covered; `Unpaid` if that takes too long."""
