@@ -268,7 +268,7 @@ async def test_a_wallet_waits_behind_what_was_sent_with_its_key_before(local: Lo
     assert await local.call("eth_getTransactionCount", address, "latest") == "0x2"
 
 
-@pytest.mark.parametrize("then", ["away", "nonce too low", "already known"])
+@pytest.mark.parametrize("then", ["away", "nonce too low", "already known", "rate limit exceeded"])
 async def test_what_a_server_took_without_saying_so_is_waited_for_and_not_told_as_failed(
     local: Local, first: Front, second: Front, then: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -71,6 +72,16 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
 def test_receipts_are_numbered_without_gaps_on_each_lane(journal: Journal) -> None:
     assert read(issue(journal, draft(1), draft(2), draft(3, lane=9))) == [(1, COST), (2, 2 * COST), (1, COST)]
     assert read(issue(journal, draft(4, lane=9), draft(5))) == [(2, 2 * COST), (3, 3 * COST)]
+
+
+def test_what_was_served_on_a_lane_is_found_without_reading_its_receipts() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(receipts.TABLES)
+        asked: list[str] = []
+        db.set_trace_callback(asked.append)
+        assert not receipts.served(db, bytes(48), bytes(32))
+        [plan] = db.execute(f"EXPLAIN QUERY PLAN {asked[0]}").fetchall()
+        assert "USING INDEX issued_models (lane=? AND <expr>=?)" in plan[-1]
 
 
 @pytest.mark.parametrize("lane", [2**63, 2**64 - 1])

@@ -50,6 +50,8 @@ class Refused(RetryElsewhere):
         self.reason = reason.lower()
         self.number = code
         self.data = data
+        self.unsure = False
+        """Whether another server was asked as well and did not answer: it may have done what this one refuses."""
 
     @property
     def reverted(self) -> bool:
@@ -124,6 +126,7 @@ class Rpc:
                 troubles.append(f"{server.shown}: {error}")
                 self._rest(server, str(error))
         if refused is not None:
+            refused.unsure = bool(troubles)
             raise refused
         raise ChainAway(f"No server of the chain {self.name} answers ({'; '.join(troubles)}).")
 
@@ -136,14 +139,15 @@ class Rpc:
         best = max((height for height in found if height is not None), default=None)
         if best is None:
             strange = [server for server in self._servers if server.chain_id not in (None, self._settings.id)]
-            if len(strange) == len(self._servers):
+            if strange and len(strange) == len(self._servers):
                 raise ConfigError(
                     f"chain.{self.name}: {strange[0].shown} serves the chain {strange[0].chain_id}, "
                     f"not {self._settings.id}"
                 )
-            raise ChainAway(
-                f"No server of the chain {self.name} answers: {', '.join(each.shown for each in self._servers)}."
-            )
+            named = [
+                each.shown + f" (which serves the chain {each.chain_id})" * (each in strange) for each in self._servers
+            ]
+            raise ChainAway(f"No server of the chain {self.name} answers: {', '.join(named)}.")
         lag = max(LAG_BLOCKS, int(LAG_SECONDS / self._settings.block_seconds))
         for server, height in zip(self._servers, found, strict=True):
             if height is not None and height < best - lag:

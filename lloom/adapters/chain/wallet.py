@@ -82,10 +82,10 @@ class Wallet:
         return await self.mined(made.hash, purpose)
 
     async def _taken(self, sent: bytes, error: Refused) -> bool:
-        """Whether it is there although the last server that was asked refused it: one before that took it and fell silent."""
+        """Whether it is there, or may be, although a server refused it: one before that took it and fell silent."""
         if "nonce too low" in error.reason:
             return await self.rpc.ask(receipt, "eth_getTransactionReceipt", text(sent)) is not None
-        return error.known
+        return error.known or error.unsure
 
     async def mined(self, sent: bytes, purpose: str) -> Mined:
         """Waits until a transaction is mined and did its work; LloomError if it failed, or takes too long."""
@@ -100,10 +100,10 @@ class Wallet:
         return Mined(sent, found.block, found.gas, found.gas * found.price + found.l1_fee)
 
     async def _receipt(self, sent: bytes) -> Receipt:
-        """For as long as it takes, also while no server answers."""
+        """For as long as it takes, also while no server answers, or all are too busy."""
         pause = min(max(self._settings.block_seconds / 4, _FASTEST), _SLOWEST)
         while True:
-            with contextlib.suppress(ChainAway):
+            with contextlib.suppress(ChainAway, Refused):
                 found = await self.rpc.ask(receipt, "eth_getTransactionReceipt", text(sent))
                 if found is not None:
                     return found

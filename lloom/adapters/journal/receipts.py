@@ -11,9 +11,9 @@ from lloom.core.billing.receipt import RECEIPT, Draft, Receipt, read_receipt
 from lloom.core.eip712 import WORD
 from lloom.core.messages import SignedReceipt
 
-_MODEL_AT: Final = RECEIPT.members.index("model") * WORD + 1
-"""Where a receipt's bytes name its model, as SQLite counts."""
-TABLES: Final = """
+_MODEL: Final = f"substr(receipt, {RECEIPT.members.index('model') * WORD + 1}, {WORD})"
+"""Where a receipt's bytes name its model."""
+TABLES: Final = f"""
 CREATE TABLE issued (
     request   BLOB NOT NULL UNIQUE,
     lane      BLOB NOT NULL,
@@ -23,6 +23,7 @@ CREATE TABLE issued (
     signature BLOB NOT NULL,
     UNIQUE (lane, seq)
 ) STRICT;
+CREATE INDEX issued_models ON issued (lane, {_MODEL});
 CREATE TABLE kept (
     executor  BLOB NOT NULL,
     request   BLOB NOT NULL,
@@ -84,8 +85,8 @@ def issued(db: sqlite3.Connection, request: bytes) -> SignedReceipt | None:
 
 def served(db: sqlite3.Connection, lane: bytes, model: bytes) -> bool:
     """Whether a receipt of the lane is of this model (its hash)."""
-    query = "SELECT 1 FROM issued WHERE lane = ? AND substr(receipt, ?, ?) = ? ORDER BY seq DESC LIMIT 1"
-    return db.execute(query, (lane, _MODEL_AT, WORD, model)).fetchone() is not None
+    query = f"SELECT 1 FROM issued WHERE lane = ? AND {_MODEL} = ? LIMIT 1"  # noqa: S608
+    return db.execute(query, (lane, model)).fetchone() is not None
 
 
 def keep(db: sqlite3.Connection, items: Iterable[tuple[bytes, SignedReceipt]]) -> list[Receipt]:

@@ -149,7 +149,7 @@ class Lane:
         if problem is None and not receipt.cost and receipt.status != Status.FAILED:  # it would count as usage
             problem = "an answer for nothing that nobody ordered"
         if problem is None:
-            self.payable.accept(receipt.request_digest, receipt)
+            self.payable.recall(receipt.request_digest, receipt)
         else:
             self._dispute(receipt.request_digest, receipt, problem)
         self._keep(signed, problem or "")

@@ -58,7 +58,7 @@ class Payable:
     """The ledger of one lane, as long as this process lives."""
 
     __slots__ = (
-        "_covered",
+        "_forgotten",
         "_left_out",
         "_said",
         "_served",
@@ -89,7 +89,8 @@ class Payable:
         """Of open requests that are over: what we count ourselves of what has arrived."""
         self.arrived = 0
         """All of that: it lacks receipts."""
-        self._covered = 0
+        self._forgotten = 0
+        """What may still be charged for requests that nobody remembers."""
         self._left_out = entry.left_out
         self._said = (self.accepted, self._left_out)
         self._served = sum(usage.requests for usage in entry.usages)
@@ -108,7 +109,7 @@ class Payable:
         """The executor has this voucher of ours as its best one; None: it shows none. Only at the beginning: nothing was signed
         here yet. What it charged until then it charged against that one: the ceiling, which it never saw, is far higher.
         """
-        self._covered = cumulative or 0
+        self._forgotten = max(0, (cumulative or 0) - self.accepted)
         if cumulative is not None:
             assert cumulative <= self.ceiling
             self.signed = cumulative
@@ -185,7 +186,12 @@ class Payable:
 
     def covers(self, receipt: Receipt) -> bool:
         """Whether an unknown request's receipt is within what the executor had been promised before this process began."""
-        return self.accepted + receipt.cost <= self._covered
+        return receipt.cost <= self._forgotten
+
+    def recall(self, digest: bytes, receipt: Receipt) -> None:
+        """Accepts what `covers` found well: what this process bought does not use that up, for receipts may come late."""
+        self._forgotten -= receipt.cost
+        self.accept(digest, receipt)
 
     def leave_out(self, digest: bytes, seq: int) -> None:
         """The receipt with this number is not accepted."""

@@ -86,7 +86,7 @@ class Trade(RuleBasedStateMachine):
         for each in [receipt for receipt in self.receipts if receipt.request_digest not in self.heard][:count]:
             known = each.request_digest in self.payable.grants
             assert known or self.payable.covers(each), "what was served was promised"
-            self.payable.accept(each.request_digest, each)
+            (self.payable.accept if known else self.payable.recall)(each.request_digest, each)
             self.heard.add(each.request_digest)
             self.disk = LaneEntry(0, self.disk.ceiling, self.payable.accepted)
 
