@@ -18,15 +18,15 @@ MODEL = "smollm2-135m"
 MOCK = "mock-small"
 EMBEDDING = "mock-embedding"
 HERE = Path(__file__).parent
-NETWORK = ExitStack()
-"""What is to be ended of it."""
+RUNNING = ExitStack()
+"""What ends the processes of the network."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
     """Ends the network with the last test here: its 42 processes would take a fifth of a core from all tests that follow."""
     if nextitem is None or not nextitem.path.is_relative_to(HERE):
-        NETWORK.close()
+        RUNNING.close()
 
 
 @dataclass
@@ -72,7 +72,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     entry, first, second, gateway = free_port(), free_port(), free_port(), free_port()
     identity = Identity.generate()
     bootstrap = f"network.bootstrap=[127.0.0.1:{entry}]"
-    with NETWORK as stack:
+    with RUNNING as stack:
         place = stack.enter_context(remains())
 
         def start(name: str, *words: str, **env: str) -> Process:

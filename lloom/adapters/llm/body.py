@@ -120,7 +120,7 @@ def limit(operation: Operation, content: Fields, most: int) -> int | None:
     least = 1
     if operation == "completions":
         least = 0
-        drop(content, LIMITS[1:])
+        drop(content, ("max_completion_tokens",))
     found: list[int] = []
     for name in LIMITS:
         wanted = whole(content, name, least)
